@@ -1,0 +1,1 @@
+//! Datasets: annotations, feature files, and the synthetic world.

@@ -1,0 +1,11 @@
+//! Text-video retrieval on any GPU: hand-written WGSL kernels with gradients, a small autograd tape, and published
+//! models that train and run through [`wgpu`].
+#![deny(missing_docs)]
+
+mod error;
+
+pub mod data;
+pub mod tensor;
+pub mod train;
+
+pub use error::{Error, Result};

@@ -1,0 +1,5 @@
+//! Tensors on the host and on the GPU.
+
+mod array;
+
+pub use array::Array;
