@@ -5,7 +5,12 @@
 mod error;
 
 pub mod data;
+pub mod gpu;
+pub mod kernels;
+pub mod shader;
 pub mod tensor;
 pub mod train;
 
 pub use error::{Error, Result};
+pub use gpu::Gpu;
+pub use tensor::{Array, Tensor};

@@ -1,5 +1,326 @@
-//! Tensors on the host and on the GPU.
+//! Tensors: on the host ([`Array`]) and on the GPU ([`Tensor`]).
 
 mod array;
 
+use std::fmt;
+
+use bytemuck::Pod;
+
+use crate::gpu::{Binding, Buffer, Gpu};
+use crate::{Error, Result};
+
 pub use array::Array;
+
+/// Element types on the GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// 32-bit unsigned integer: ids, labels, counts.
+    U32,
+}
+
+impl DType {
+    /// The type's name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::U32 => "u32",
+        }
+    }
+}
+
+/// A dense row-major array in GPU memory. Clones and reshapes share the memory; kernels never write into a tensor that
+/// anybody else may read, except where their documentation says "in place".
+#[derive(Clone)]
+pub struct Tensor {
+    gpu: Gpu,
+    buffer: Buffer,
+    /// In bytes; a multiple of 256.
+    offset: u64,
+    shape: Vec<usize>,
+    dtype: DType,
+}
+
+impl Tensor {
+    /// An f32 tensor whose contents are whatever was in memory: for outputs that a kernel fills.
+    ///
+    /// # Errors
+    /// As [`Gpu::allocate`].
+    pub fn uninit(gpu: &Gpu, label: &'static str, shape: impl Into<Vec<usize>>) -> Result<Self> {
+        Self::uninit_of(gpu, label, shape, DType::F32)
+    }
+
+    /// As [`Tensor::uninit`], of any element type.
+    ///
+    /// # Errors
+    /// As [`Gpu::allocate`].
+    pub fn uninit_of(gpu: &Gpu, label: &'static str, shape: impl Into<Vec<usize>>, dtype: DType) -> Result<Self> {
+        let shape = shape.into();
+        let bytes = shape.iter().try_fold(4u64, |n, &d| n.checked_mul(d as u64)).ok_or_else(|| Error::Shape {
+            op: label,
+            argument: "shape",
+            expected: "a size that fits in 64 bits".into(),
+            got: shape.clone(),
+        })?;
+        let buffer = gpu.allocate(label, bytes)?;
+        Ok(Self { gpu: gpu.clone(), buffer, offset: 0, shape, dtype })
+    }
+
+    /// An f32 tensor of zeros.
+    ///
+    /// # Errors
+    /// As [`Gpu::allocate`].
+    pub fn zeros(gpu: &Gpu, label: &'static str, shape: impl Into<Vec<usize>>) -> Result<Self> {
+        let tensor = Self::uninit(gpu, label, shape)?;
+        tensor.fill_zero()?;
+        Ok(tensor)
+    }
+
+    /// Uploads `data` as an f32 tensor of `shape`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the product of `shape` is not `data.len()`; as [`Gpu::allocate`].
+    pub fn from_slice(gpu: &Gpu, shape: impl Into<Vec<usize>>, data: &[f32]) -> Result<Self> {
+        Self::upload(gpu, shape.into(), data, DType::F32)
+    }
+
+    /// Uploads ids, labels or counts.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_slice`].
+    pub fn from_u32(gpu: &Gpu, shape: impl Into<Vec<usize>>, data: &[u32]) -> Result<Self> {
+        Self::upload(gpu, shape.into(), data, DType::U32)
+    }
+
+    /// Uploads a host array.
+    ///
+    /// # Errors
+    /// As [`Gpu::allocate`].
+    pub fn from_array(gpu: &Gpu, array: &Array) -> Result<Self> {
+        Self::from_slice(gpu, array.shape(), array.data())
+    }
+
+    fn upload<T: Pod>(gpu: &Gpu, shape: Vec<usize>, data: &[T], dtype: DType) -> Result<Self> {
+        if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) != Some(data.len()) {
+            return Err(Error::Shape {
+                op: "upload",
+                argument: "shape",
+                expected: format!("a product of {}", data.len()),
+                got: shape,
+            });
+        }
+        let tensor = Self::uninit_of(gpu, "upload", shape, dtype)?;
+        tensor.write_bytes(bytemuck::cast_slice(data))?;
+        Ok(tensor)
+    }
+
+    /// Overwrites an f32 tensor's elements, in place.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the count differs; as [`Gpu::allocate`].
+    pub fn write(&self, data: &[f32]) -> Result<()> {
+        if data.len() != self.len() {
+            return Err(Error::Shape {
+                op: "write",
+                argument: "data",
+                expected: format!("{} elements", self.len()),
+                got: vec![data.len()],
+            });
+        }
+        self.write_bytes(bytemuck::cast_slice(data))
+    }
+
+    fn write_bytes(&self, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() { Ok(()) } else { self.gpu.upload(&self.buffer, self.offset, bytes) }
+    }
+
+    /// Fills with zeros, in place.
+    ///
+    /// # Errors
+    /// The device's first failure.
+    pub fn fill_zero(&self) -> Result<()> {
+        if self.is_empty() { Ok(()) } else { self.gpu.clear(&self.buffer, self.offset, self.bytes()) }
+    }
+
+    /// Copies `source`'s elements into this tensor, in place.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] if the element counts differ.
+    pub fn copy_from(&self, source: &Tensor) -> Result<()> {
+        if self.len() != source.len() {
+            return Err(Error::ShapeMismatch {
+                op: "copy_from",
+                left: self.shape.clone(),
+                right: source.shape.clone(),
+                why: "a copy needs equal element counts",
+            });
+        }
+        if self.is_empty() {
+            return Ok(());
+        }
+        self.gpu.copy((&source.buffer, source.offset), (&self.buffer, self.offset), self.bytes())
+    }
+
+    /// The GPU that holds it.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// The extents, outermost first; empty for a scalar.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The elements' size in bytes.
+    pub fn bytes(&self) -> u64 {
+        4 * self.len() as u64
+    }
+
+    /// The extent of the last dimension; 1 for a scalar.
+    pub fn width(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// The number of rows: the product of all extents but the last.
+    pub fn rows(&self) -> usize {
+        let outer = self.shape.len().saturating_sub(1);
+        self.shape[..outer].iter().product()
+    }
+
+    /// What a launch binds.
+    pub fn binding(&self) -> Binding<'_> {
+        Binding { buffer: &self.buffer, offset: self.offset, bytes: self.bytes() }
+    }
+
+    /// The same elements under another shape, without a copy.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the element counts differ.
+    pub fn reshape(&self, shape: impl Into<Vec<usize>>) -> Result<Self> {
+        let shape = shape.into();
+        if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) != Some(self.len()) {
+            return Err(Error::Shape {
+                op: "reshape",
+                argument: "shape",
+                expected: format!("a product of {}", self.len()),
+                got: shape,
+            });
+        }
+        Ok(Self { shape, ..self.clone() })
+    }
+
+    /// A view of `shape` that starts `offset` elements into this tensor, without a copy.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it reaches beyond the end; [`Error::Argument`] unless `offset` is a multiple of 64.
+    pub fn view(&self, offset: usize, shape: impl Into<Vec<usize>>) -> Result<Self> {
+        let shape = shape.into();
+        if offset % 64 != 0 {
+            let why = format!("of {offset} is not a multiple of 64 elements");
+            return Err(Error::Argument { op: "view", argument: "offset", why });
+        }
+        let len = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).and_then(|n| n.checked_add(offset));
+        if len.is_none_or(|end| end > self.len()) {
+            let expected = format!("within {} elements from {offset}", self.len());
+            return Err(Error::Shape { op: "view", argument: "shape", expected, got: shape });
+        }
+        Ok(Self { shape, offset: self.offset + 4 * offset as u64, ..self.clone() })
+    }
+
+    /// Waits for the elements and returns them.
+    ///
+    /// # Errors
+    /// [`Error::DType`] unless f32; [`Error::Timeout`], [`Error::DeviceLost`].
+    pub fn to_vec(&self) -> Result<Vec<f32>> {
+        self.expect_dtype("to_vec", "self", DType::F32)?;
+        self.read()
+    }
+
+    /// As [`Tensor::to_vec`], for u32 tensors.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_vec`].
+    pub fn to_u32(&self) -> Result<Vec<u32>> {
+        self.expect_dtype("to_u32", "self", DType::U32)?;
+        self.read()
+    }
+
+    /// Waits for the elements and returns them with their shape.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_vec`].
+    pub fn to_array(&self) -> Result<Array> {
+        Array::new(self.shape.clone(), self.to_vec()?)
+    }
+
+    /// The one element of an f32 tensor.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless it has one; as [`Tensor::to_vec`].
+    pub fn item(&self) -> Result<f32> {
+        match self.to_vec()?.as_slice() {
+            [value] => Ok(*value),
+            _ => Err(Error::Shape {
+                op: "item",
+                argument: "self",
+                expected: "one element".into(),
+                got: self.shape.clone(),
+            }),
+        }
+    }
+
+    fn read<T: Pod>(&self) -> Result<Vec<T>> {
+        let bytes = self.gpu.read("to_vec", &[(&self.buffer, self.offset, self.bytes())])?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes[0]))
+    }
+
+    /// Reads several f32 tensors in one round trip.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_vec`].
+    pub fn read_all(tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
+        let Some(first) = tensors.first() else { return Ok(Vec::new()) };
+        for t in tensors {
+            t.expect_dtype("read_all", "tensors", DType::F32)?;
+        }
+        let ranges: Vec<(&Buffer, u64, u64)> = tensors.iter().map(|t| (&t.buffer, t.offset, t.bytes())).collect();
+        let bytes = first.gpu.read("read_all", &ranges)?;
+        Ok(bytes.iter().map(|b| bytemuck::pod_collect_to_vec(b)).collect())
+    }
+
+    pub(crate) fn expect_dtype(&self, op: &'static str, argument: &'static str, expected: DType) -> Result<()> {
+        if self.dtype == expected {
+            return Ok(());
+        }
+        Err(Error::DType { op, argument, expected: expected.name(), got: self.dtype.name() })
+    }
+
+    pub(crate) fn expect_shape(&self, op: &'static str, argument: &'static str, expected: &[usize]) -> Result<()> {
+        if self.shape == expected {
+            return Ok(());
+        }
+        Err(Error::Shape { op, argument, expected: format!("{expected:?}"), got: self.shape.clone() })
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({} {:?})", self.dtype.name(), self.shape)
+    }
+}

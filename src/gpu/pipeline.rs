@@ -1,0 +1,151 @@
+//! Compiled pipelines, each built once, on first use.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::shader::{ParamsIn, Variant, bindings, preprocess};
+use crate::{Error, Result};
+
+/// A compiled variant.
+pub(super) struct Pipeline {
+    pub(super) raw: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+    /// How many storage buffers it binds.
+    pub(super) buffers: usize,
+    pub(super) label: String,
+}
+
+pub(super) struct PipelineCache {
+    device: wgpu::Device,
+    checked: bool,
+    params: ParamsIn,
+    /// The uniform that holds parameters where there are no immediates.
+    uniform: wgpu::BindGroupLayout,
+    built: Mutex<HashMap<Variant, Arc<Pipeline>>>,
+}
+
+impl PipelineCache {
+    pub(super) fn new(device: wgpu::Device, checked: bool, params: ParamsIn) -> Self {
+        let uniform = uniform_layout(&device);
+        Self { device, checked, params, uniform, built: Mutex::default() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.built.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    pub(super) fn get(&self, variant: &Variant) -> Result<Arc<Pipeline>> {
+        if let Some(pipeline) = self.built.lock().unwrap_or_else(PoisonError::into_inner).get(variant) {
+            return Ok(pipeline.clone());
+        }
+        let pipeline = Arc::new(self.build(variant)?);
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(built.entry(variant.clone()).or_insert(pipeline).clone())
+    }
+
+    pub(super) fn warm_up(&self, variants: &[Variant]) -> Result<()> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = variants.len().div_ceil(threads).max(1);
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = variants
+                .chunks(share)
+                .map(|chunk| scope.spawn(|| chunk.iter().try_for_each(|v| self.get(v).map(drop))))
+                .collect();
+            workers.into_iter().try_for_each(|w| {
+                w.join().unwrap_or_else(|_| {
+                    Err(Error::Gpu { op: "warm_up".into(), message: "a compiling thread panicked".into() })
+                })
+            })
+        })
+    }
+
+    fn build(&self, variant: &Variant) -> Result<Pipeline> {
+        #[cfg(debug_assertions)]
+        assert!(
+            !variant.trusted || crate::kernels::is_listed(variant),
+            "{} is not in the list of variants that the offline test walks",
+            variant.label()
+        );
+        let label = variant.label();
+        let wgsl = preprocess(variant, self.params)?;
+        let declared = bindings(&wgsl);
+        let device = &self.device;
+        // Errors of scopes are reported to the thread that pushed them.
+        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
+        let checked = self.checked || !variant.trusted;
+        let module = if checked {
+            device.create_shader_module(descriptor)
+        } else {
+            let mut checks = wgpu::ShaderRuntimeChecks::checked();
+            checks.bounds_checks = false;
+            checks.force_loop_bounding = false;
+            // SAFETY: only the crate's own shaders get here. Each guards its tail itself and has uniform, finite
+            // loops; the test suite runs all of them in checked mode too.
+            unsafe { device.create_shader_module_trusted(descriptor, checks) }
+        };
+        let entries: Vec<wgpu::BindGroupLayoutEntry> = declared
+            .iter()
+            .map(|b| wgpu::BindGroupLayoutEntry {
+                binding: b.index,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: wgpu::BufferBindingType::Storage { read_only: !b.writes },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let layout = device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
+        let groups: &[Option<&wgpu::BindGroupLayout>] = match self.params {
+            ParamsIn::Immediates => &[Some(&layout)],
+            ParamsIn::Uniform => &[Some(&layout), Some(&self.uniform)],
+        };
+        let immediate_size = match self.params {
+            ParamsIn::Immediates => super::recorder::MAX_PARAMS,
+            ParamsIn::Uniform => 0,
+        };
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&label),
+            bind_group_layouts: groups,
+            immediate_size,
+        });
+        let raw = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: checked,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        let errors = [pollster::block_on(validation.pop()), pollster::block_on(internal.pop())];
+        if let Some(error) = errors.into_iter().flatten().next() {
+            return Err(Error::ShaderRejected { kernel: label, message: error.to_string() });
+        }
+        Ok(Pipeline { raw, layout, buffers: declared.len(), label })
+    }
+}
+
+/// Group 1 of every pipeline where parameters travel in a uniform buffer.
+pub(super) fn uniform_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
+    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some("params"),
+        entries: &[wgpu::BindGroupLayoutEntry {
+            binding: 0,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Uniform,
+                has_dynamic_offset: true,
+                min_binding_size: None,
+            },
+            count: None,
+        }],
+    })
+}

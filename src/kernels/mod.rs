@@ -1,0 +1,55 @@
+//! The kernels: one `.rs` beside each family of shaders.
+//!
+//! Each module holds a kernel's variants, its parameters, the functions that launch it on [`Tensor`]s (they check shapes
+//! and return typed errors), and in `cpu` its twin: the same in plain Rust, readable as the specification. Gradients
+//! are functions here too; [`crate::autograd`] wires them to a tape.
+//!
+//! Adding a kernel: `shaders/x.wgsl`, `src/kernels/x.rs`, and a line in the list below.
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::collections::HashSet;
+use std::sync::OnceLock;
+
+use crate::Result;
+use crate::gpu::Launch;
+use crate::shader::Variant;
+use crate::tensor::Tensor;
+
+macro_rules! kernels {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        $($(#[$doc])* pub mod $name;)*
+
+        /// Every variant that the crate may compile; a test walks all of them offline.
+        pub fn variants() -> Vec<Variant> {
+            [$($name::variants()),*].concat()
+        }
+    };
+}
+
+kernels! {
+    dropout,
+    elementwise,
+    status,
+}
+
+/// Whether `variant` is in [`variants`].
+pub(crate) fn is_listed(variant: &Variant) -> bool {
+    static LISTED: OnceLock<HashSet<Variant>> = OnceLock::new();
+    LISTED.get_or_init(|| variants().into_iter().collect()).contains(variant)
+}
+
+/// Launches `variant` on whole tensors; all of them live on the GPU of the first.
+pub(crate) fn launch<P: bytemuck::Pod>(
+    op: &'static str,
+    variant: &Variant,
+    tensors: &[&Tensor],
+    params: &P,
+    grid: [u32; 3],
+    flops: u64,
+) -> Result<()> {
+    let Some(first) = tensors.first() else { return Ok(()) };
+    let bindings: Vec<_> = tensors.iter().map(|t| t.binding()).collect();
+    first.gpu().launch(Launch { op, variant, bindings: &bindings, params: bytemuck::bytes_of(params), grid, flops })
+}

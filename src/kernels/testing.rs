@@ -1,0 +1,60 @@
+//! What the kernels' tests share.
+
+use std::sync::OnceLock;
+
+use crate::gpu::{AdapterChoice, Gpu, KernelFamily};
+use crate::tensor::Tensor;
+
+/// The devices a kernel is tested on: both families where the adapter can run both. The environment variables
+/// `REELGRAD_ADAPTER` and `REELGRAD_CHECKED=1` choose the adapter and checked shaders.
+pub(crate) fn gpus() -> Vec<Gpu> {
+    static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
+    GPUS.get_or_init(|| {
+        let adapter = AdapterChoice::parse(&std::env::var("REELGRAD_ADAPTER").unwrap_or_default());
+        let checked = std::env::var("REELGRAD_CHECKED").is_ok_and(|v| v == "1");
+        let builder = || Gpu::builder().adapter(adapter.clone()).checked(checked);
+        let chosen = builder().build().expect("the tests need a GPU adapter; on Debian: mesa-vulkan-drivers");
+        match chosen.family() {
+            KernelFamily::Tiled => vec![chosen],
+            KernelFamily::Subgroup { .. } => {
+                // The second device also takes the way of adapters without immediates.
+                let tiled = builder().family(KernelFamily::Tiled).immediates(false).build();
+                vec![chosen, tiled.expect("the tiled family runs everywhere")]
+            }
+        }
+    })
+    .clone()
+}
+
+/// Asserts |got - expected| <= atol + rtol |expected| for every element.
+#[track_caller]
+pub(crate) fn assert_close(got: &Tensor, expected: &[f32], rtol: f32, atol: f32) {
+    let values = got.to_vec().expect("the device answers");
+    assert_slices_close(&values, expected, rtol, atol);
+}
+
+/// As [`assert_close`], on host values.
+#[track_caller]
+pub(crate) fn assert_slices_close(got: &[f32], expected: &[f32], rtol: f32, atol: f32) {
+    assert_eq!(got.len(), expected.len(), "lengths differ");
+    for (i, (&g, &e)) in got.iter().zip(expected).enumerate() {
+        let bound = atol + rtol * e.abs();
+        assert!((g - e).abs() <= bound, "element {i}: got {g}, expected {e}, off by {} > {bound}", (g - e).abs());
+    }
+}
+
+/// Deterministic values in about [-1, 1).
+pub(crate) fn noise(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03;
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32) / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// An uploaded tensor of [`noise`].
+pub(crate) fn noise_tensor(gpu: &Gpu, shape: &[usize], seed: u64) -> Tensor {
+    Tensor::from_slice(gpu, shape, &noise(shape.iter().product(), seed)).expect("the device has room")
+}
