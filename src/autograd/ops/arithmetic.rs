@@ -1,0 +1,162 @@
+//! Element-wise functions and broadcasting arithmetic.
+
+use crate::Result;
+use crate::autograd::Var;
+use crate::kernels::binary::{self, Binary};
+use crate::kernels::dropout::{self, Dropout};
+use crate::kernels::elementwise::{self, Activation, Unary};
+use crate::tensor::Tensor;
+
+impl Var {
+    fn unary(&self, op: &'static str, function: Unary) -> Result<Var> {
+        let y = elementwise::forward(function, self.value())?;
+        Ok(self.tape().record(op, &[self], y, vec![self.value().clone()], move |b| {
+            Ok(vec![Some(elementwise::backward(function, &b.saved[0], b.grad)?)])
+        }))
+    }
+
+    /// One of the activation functions.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn activation(&self, activation: Activation) -> Result<Var> {
+        self.unary("activation", Unary::Activation(activation))
+    }
+
+    /// `scale * self + shift`.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn affine(&self, scale: f32, shift: f32) -> Result<Var> {
+        let y = elementwise::forward(Unary::Affine { scale, shift }, self.value())?;
+        Ok(self.tape().record("affine", &[self], y, vec![], move |b| {
+            Ok(vec![Some(elementwise::forward(Unary::Affine { scale, shift: 0.0 }, b.grad)?)])
+        }))
+    }
+
+    /// `factor * self`.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn scale(&self, factor: f32) -> Result<Var> {
+        self.affine(factor, 0.0)
+    }
+
+    /// e^self.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn exp(&self) -> Result<Var> {
+        self.unary("exp", Unary::Exp)
+    }
+
+    /// The natural logarithm.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn log(&self) -> Result<Var> {
+        self.unary("log", Unary::Log)
+    }
+
+    /// self².
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn square(&self) -> Result<Var> {
+        self.unary("square", Unary::Square)
+    }
+
+    fn binary(&self, op: &'static str, kind: Binary, other: &Var) -> Result<Var> {
+        let (a, b) = (self.value(), other.value());
+        let y = binary::forward(kind, a, b)?;
+        // Sums need no values on the way back, only shapes.
+        let saved = match kind {
+            Binary::Add | Binary::Sub => vec![],
+            _ => vec![a.clone(), b.clone()],
+        };
+        let shapes = (a.shape().to_vec(), b.shape().to_vec());
+        Ok(self.tape().record(op, &[self, other], y, saved, move |back| {
+            let values = match back.saved {
+                [a, b] => Some((a, b)),
+                _ => None,
+            };
+            let (a, b) = binary::backward(kind, values, (&shapes.0, &shapes.1), back.grad, [back.needs[0], back.needs[1]])?;
+            Ok(vec![a, b])
+        }))
+    }
+
+    /// self + other, broadcasting as NumPy does.
+    ///
+    /// # Errors
+    /// [`crate::Error::ShapeMismatch`].
+    pub fn add(&self, other: &Var) -> Result<Var> {
+        self.binary("add", Binary::Add, other)
+    }
+
+    /// self - other, broadcasting.
+    ///
+    /// # Errors
+    /// [`crate::Error::ShapeMismatch`].
+    pub fn sub(&self, other: &Var) -> Result<Var> {
+        self.binary("sub", Binary::Sub, other)
+    }
+
+    /// self * other, element by element, broadcasting.
+    ///
+    /// # Errors
+    /// [`crate::Error::ShapeMismatch`].
+    pub fn mul(&self, other: &Var) -> Result<Var> {
+        self.binary("mul", Binary::Mul, other)
+    }
+
+    /// self / other, broadcasting.
+    ///
+    /// # Errors
+    /// [`crate::Error::ShapeMismatch`].
+    pub fn div(&self, other: &Var) -> Result<Var> {
+        self.binary("div", Binary::Div, other)
+    }
+
+    /// Where `mask` (broadcast to self's shape) is 1, self; elsewhere `value`, without a gradient.
+    ///
+    /// # Errors
+    /// [`crate::Error::ShapeMismatch`].
+    pub fn masked_fill(&self, mask: &Tensor, value: f32) -> Result<Var> {
+        let y = binary::where_mask(self.value(), mask, value)?;
+        Ok(self.tape().record("masked_fill", &[self], y, vec![mask.clone()], |b| {
+            Ok(vec![Some(binary::where_mask(b.grad, &b.saved[0], 0.0)?)])
+        }))
+    }
+
+    /// Drops elements in training (see [`crate::autograd::Tape::training`]); otherwise self.
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] for a probability outside [0, 1).
+    pub fn dropout(&self, probability: f32) -> Result<Var> {
+        match self.tape().next_dropout(probability) {
+            None => Ok(self.clone()),
+            Some(dropout) => self.dropout_with(dropout),
+        }
+    }
+
+    /// Drops elements by a given mask.
+    ///
+    /// # Errors
+    /// As [`Var::dropout`].
+    pub fn dropout_with(&self, mask: Dropout) -> Result<Var> {
+        let y = dropout::apply(self.value(), mask)?;
+        Ok(self.tape().record("dropout", &[self], y, vec![], move |b| Ok(vec![Some(dropout::apply(b.grad, mask)?)])))
+    }
+
+    /// activation(dropout(self)) in one kernel.
+    ///
+    /// # Errors
+    /// As [`Var::dropout`].
+    pub fn dropout_activation(&self, probability: f32, activation: Activation) -> Result<Var> {
+        let Some(mask) = self.tape().next_dropout(probability) else { return self.activation(activation) };
+        let y = dropout::apply_activation(self.value(), mask, activation)?;
+        Ok(self.tape().record("dropout activation", &[self], y, vec![self.value().clone()], move |b| {
+            Ok(vec![Some(dropout::apply_activation_backward(&b.saved[0], b.grad, mask, activation)?)])
+        }))
+    }
+}

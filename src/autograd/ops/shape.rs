@@ -1,0 +1,139 @@
+//! Ops that move elements.
+
+use std::ops::Range;
+
+use crate::autograd::Var;
+use crate::kernels::{conv1d, embedding, permute};
+use crate::{Error, Result};
+
+impl Var {
+    /// The same elements under another shape, without a copy.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the element counts differ.
+    pub fn reshape(&self, shape: impl Into<Vec<usize>>) -> Result<Var> {
+        let y = self.value().reshape(shape)?;
+        let from = self.shape().to_vec();
+        Ok(self.tape().record("reshape", &[self], y, vec![], move |b| Ok(vec![Some(b.grad.reshape(from)?)])))
+    }
+
+    /// Dimension `i` of the result is dimension `order[i]` of self.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless `order` is a permutation.
+    pub fn permute(&self, order: &[usize]) -> Result<Var> {
+        let y = permute::permute(self.value(), order)?;
+        let mut inverse = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(i, &o)| inverse[o] = i);
+        Ok(self.tape().record("permute", &[self], y, vec![], move |b| {
+            Ok(vec![Some(permute::permute(b.grad, &inverse)?)])
+        }))
+    }
+
+    /// The last two dimensions swapped.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for fewer than two dimensions.
+    pub fn transpose(&self) -> Result<Var> {
+        let rank = self.shape().len();
+        if rank < 2 {
+            let expected = "at least two dimensions".to_string();
+            return Err(Error::Shape { op: "transpose", argument: "self", expected, got: self.shape().to_vec() });
+        }
+        let mut order: Vec<usize> = (0..rank).collect();
+        order.swap(rank - 2, rank - 1);
+        self.permute(&order)
+    }
+
+    /// The elements of `range` along `axis`.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`].
+    pub fn slice(&self, axis: usize, range: Range<usize>) -> Result<Var> {
+        let y = permute::slice(self.value(), axis, range.clone())?;
+        let shape = self.shape().to_vec();
+        Ok(self.tape().record("slice", &[self], y, vec![], move |b| {
+            Ok(vec![Some(permute::slice_backward(b.grad, &shape, axis, range)?)])
+        }))
+    }
+
+    /// Rows of self (rows, width) by number, as a tensor of `shape` followed by the width.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`]; [`Error::Shape`] unless `shape` holds as many as there are ids.
+    pub fn embedding(&self, ids: &[u32], shape: &[usize]) -> Result<Var> {
+        let y = embedding::forward(self.value(), ids)?;
+        let rows = self.shape()[0];
+        let kept = ids.to_vec();
+        let flat = self.tape().record("embedding", &[self], y, vec![], move |b| {
+            Ok(vec![Some(embedding::backward(b.grad, &kept, rows)?)])
+        });
+        flat.reshape(shape.iter().copied().chain([self.value().width()]).collect::<Vec<_>>())
+    }
+
+    /// Cross-correlation of self (B, Cin, L) with `weight` (Cout, Cin, K): (B, Cout, L').
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`].
+    pub fn conv1d(&self, weight: &Var, bias: Option<&Var>, stride: usize, padding: usize) -> Result<Var> {
+        let (x, w) = (self.value(), weight.value());
+        let y = conv1d::forward(x, w, bias.map(Var::value), stride, padding)?;
+        let mut inputs = vec![self, weight];
+        inputs.extend(bias);
+        let has_bias = bias.is_some();
+        Ok(self.tape().record("conv1d", &inputs, y, vec![x.clone(), w.clone()], move |b| {
+            let g = conv1d::backward(&b.saved[0], &b.saved[1], b.grad, stride, padding)?;
+            let mut grads = vec![Some(g.x), Some(g.weight)];
+            if has_bias {
+                grads.push(Some(g.bias));
+            }
+            Ok(grads)
+        }))
+    }
+
+    /// Non-overlapping patches of self (N, C, H, W) times `weight` (out, C, P, P): (N, H/P · W/P, out), patches row by
+    /// row.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::ShapeMismatch`].
+    pub fn patch_embed(&self, weight: &Var) -> Result<Var> {
+        let &[outputs, channels, patch, _] = weight.shape() else {
+            let expected = "(out, channels, patch, patch)".to_string();
+            return Err(Error::Shape { op: "patch_embed", argument: "weight", expected, got: weight.shape().to_vec() });
+        };
+        let columns = conv1d::unfold_patches(self.value(), patch)?;
+        let shape = self.shape().to_vec();
+        let columns = self.tape().record("unfold patches", &[self], columns, vec![], move |b| {
+            Ok(vec![Some(conv1d::fold_patches(b.grad, &shape, patch)?)])
+        });
+        let images = self.shape()[0];
+        let y = columns.linear(&weight.reshape([outputs, channels * patch * patch])?, None, None, None)?;
+        let per_image = y.value().rows() / images.max(1);
+        y.reshape([images, per_image, outputs])
+    }
+}
+
+/// The parts one after another along `axis`; their other extents are equal.
+///
+/// # Errors
+/// [`Error::ShapeMismatch`]; [`Error::Argument`] for no parts.
+pub fn concat(parts: &[&Var], axis: usize) -> Result<Var> {
+    let Some(first) = parts.first() else {
+        return Err(Error::Argument { op: "concat", argument: "parts", why: "is empty".into() });
+    };
+    let values: Vec<_> = parts.iter().map(|p| p.value()).collect();
+    let y = permute::concat(&values, axis)?;
+    let extents: Vec<usize> = parts.iter().map(|p| p.shape()[axis]).collect();
+    Ok(first.tape().record("concat", parts, y, vec![], move |b| {
+        let mut start = 0;
+        extents
+            .iter()
+            .zip(b.needs)
+            .map(|(&extent, &need)| {
+                let range = start..start + extent;
+                start += extent;
+                need.then(|| permute::slice(b.grad, axis, range)).transpose()
+            })
+            .collect()
+    }))
+}

@@ -1,0 +1,428 @@
+//! BiC-Net: local spatio-temporal residual transformer, global temporal transformer and text branch, two embedding
+//! spaces (Han et al., "BiC-Net: Learning Efficient Spatio-Temporal Relation for Text-Video Retrieval", 2021/2023).
+//!
+//! The default is the official code's behaviour; [`BicnetConfig`] holds the options that follow the paper's words where
+//! the two differ.
+
+use serde::{Deserialize, Serialize};
+
+use crate::autograd::{AttentionOptions, Tape, Var};
+use crate::gpu::Gpu;
+use crate::kernels::elementwise::Activation;
+use crate::nn::{
+    ChannelAttentionPool, FeedForward, Init, LayerNorm, Linear, MultiHeadAttention, NormPlace, Parameter,
+    ParameterStore, TransformerBlock,
+};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// What the second encoder of each region layer attends over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TemporalMode {
+    /// The regions of one frame, again: what the official code does, although it names the encoder temporal.
+    #[default]
+    Official,
+    /// One region's frames: (B·R, T, D).
+    PerRegionOverTime,
+    /// All regions of all frames: (B, T·R, D), the intent that a comment in the official code states.
+    Joint,
+}
+
+/// Sizes and options; the default is the official configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BicnetConfig {
+    /// Width of the embeddings and of every layer.
+    pub embedding_dim: usize,
+    /// Width of frame features.
+    pub global_dim: usize,
+    /// Width of region features.
+    pub region_dim: usize,
+    /// Width of token features.
+    pub text_dim: usize,
+    /// Attention heads.
+    pub num_heads: usize,
+    /// Regions a frame.
+    pub region_num: usize,
+    /// Layers of both transformers.
+    pub layer_num: usize,
+    /// Hidden width of feed-forward networks, as a multiple of the width.
+    pub mlp_ratio: f64,
+    /// Dropout of position codes and poolings.
+    pub dropout: f32,
+    /// Dropout inside the transformers.
+    pub attn_drop: f32,
+    /// Heads of the attention poolings.
+    pub pool_heads: usize,
+    /// Rows of the positional tables.
+    pub max_positions: usize,
+    /// Margin of the hinge losses.
+    pub margin: f32,
+    /// Hardest negatives instead of the sum over all.
+    pub max_violation: bool,
+    /// What the second encoder of a region layer attends over.
+    pub temporal_mode: TemporalMode,
+    /// Whether the second encoder sees a code of the frame's position; for the modes that attend over time.
+    pub temporal_positions: bool,
+    /// Standard deviation of the initial values.
+    pub init_std: f32,
+}
+
+impl Default for BicnetConfig {
+    fn default() -> Self {
+        Self {
+            embedding_dim: 1024,
+            global_dim: 2560,
+            region_dim: 2048,
+            text_dim: 1536,
+            num_heads: 16,
+            region_num: 36,
+            layer_num: 4,
+            mlp_ratio: 2.0,
+            dropout: 0.1,
+            attn_drop: 0.1,
+            pool_heads: 2,
+            max_positions: 1000,
+            margin: 0.2,
+            max_violation: false,
+            temporal_mode: TemporalMode::Official,
+            temporal_positions: false,
+            init_std: 0.01,
+        }
+    }
+}
+
+/// The model's inputs for one batch, on the GPU.
+#[derive(Clone, Debug)]
+pub struct BicnetInputs {
+    /// Token features (B, L, text_dim).
+    pub text: Tensor,
+    /// 1 for tokens, 0 for padding (B, L).
+    pub text_mask: Tensor,
+    /// Region features (B, T, R, region_dim).
+    pub region: Tensor,
+    /// Frame features (B, T, global_dim).
+    pub global: Tensor,
+    /// 1 for frames that count (B, T); `None` for all, as the official trainer feeds.
+    pub frame_mask: Option<Tensor>,
+}
+
+/// What the model returns: (B, D) each, not normalised.
+#[derive(Clone, Debug)]
+pub struct BicnetEmbeddings {
+    /// Of the captions.
+    pub text: Var,
+    /// Of the videos, by regions.
+    pub region: Var,
+    /// Of the videos, by frames.
+    pub global: Var,
+}
+
+/// The losses of a batch.
+#[derive(Clone, Debug)]
+pub struct BicnetLoss {
+    /// Half of `global` plus half of `region`.
+    pub total: Var,
+    /// Hinge loss of frame embeddings against text.
+    pub global: Var,
+    /// Hinge loss of region embeddings against text.
+    pub region: Var,
+}
+
+/// The network.
+pub struct Bicnet {
+    config: BicnetConfig,
+    store: ParameterStore,
+    proj_region: Linear,
+    norm_region: LayerNorm,
+    positions_region: Parameter,
+    region_layers: Vec<[TransformerBlock; 2]>,
+    norm_residual: LayerNorm,
+    pool_region: ChannelAttentionPool,
+    norm_region_out: LayerNorm,
+    proj_global: Linear,
+    norm_global: LayerNorm,
+    positions_global: Parameter,
+    global_layers: Vec<TransformerBlock>,
+    pool_global: ChannelAttentionPool,
+    norm_global_out: LayerNorm,
+    proj_text: Linear,
+    norm_text: LayerNorm,
+    pool_text: ChannelAttentionPool,
+    norm_text_out: LayerNorm,
+}
+
+/// Added to the deviation by every normalisation.
+const NORM_EPS: f32 = 1e-6;
+
+impl Bicnet {
+    /// Makes the network with initial values drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for sizes that do not fit each other; device errors.
+    pub fn new(gpu: &Gpu, config: BicnetConfig, seed: u64) -> Result<Self> {
+        let mut store = ParameterStore::new(gpu);
+        let s = &mut store;
+        let c = &config;
+        let (d, init) = (c.embedding_dim, Init::TruncatedNormal { std: c.init_std });
+        let norm = |s: &mut ParameterStore, name: &str| LayerNorm::unbiased(s, name, d, NORM_EPS, &init);
+        let pool = |s: &mut ParameterStore, name: &str| {
+            ChannelAttentionPool::new(s, name, d, 2 * d, c.pool_heads, c.dropout, &init)
+        };
+        let layer = |s: &mut ParameterStore, prefix: String| encoder_layer(s, &prefix, c, &init);
+        let table = positional_table(c.max_positions, d);
+        let proj_region = Linear::new(s, "proj_region", c.region_dim, d, &init)?;
+        let norm_region = norm(s, "norm_region")?;
+        let positions_region = s.declare_table("embedding_region.pe", [c.max_positions, d], table.clone())?;
+        let region_layers = (0..c.layer_num)
+            .map(|l| {
+                let prefix = format!("S_T_trans_region.{l}.encoder_layers");
+                Ok([layer(s, format!("{prefix}.0"))?, layer(s, format!("{prefix}.1"))?])
+            })
+            .collect::<Result<_>>()?;
+        let pool_region = pool(s, "T_pool_region")?;
+        let norm_residual = norm(s, "norm")?;
+        let norm_region_out = norm(s, "norm_1")?;
+        let proj_global = Linear::new(s, "proj_global", c.global_dim, d, &init)?;
+        let norm_global = norm(s, "norm_global")?;
+        let positions_global = s.declare_table("embedding_global.pe", [c.max_positions, d], table)?;
+        let global_layers = (0..c.layer_num)
+            .map(|l| layer(s, format!("T_Trans_global.{l}.encoder_layers.0")))
+            .collect::<Result<_>>()?;
+        let pool_global = pool(s, "T_pool_global")?;
+        let norm_global_out = norm(s, "norm_2")?;
+        let norm_text = norm(s, "norm_text")?;
+        let proj_text = Linear::new(s, "proj_text", c.text_dim, d, &init)?;
+        let pool_text = pool(s, "pool_text")?;
+        let norm_text_out = norm(s, "norm_3")?;
+        store.allocate(seed)?;
+        Ok(Self {
+            config,
+            store,
+            proj_region,
+            norm_region,
+            positions_region,
+            region_layers,
+            norm_residual,
+            pool_region,
+            norm_region_out,
+            proj_global,
+            norm_global,
+            positions_global,
+            global_layers,
+            pool_global,
+            norm_global_out,
+            proj_text,
+            norm_text,
+            pool_text,
+            norm_text_out,
+        })
+    }
+
+    /// The sizes and options.
+    pub fn config(&self) -> &BicnetConfig {
+        &self.config
+    }
+
+    /// The parameters.
+    pub fn store(&self) -> &ParameterStore {
+        &self.store
+    }
+
+    /// All three embeddings of a batch.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for inputs that do not fit the configuration.
+    pub fn forward(&self, tape: &Tape, inputs: &BicnetInputs) -> Result<BicnetEmbeddings> {
+        let frames = inputs.frame_mask.as_ref();
+        Ok(BicnetEmbeddings {
+            text: self.encode_text(&tape.constant(inputs.text.clone()), &inputs.text_mask)?,
+            region: self.encode_region(&tape.constant(inputs.region.clone()), frames)?,
+            global: self.encode_global(&tape.constant(inputs.global.clone()), frames)?,
+        })
+    }
+
+    /// Token features (B, L, text_dim) with their mask (B, L) to (B, D).
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::ShapeMismatch`].
+    pub fn encode_text(&self, text: &Var, mask: &Tensor) -> Result<Var> {
+        let x = self.norm_text.forward(&self.proj_text.forward(text)?)?;
+        self.norm_text_out.forward(&self.pool_text.forward(&x, Some(mask))?)
+    }
+
+    /// Frame features (B, T, global_dim) to (B, D).
+    ///
+    /// # Errors
+    /// As [`Bicnet::encode_text`].
+    pub fn encode_global(&self, frames: &Var, mask: Option<&Tensor>) -> Result<Var> {
+        let x = self.encode_frames(frames, mask)?;
+        self.norm_global_out.forward(&self.pool_global.forward(&x, mask)?)
+    }
+
+    /// The global branch before its pooling: (B, T, D).
+    ///
+    /// # Errors
+    /// As [`Bicnet::encode_text`].
+    pub fn encode_frames(&self, frames: &Var, mask: Option<&Tensor>) -> Result<Var> {
+        let &[_, t, _] = frames.shape() else {
+            return Err(shape_error("global", "(batch, frames, global_dim)", frames));
+        };
+        let mut x = self.norm_global.forward(&self.proj_global.forward(frames)?)?;
+        x = x.add(&self.positions(&self.positions_global, t, x.tape())?)?.dropout(self.config.dropout)?;
+        let masks = AttentionOptions { key_mask: mask.cloned(), ..Default::default() };
+        for layer in &self.global_layers {
+            x = layer.forward(&x, &masks)?;
+        }
+        Ok(x)
+    }
+
+    /// Region features (B, T, R, region_dim) to (B, D).
+    ///
+    /// # Errors
+    /// As [`Bicnet::encode_text`]; [`Error::Shape`] too unless R is the configured number.
+    pub fn encode_region(&self, regions: &Var, mask: Option<&Tensor>) -> Result<Var> {
+        let x = self.encode_region_frames(regions, mask)?;
+        self.norm_region_out.forward(&self.pool_region.forward(&x, mask)?)
+    }
+
+    /// The region branch before its pooling over time: (B, T, D).
+    ///
+    /// # Errors
+    /// As [`Bicnet::encode_region`].
+    pub fn encode_region_frames(&self, regions: &Var, mask: Option<&Tensor>) -> Result<Var> {
+        let (d, r) = (self.config.embedding_dim, self.config.region_num);
+        let &[b, t, regions_given, _] = regions.shape() else {
+            return Err(shape_error("region", "(batch, frames, regions, region_dim)", regions));
+        };
+        if regions_given != r {
+            return Err(shape_error("region", &format!("(batch, frames, {r}, region_dim)"), regions));
+        }
+        let x = self.norm_region.forward(&self.proj_region.forward(regions)?)?.reshape([b * t, r, d])?;
+        // The position is the region's number; the official branch has no code of time.
+        let mut x = x.add(&self.positions(&self.positions_region, r, x.tape())?)?.dropout(self.config.dropout)?;
+        let unmasked = AttentionOptions::default();
+        for [spatial, temporal] in &self.region_layers {
+            let s = self.norm_residual.of_sum(&spatial.forward(&x, &unmasked)?, &x)?;
+            let u = self.temporal(temporal, &s, [b, t], mask)?;
+            let u = self.norm_residual.of_sum(&u, &s)?;
+            x = self.norm_residual.of_sum(&u, &x)?;
+        }
+        x.mean(1)?.reshape([b, t, d])
+    }
+
+    /// The second encoder of a region layer, on x (B·T, R, D).
+    fn temporal(&self, block: &TransformerBlock, x: &Var, [b, t]: [usize; 2], mask: Option<&Tensor>) -> Result<Var> {
+        let (r, d) = (self.config.region_num, self.config.embedding_dim);
+        if self.config.temporal_mode == TemporalMode::Official {
+            return block.forward(x, &AttentionOptions::default());
+        }
+        let mut x = x.reshape([b, t, r, d])?;
+        if self.config.temporal_positions {
+            x = x.add(&self.positions(&self.positions_global, t, x.tape())?.reshape([t, 1, d])?)?;
+        }
+        // A padded frame's regions are no keys; each sequence needs the mask of its own video.
+        let repeat = |per_video: usize, per_frame: usize| -> Result<AttentionOptions> {
+            let Some(mask) = mask else { return Ok(AttentionOptions::default()) };
+            let values = mask.to_vec()?;
+            let mut keys = Vec::with_capacity(values.len() * per_video * per_frame);
+            for video in values.chunks_exact(t) {
+                for _ in 0..per_video {
+                    video.iter().for_each(|&m| keys.extend(std::iter::repeat_n(m, per_frame)));
+                }
+            }
+            let key_mask = Tensor::from_slice(mask.gpu(), [b * per_video, t * per_frame], &keys)?;
+            Ok(AttentionOptions { key_mask: Some(key_mask), ..Default::default() })
+        };
+        match self.config.temporal_mode {
+            TemporalMode::PerRegionOverTime => {
+                let x = x.permute(&[0, 2, 1, 3])?.reshape([b * r, t, d])?;
+                let y = block.forward(&x, &repeat(r, 1)?)?;
+                y.reshape([b, r, t, d])?.permute(&[0, 2, 1, 3])?.reshape([b * t, r, d])
+            }
+            _ => block.forward(&x.reshape([b, t * r, d])?, &repeat(1, r)?)?.reshape([b * t, r, d]),
+        }
+    }
+
+    /// The first `len` rows of a positional table, as a constant.
+    fn positions(&self, table: &Parameter, len: usize, tape: &Tape) -> Result<Var> {
+        if len > self.config.max_positions {
+            return Err(Error::IndexOutOfRange {
+                op: "positional table",
+                index: len as u64,
+                len: self.config.max_positions as u64,
+            });
+        }
+        Ok(tape.constant(table.value()?.view(0, [len, self.config.embedding_dim])?))
+    }
+
+    /// The two hinge losses on cosines and their mean.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] unless every video has one caption.
+    pub fn loss(&self, e: &BicnetEmbeddings) -> Result<BicnetLoss> {
+        let hinge = |videos: &Var| videos.cosine_matrix(&e.text)?.hinge(self.config.margin, self.config.max_violation);
+        let (global, region) = (hinge(&e.global)?, hinge(&e.region)?);
+        let total = global.add(&region)?.scale(0.5)?;
+        Ok(BicnetLoss { total, global, region })
+    }
+
+    /// Scores 0.5 cos(global, text) + 0.5 cos(region, text): rows videos, columns texts.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`].
+    pub fn similarity(&self, e: &BicnetEmbeddings) -> Result<Var> {
+        e.global.cosine_matrix(&e.text)?.add(&e.region.cosine_matrix(&e.text)?)?.scale(0.5)
+    }
+}
+
+fn shape_error(argument: &'static str, expected: &str, got: &Var) -> Error {
+    Error::Shape { op: "BiC-Net", argument, expected: expected.into(), got: got.shape().to_vec() }
+}
+
+/// Post-norm: h = Dropout(N(MHA(x) + x)), y = N(FFN(h) + h), with dropout before the GELU.
+fn encoder_layer(s: &mut ParameterStore, prefix: &str, c: &BicnetConfig, init: &Init) -> Result<TransformerBlock> {
+    let d = c.embedding_dim;
+    let hidden = (d as f64 * c.mlp_ratio) as usize;
+    let attention_prefix = format!("{prefix}.self_attention_layer");
+    // The official name lacks an r.
+    let forward_prefix = format!("{prefix}.pointwise_feedfoward_layer");
+    let names = ["query_projection", "key_projection", "value_projection", "final_projection"];
+    let sublayer = format!("{attention_prefix}.sublayer");
+    let attention = MultiHeadAttention::new(s, &sublayer, names, d, c.num_heads, c.attn_drop, init)?;
+    let norm =
+        |s: &mut ParameterStore, p: &str| LayerNorm::unbiased(s, &format!("{p}.layer_normalization"), d, NORM_EPS, init);
+    let norm_attention = norm(s, &attention_prefix)?;
+    let feed_forward = FeedForward {
+        expand: Linear::new(s, &format!("{forward_prefix}.sublayer.feed_forward.0"), d, hidden, init)?,
+        activation: Activation::Gelu,
+        contract: Linear::new(s, &format!("{forward_prefix}.sublayer.feed_forward.3"), hidden, d, init)?,
+        dropout_hidden: c.attn_drop,
+        dropout_output: c.attn_drop,
+    };
+    let norm_feed_forward = norm(s, &forward_prefix)?;
+    Ok(TransformerBlock {
+        place: NormPlace::Post,
+        attention,
+        norm_attention,
+        feed_forward,
+        norm_feed_forward,
+        dropout_between: c.attn_drop,
+    })
+}
+
+/// Sinusoids as the official code has them: the frequency of channel c is 10000^(-2c/dim) with c the channel itself, not
+/// its pair's number; even channels take the sine, odd ones the cosine. Row-major (positions, dim), in f32 as PyTorch.
+pub fn positional_table(positions: usize, dim: usize) -> Vec<f32> {
+    let wavelengths: Vec<f32> =
+        (0..dim).map(|c| 10000f32.powf((2 * c) as f32 / dim as f32)).collect();
+    (0..positions)
+        .flat_map(|p| {
+            wavelengths.iter().enumerate().map(move |(c, &w)| {
+                let angle = p as f32 / w;
+                if c % 2 == 0 { angle.sin() } else { angle.cos() }
+            })
+        })
+        .collect()
+}

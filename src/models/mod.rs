@@ -1,0 +1,3 @@
+//! Published models, number for number.
+
+pub mod bicnet;

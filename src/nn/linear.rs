@@ -1,0 +1,85 @@
+//! Affine maps and tables of rows.
+
+use crate::Result;
+use crate::autograd::Var;
+use crate::kernels::elementwise::Activation;
+use crate::nn::{Init, Parameter, ParameterStore};
+
+/// y = x Wᵀ + b, with PyTorch's layout: `weight` is (out, in).
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// (out, in).
+    pub weight: Parameter,
+    /// (out).
+    pub bias: Option<Parameter>,
+}
+
+impl Linear {
+    /// Declares `{prefix}.weight` and `{prefix}.bias`.
+    ///
+    /// # Errors
+    /// [`crate::Error::DuplicateParameter`].
+    pub fn new(store: &mut ParameterStore, prefix: &str, inputs: usize, outputs: usize, init: &Init) -> Result<Self> {
+        let weight = store.declare(format!("{prefix}.weight"), [outputs, inputs], init.clone())?;
+        let bias = Some(store.declare(format!("{prefix}.bias"), [outputs], init.clone())?);
+        Ok(Self { weight, bias })
+    }
+
+    /// Declares `{prefix}.weight` alone.
+    ///
+    /// # Errors
+    /// As [`Linear::new`].
+    pub fn without_bias(
+        store: &mut ParameterStore,
+        prefix: &str,
+        inputs: usize,
+        outputs: usize,
+        init: &Init,
+    ) -> Result<Self> {
+        let weight = store.declare(format!("{prefix}.weight"), [outputs, inputs], init.clone())?;
+        Ok(Self { weight, bias: None })
+    }
+
+    /// (.., in) to (.., out).
+    ///
+    /// # Errors
+    /// [`crate::Error::ShapeMismatch`].
+    pub fn forward(&self, x: &Var) -> Result<Var> {
+        self.fused(x, None, None)
+    }
+
+    /// activation(x Wᵀ + b) + residual in one kernel; `residual` is (.., out).
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn fused(&self, x: &Var, activation: Option<Activation>, residual: Option<&Var>) -> Result<Var> {
+        let weight = self.weight.on(x.tape())?;
+        let bias = self.bias.as_ref().map(|b| b.on(x.tape())).transpose()?;
+        x.linear(&weight, bias.as_ref(), activation, residual)
+    }
+}
+
+/// A table of rows, looked up by number.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    /// (rows, width).
+    pub weight: Parameter,
+}
+
+impl Embedding {
+    /// Declares `{prefix}.weight`.
+    ///
+    /// # Errors
+    /// [`crate::Error::DuplicateParameter`].
+    pub fn new(store: &mut ParameterStore, prefix: &str, rows: usize, width: usize, init: &Init) -> Result<Self> {
+        Ok(Self { weight: store.declare(format!("{prefix}.weight"), [rows, width], init.clone())? })
+    }
+
+    /// The rows numbered `ids`, as a tensor of `shape` followed by the width.
+    ///
+    /// # Errors
+    /// [`crate::Error::IndexOutOfRange`], [`crate::Error::Shape`].
+    pub fn forward(&self, tape: &crate::autograd::Tape, ids: &[u32], shape: &[usize]) -> Result<Var> {
+        self.weight.on(tape)?.embedding(ids, shape)
+    }
+}
