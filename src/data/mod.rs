@@ -1,1 +1,3 @@
 //! Datasets: annotations, feature files, and the synthetic world.
+
+pub mod atomic;
