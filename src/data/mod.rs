@@ -3,3 +3,5 @@
 pub mod atomic;
 mod portable;
 pub mod random;
+#[cfg(feature = "datasets")]
+pub mod hdf5_write;
