@@ -46,7 +46,7 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut Hdf5Writer<'_>) -> Result<()>) 
     failure.map_or(written, Err)
 }
 
-/// Adds datasets to the file that [`write`] is writing.
+/// Adds datasets to the file that [`write()`] is writing.
 #[derive(Debug)]
 pub struct Hdf5Writer<'a> {
     path: PathBuf,

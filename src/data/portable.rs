@@ -21,6 +21,7 @@ pub(crate) fn ln(x: f64) -> f64 {
 }
 
 /// `exp(x)` for `-700 <= x <= 700`.
+#[cfg(any(test, feature = "datasets"))]
 pub(crate) fn exp(x: f64) -> f64 {
     let whole = (x * std::f64::consts::LOG2_E).round();
     let r = x - whole * std::f64::consts::LN_2;
@@ -30,6 +31,7 @@ pub(crate) fn exp(x: f64) -> f64 {
 }
 
 /// Hyperbolic tangent.
+#[cfg(any(test, feature = "datasets"))]
 pub(crate) fn tanh(x: f64) -> f64 {
     // Beyond 20 the result is 1 in double precision.
     let e = exp(-2.0 * x.abs().min(20.0));
