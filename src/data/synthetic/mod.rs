@@ -1,0 +1,37 @@
+//! Videos made by seed, for training and testing where no published videos can be had.
+//!
+//! A [`World`] holds short clips of 8 frames. In each, one coloured shape does something and then another one does
+//! something else, with captions in a small grammar: "a red square moves left then a blue circle rises". Each clip has
+//! a *twin*: the same two events in the other order, rendered anew. A clip and its twin have the same distribution of
+//! frames, so no average over frames tells them apart; a model has to see time.
+//!
+//! [`World::write`] writes features and captions in the file layout of the MSR-VTT features that BiC-Net's authors
+//! use, so that the loader of the real data reads them.
+//!
+//! Everything is a pure function of the seed and the configuration, to the bit, on every platform and with any number
+//! of threads.
+
+mod captions;
+mod events;
+mod features;
+mod render;
+mod world;
+mod write;
+
+pub use captions::{MAX_TOKENS, TOKEN_DIMS};
+pub use events::{Action, Colour, Event, Shape};
+pub use features::{FRAME_DIMS, Features, REGION_DIMS, REGIONS};
+pub use render::{FRAMES, SIZE};
+pub use world::{Clip, Split, World, WorldConfig};
+pub use write::{ClipRecord, Manifest};
+
+/// The streams of the seed; the last two have one for each video, counted up from here.
+mod stream {
+    pub const PLAN: u64 = 0;
+    pub const FRAME_MATRIX: u64 = 1;
+    pub const REGION_MATRIX: u64 = 2;
+    pub const WORDS: u64 = 3;
+    pub const TOKEN_MATRIX: u64 = 4;
+    pub const CAPTIONS: u64 = 1 << 40;
+    pub const FRAMES: u64 = 2 << 40;
+}
