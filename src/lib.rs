@@ -5,6 +5,9 @@
 mod error;
 
 pub mod data;
+pub mod optim;
+pub mod parity;
+pub mod retrieval;
 pub mod tensor;
 pub mod train;
 
