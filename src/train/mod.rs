@@ -1,1 +1,5 @@
 //! Training: run folders, checkpoints, logs.
+
+pub mod checkpoint;
+
+pub use checkpoint::Checkpoint;
