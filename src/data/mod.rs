@@ -2,6 +2,10 @@
 
 pub mod atomic;
 mod elements;
+#[cfg(feature = "datasets")]
+pub mod hdf5_write;
+mod portable;
+pub mod random;
 pub mod safetensors;
 
 #[cfg(test)]
