@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::data::random::Random;
 use crate::{Error, Result};
 
+/// Keeps the streams of the epochs apart from those that others draw from the same seed.
+const STREAMS: u64 = u64::from_be_bytes(*b"epochs\0\0");
+
 /// Batches of shuffled indices, a pure function of seed, epoch and batch: a resumed run needs only its step to see
 /// exactly the data it would have seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +54,7 @@ impl Sampler {
     /// The items of an epoch in their order.
     pub fn epoch(&self, epoch: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.len).collect();
-        Random::new(self.seed, epoch).shuffle(&mut order);
+        Random::new(self.seed, STREAMS ^ epoch).shuffle(&mut order);
         order
     }
 
