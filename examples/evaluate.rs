@@ -118,7 +118,7 @@ fn to_json(options: &Options, scores: &Scores, ours: &Rows<RetrievalMetrics>, th
 }
 
 fn to_table(options: &Options, scores: &Scores, ours: &Rows<RetrievalMetrics>, theirs: &Rows<CompatMetrics>) -> String {
-    let ties = Value::from(json!(options.ties));
+    let ties = json!(options.ties);
     let mut text = format!(
         "{} texts, {} videos; ties: {}; recalls in percent, ranks from 1\n\n{:<18}",
         scores.texts(),

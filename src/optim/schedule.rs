@@ -33,8 +33,7 @@ impl Schedule {
         if total == 0 || self == Schedule::Constant {
             return 1.0;
         }
-        // `max` drops a NaN.
-        let warmup = warmup.max(0.0).min(1.0);
+        let warmup = if warmup.is_nan() { 0.0 } else { warmup.clamp(0.0, 1.0) };
         let x = step as f64 / total as f64;
         if x < warmup {
             return x / warmup;

@@ -34,17 +34,21 @@ struct Series<'a> {
     points: Vec<(f64, f64)>,
 }
 
+/// Title of a panel, and which columns belong there.
+type Panel = (&'static str, fn(&str) -> bool);
+
+const PANELS: [Panel; 4] = [
+    ("Loss", |name| name.contains("loss")),
+    ("Learning rate", |name| {
+        name == "lr" || ["lr_", "lr/"].iter().any(|p| name.starts_with(p)) || name.ends_with("/lr")
+    }),
+    ("Recall (%)", |name| name.contains("R@")),
+    ("Rank", |name| name.contains("MdR") || name.contains("MnR")),
+];
+
 /// The picture, or `None` when there is nothing to draw.
 pub(super) fn render(history: &History) -> io::Result<Option<String>> {
-    let panels: [(&str, fn(&str) -> bool); 4] = [
-        ("Loss", |name| name.contains("loss")),
-        ("Learning rate", |name| {
-            name == "lr" || name.starts_with("lr_") || name.starts_with("lr/") || name.ends_with("/lr")
-        }),
-        ("Recall (%)", |name| name.contains("R@")),
-        ("Rank", |name| name.contains("MdR") || name.contains("MnR")),
-    ];
-    let panels: Vec<(&str, Vec<Series>)> = panels
+    let panels: Vec<(&str, Vec<Series>)> = PANELS
         .iter()
         .map(|(title, belongs)| (*title, series(history, belongs)))
         .filter(|(_, series)| !series.is_empty())
@@ -121,9 +125,12 @@ where
             chart.draw_series(series.points.iter().map(|&point| Circle::new(point, 3, colour.filled())))?;
         }
     }
+    // Where the curves seldom are: losses fall, recalls rise.
+    let rises = title.starts_with("Recall");
+    let legend = if rises { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::UpperRight };
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(legend)
         .background_style(WHITE.mix(0.85))
         .border_style(RGBColor(200, 200, 200))
         .label_font(("sans-serif", 13))
