@@ -1,1 +1,17 @@
 //! Training: run folders, checkpoints, logs.
+
+pub mod checkpoint;
+#[cfg(feature = "plot")]
+mod curves;
+mod history;
+mod interrupt;
+mod progress;
+mod run_folder;
+mod sampler;
+
+pub use checkpoint::Checkpoint;
+pub use history::{History, Record};
+pub use interrupt::StopFlag;
+pub use progress::{Progress, Silent};
+pub use run_folder::{Resumed, RunFolder, Slot};
+pub use sampler::{Position, Sampler};

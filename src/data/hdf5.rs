@@ -1,0 +1,340 @@
+//! HDF5 feature files: named `f32` arrays, read whole or by rows.
+//!
+//! All knowledge of the HDF5 crate is in this file.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hdf5_reader::error::Error as H5Error;
+use hdf5_reader::{ByteOrder, Dataset, Datatype, FileStorage, H5Type, Hdf5File, OpenOptions, SliceInfo, SliceInfoElem};
+
+use super::elements::{Element, byte_count};
+use super::find_non_finite;
+use crate::tensor::Array;
+use crate::{Error, Result};
+
+/// Most bytes that one call reads, counted as `f32`.
+const MAX_READ_BYTES: usize = 256 << 20;
+
+/// An open HDF5 file of numeric datasets.
+///
+/// Nothing but the directory of the file is read at first, values come with each call. Memory stays bounded whatever the
+/// file claims: 256 MiB a call and 64 MiB a chunk. Links to other files are not followed.
+pub struct FeatureFile {
+    path: PathBuf,
+    file: Hdf5File,
+}
+
+impl FeatureFile {
+    /// Opens `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Malformed`] if it is not an HDF5 file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let options = OpenOptions::default()
+            .with_max_read_bytes(MAX_READ_BYTES)
+            .with_max_chunk_bytes(64 << 20)
+            .with_max_object_header_bytes(1 << 20)
+            .with_chunk_cache_bytes(8 << 20);
+        let opened = FileStorage::open(path).map_err(|e| failed(path, "open", "file", e))?;
+        let file = Hdf5File::from_storage_with_options(Arc::new(opened), options);
+        Ok(Self { path: path.to_path_buf(), file: file.map_err(|e| failed(path, "read", "file", e))? })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of the datasets in the root group, sorted.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for a damaged directory; [`Error::Io`].
+    pub fn names(&self) -> Result<Vec<String>> {
+        let listed = self.file.root_group().and_then(|root| root.member_names());
+        let (_, mut names) = listed.map_err(|e| failed(&self.path, "read", "root group", e))?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// Dataset `name`, or `group/name`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`]; [`Error::Malformed`] for a damaged dataset, or one that holds no numbers; [`Error::Io`].
+    pub fn dataset(&self, name: &str) -> Result<FeatureSet> {
+        let place = format!("dataset {name:?}");
+        let dataset = self.file.dataset(name).map_err(|e| match root_cause(&e) {
+            H5Error::DatasetNotFound(_) | H5Error::GroupNotFound(_) => {
+                Error::Missing { path: self.path.clone(), kind: "dataset", id: name.to_owned() }
+            }
+            _ => failed(&self.path, "read", &place, e),
+        })?;
+        let bad = |problem: String| Error::malformed(&self.path, &place, problem);
+        if number_type(dataset.dtype()).is_none() {
+            return Err(bad(format!("holds no numbers that can be read: {:?}", dataset.dtype())));
+        }
+        let shape: Vec<usize> = dataset.shape().iter().map_while(|&d| usize::try_from(d).ok()).collect();
+        if shape.len() != dataset.ndim() || byte_count(&shape, Element::F32).is_none() {
+            return Err(bad(format!("absurd shape {:?}", dataset.shape())));
+        }
+        Ok(FeatureSet { path: self.path.clone(), place, dataset, shape })
+    }
+}
+
+impl std::fmt::Debug for FeatureFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("FeatureFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// One dataset of a [`FeatureFile`]: f16, f32, f64 or integers, read as `f32`.
+pub struct FeatureSet {
+    path: PathBuf,
+    place: String,
+    dataset: Dataset,
+    shape: Vec<usize>,
+}
+
+impl FeatureSet {
+    /// The extents, outermost first; empty for a scalar.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// All values.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`], naming dataset and row; [`Error::Malformed`] for damage or more than 256 MiB; [`Error::Io`].
+    pub fn read(&self) -> Result<Array> {
+        match self.shape.first() {
+            Some(&rows) => self.rows(0..rows),
+            None => self.checked(vec![], 0, || Ok(self.dataset.read_array::<Value>()?.into_raw_vec_and_offset().0)),
+        }
+    }
+
+    /// The values at `index` of the outermost dimension; the result lacks that dimension.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`], and those of [`FeatureSet::read`].
+    pub fn row(&self, index: usize) -> Result<Array> {
+        let rows = self.rows(index..index.saturating_add(1))?;
+        Array::new(&self.shape[1..], rows.into_data())
+    }
+
+    /// The values in a range of the outermost dimension.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`] for a range that ends beyond the dataset, or before it begins, and those of
+    /// [`FeatureSet::read`].
+    pub fn rows(&self, range: Range<usize>) -> Result<Array> {
+        let len = self.shape.first().copied().unwrap_or_default();
+        if self.shape.is_empty() || range.start > range.end || range.end > len {
+            let index = range.end.saturating_sub(1).max(range.start) as u64;
+            return Err(Error::IndexOutOfRange { op: "FeatureSet::rows", index, len: len as u64 });
+        }
+        let shape: Vec<usize> = [&[range.len()], &self.shape[1..]].concat();
+        if shape.contains(&0) {
+            return Ok(Array::zeros(shape));
+        }
+        let mut selection = SliceInfo::all(self.shape.len());
+        selection.selections[0] = SliceInfoElem::Slice { start: range.start as u64, end: range.end as u64, step: 1 };
+        self.checked(shape, range.start, || {
+            Ok(self.dataset.read_slice::<Value>(&selection)?.into_raw_vec_and_offset().0)
+        })
+    }
+
+    /// The result of `read`, if it fills `shape` with finite numbers and is not too much. `first` is the number of the
+    /// first row, for the error.
+    fn checked(
+        &self,
+        shape: Vec<usize>,
+        first: usize,
+        read: impl FnOnce() -> std::result::Result<Vec<Value>, H5Error>,
+    ) -> Result<Array> {
+        match byte_count(&shape, Element::F32) {
+            Some(bytes) if bytes <= MAX_READ_BYTES => {}
+            _ => {
+                let problem =
+                    format!("shape {shape:?} is over the limit of {MAX_READ_BYTES} bytes a read; read fewer rows");
+                return Err(Error::malformed(&self.path, &self.place, problem));
+            }
+        }
+        let values = read().map_err(|e| failed(&self.path, "read", &self.place, e))?;
+        let array = Array::new(shape, bytemuck::allocation::cast_vec(values))?;
+        find_non_finite(&self.path, &self.place, first, &array)?;
+        Ok(array)
+    }
+}
+
+impl std::fmt::Debug for FeatureSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("FeatureSet").field("path", &self.path).field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+/// Our error for one of the HDF5 crate's.
+fn failed(path: &Path, action: &'static str, place: &str, error: H5Error) -> Error {
+    match error {
+        H5Error::Io(e) => Error::io(action, path, e),
+        H5Error::Context { source, .. } => failed(path, action, place, *source),
+        e => Error::malformed(path, place, e),
+    }
+}
+
+fn root_cause(error: &H5Error) -> &H5Error {
+    match error {
+        H5Error::Context { source, .. } => root_cause(source),
+        e => e,
+    }
+}
+
+fn number_type(datatype: &Datatype) -> Option<(Element, bool)> {
+    let (element, order) = match *datatype {
+        Datatype::FloatingPoint { size, byte_order } => {
+            let element = match size {
+                2 => Element::F16,
+                4 => Element::F32,
+                8 => Element::F64,
+                _ => return None,
+            };
+            (element, byte_order)
+        }
+        Datatype::FixedPoint { size, signed, byte_order } => {
+            let element = match (size, signed) {
+                (1, true) => Element::I8,
+                (2, true) => Element::I16,
+                (4, true) => Element::I32,
+                (8, true) => Element::I64,
+                (1, false) => Element::U8,
+                (2, false) => Element::U16,
+                (4, false) => Element::U32,
+                (8, false) => Element::U64,
+                _ => return None,
+            };
+            (element, byte_order)
+        }
+        _ => return None,
+    };
+    Some((element, order == ByteOrder::BigEndian))
+}
+
+/// A number of any type, read as `f32`.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(transparent)]
+struct Value(f32);
+
+fn no_number(datatype: &Datatype) -> H5Error {
+    H5Error::TypeMismatch { expected: "a number".to_owned(), actual: format!("{datatype:?}") }
+}
+
+impl H5Type for Value {
+    fn hdf5_type() -> Datatype {
+        f32::hdf5_type()
+    }
+
+    fn from_bytes(bytes: &[u8], datatype: &Datatype) -> std::result::Result<Self, H5Error> {
+        let (element, big_endian) = number_type(datatype).ok_or_else(|| no_number(datatype))?;
+        let value = bytes.get(..element.size()).and_then(|b| element.to_f32(b, big_endian).first().copied());
+        value.map(Value).ok_or_else(|| H5Error::InvalidData("a number is cut short".to_owned()))
+    }
+
+    fn element_size(datatype: &Datatype) -> usize {
+        number_type(datatype).map_or(4, |(element, _)| element.size())
+    }
+
+    fn decode_vec(raw: &[u8], datatype: &Datatype, count: usize) -> Option<std::result::Result<Vec<Self>, H5Error>> {
+        let (element, big_endian) = number_type(datatype)?;
+        let raw = raw.get(..count.checked_mul(element.size())?)?;
+        Some(Ok(bytemuck::allocation::cast_vec(element.to_f32(raw, big_endian))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::testing::{Folder, fixture, mutations};
+
+    fn read(file: &FeatureFile, name: &str) -> Result<Array> {
+        file.dataset(name)?.read()
+    }
+
+    fn ramp(shape: impl Into<Vec<usize>>) -> Array {
+        let mut array = Array::zeros(shape);
+        array.data_mut().iter_mut().enumerate().for_each(|(i, v)| *v = i as f32 * 0.5);
+        array
+    }
+
+    #[test]
+    fn every_number_type_and_layout_is_read() {
+        for name in ["features.h5", "features_latest.h5"] {
+            let file = FeatureFile::open(fixture(name)).unwrap();
+            for set in ["f2", "f4", "f8", "f4_big_endian"] {
+                assert_eq!(read(&file, set).unwrap(), ramp([4, 3]), "{set}");
+                let set = file.dataset(set).unwrap();
+                assert_eq!(set.shape(), [4, 3]);
+                assert_eq!(set.row(2).unwrap(), Array::new([3], vec![3.0, 3.5, 4.0]).unwrap());
+                assert_eq!(set.rows(1..3).unwrap().data(), &ramp([4, 3]).data()[3..9]);
+                assert_eq!(set.rows(4..4).unwrap().shape(), [0, 3]);
+            }
+            assert_eq!(read(&file, "i4").unwrap().row(0), [-3.0, -2.0, -1.0]);
+            assert_eq!(read(&file, "gzip").unwrap(), ramp([6, 2, 3]));
+            let row = file.dataset("gzip").unwrap().row(3).unwrap();
+            assert_eq!((row.shape(), row.data()), (&[2, 3][..], ramp([6, 2, 3]).row(3)));
+            assert_eq!(read(&file, "sub/inner").unwrap(), ramp([2]));
+            assert_eq!(read(&file, "scalar").unwrap(), Array::new([], vec![2.5]).unwrap());
+            assert_eq!(read(&file, "none").unwrap().shape(), [0, 3]);
+            let names = file.names().unwrap();
+            assert_eq!(
+                names,
+                ["f2", "f4", "f4_big_endian", "f8", "gzip", "huge", "i4", "nan", "none", "scalar", "text"]
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_a_typed_error() {
+        for name in ["features.h5", "features_latest.h5"] {
+            let file = FeatureFile::open(fixture(name)).unwrap();
+            for missing in ["nothing", "no/such", "sub/nothing", "sub", "", "/"] {
+                let got = read(&file, missing);
+                assert!(matches!(got, Err(Error::Missing { kind: "dataset", .. })), "{missing:?}: {got:?}");
+            }
+            assert!(matches!(read(&file, "text"), Err(Error::Malformed { .. })));
+            let nan = file.dataset("nan").unwrap();
+            let Err(Error::NonFinite { place, count: 2, .. }) = nan.read() else { panic!("{:?}", nan.read()) };
+            assert_eq!(place, "dataset \"nan\", row 2");
+            let Err(Error::NonFinite { place, count: 1, .. }) = nan.row(3) else { panic!("{:?}", nan.row(3)) };
+            assert_eq!(place, "dataset \"nan\", row 3");
+            assert!(nan.rows(0..2).is_ok());
+            for range in [3..5, 5..5, Range { start: 2, end: 1 }, 0..usize::MAX, usize::MAX..usize::MAX] {
+                let got = nan.rows(range.clone());
+                assert!(matches!(got, Err(Error::IndexOutOfRange { .. })), "{range:?}: {got:?}");
+            }
+            assert!(matches!(nan.row(usize::MAX), Err(Error::IndexOutOfRange { .. })));
+            assert!(matches!(file.dataset("scalar").unwrap().row(0), Err(Error::IndexOutOfRange { .. })));
+            let huge = file.dataset("huge").unwrap();
+            assert!(matches!(huge.read(), Err(Error::Malformed { .. })));
+            assert_eq!(huge.row((1 << 30) - 1).unwrap().len(), 1024);
+        }
+        assert!(matches!(FeatureFile::open("no/such/file.h5"), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn damaged_files_never_panic() {
+        let folder = Folder::new();
+        for name in ["features.h5", "features_latest.h5"] {
+            for bytes in mutations(&std::fs::read(fixture(name)).unwrap(), 400) {
+                let Ok(file) = FeatureFile::open(folder.file("bad.h5", &bytes)) else { continue };
+                for set in ["f2", "f8", "gzip", "sub/inner", "scalar"] {
+                    let _ = read(&file, set);
+                }
+                let _ = file.names();
+            }
+        }
+        for bytes in [&b""[..], b"\x89HDF\r\n\x1a\n", &[0; 4096]] {
+            assert!(FeatureFile::open(folder.file("none.h5", bytes)).is_err());
+        }
+    }
+}

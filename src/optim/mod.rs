@@ -1,0 +1,5 @@
+//! Optimisation: learning-rate schedules.
+
+pub mod schedule;
+
+pub use schedule::{ReduceLrOnPlateau, Schedule};

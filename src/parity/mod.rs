@@ -1,0 +1,62 @@
+//! Checks of this crate's numbers against golden files of the reference implementations.
+
+mod metrics;
+
+pub use metrics::check_metrics_case;
+
+use serde::Serialize;
+
+/// One compared value or tensor.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// What was compared, by its name in the file.
+    pub name: String,
+    /// Largest `|got - expected|`; infinite when the two differ in shape.
+    pub worst_abs: f64,
+    /// Largest `|got - expected| / |expected|`; infinite where something other than 0 was got for an expected 0.
+    pub worst_rel: f64,
+    /// The tolerance, to be read by people.
+    pub tolerance: String,
+    /// Whether everything compared lies within the tolerance.
+    pub passed: bool,
+}
+
+impl Row {
+    /// Compares element by element: `|got - expected| <= atol + rtol * |expected|`. A NaN on either side fails.
+    pub fn compare(name: impl Into<String>, got: &[f64], expected: &[f64], rtol: f64, atol: f64) -> Self {
+        let tolerance =
+            if rtol == 0.0 && atol == 0.0 { "exact".into() } else { format!("{rtol:.1e} rel + {atol:.1e}") };
+        let mut row = Row { name: name.into(), worst_abs: 0.0, worst_rel: 0.0, tolerance, passed: true };
+        if got.len() != expected.len() {
+            return Row { worst_abs: f64::INFINITY, worst_rel: f64::INFINITY, passed: false, ..row };
+        }
+        for (&got, &expected) in got.iter().zip(expected) {
+            let error = (got - expected).abs();
+            let relative = if error == 0.0 { 0.0 } else { error / expected.abs() };
+            // Written so that NaN counts as the worst.
+            if error.is_nan() || error > row.worst_abs {
+                row.worst_abs = if error.is_nan() { f64::INFINITY } else { error };
+            }
+            if relative.is_nan() || relative > row.worst_rel {
+                row.worst_rel = if relative.is_nan() { f64::INFINITY } else { relative };
+            }
+            row.passed &= error <= atol + rtol * expected.abs();
+        }
+        row
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Row;
+
+    #[test]
+    fn comparison_fails_on_nan_and_length() {
+        assert!(Row::compare("a", &[1.0, 2.0], &[1.0, 2.0], 0.0, 0.0).passed);
+        assert!(Row::compare("a", &[1.0001], &[1.0], 1e-3, 0.0).passed);
+        assert!(!Row::compare("a", &[1.01], &[1.0], 1e-3, 0.0).passed);
+        assert!(!Row::compare("a", &[1.0], &[1.0, 2.0], 1.0, 1.0).passed);
+        let row = Row::compare("a", &[f64::NAN, 1.0], &[1.0, 1.0], 1.0, 1.0);
+        assert!(!row.passed && row.worst_abs.is_infinite());
+    }
+}

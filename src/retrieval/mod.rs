@@ -1,0 +1,7 @@
+//! Retrieval: metrics of text-to-video and video-to-text search.
+
+pub mod compat;
+pub mod metrics;
+
+pub use compat::Compat;
+pub use metrics::{Counts, RetrievalMetrics, Scores, Ties};
