@@ -1,6 +1,7 @@
 //! Datasets: annotations, feature files, and the synthetic world.
 
 pub mod atomic;
+pub mod bicnet;
 pub mod captions;
 mod elements;
 #[cfg(feature = "datasets")]
