@@ -88,10 +88,8 @@ pub fn read_jsonl(path: impl AsRef<Path>) -> Result<Split> {
     let mut builder = Builder::new(path);
     for_each_line(path, |number, line| {
         let place = format!("line {number}");
-        let row: Row = serde_json::from_str(line).map_err(|e| {
-            // The message ends in a position within this one line; only its column says something.
-            Error::malformed(path, format_args!("{place}, column {}", e.column()), e)
-        })?;
+        let row: Row = serde_json::from_str(line)
+            .map_err(|e| Error::malformed(path, format_args!("{place}, column {}", e.column()), json_problem(&e)))?;
         match (row.caption, row.captions) {
             (Some(caption), None) => builder.add(&place, row.video_id, caption),
             (None, Some(captions)) => builder.add_whole(&place, row.video_id, captions),
@@ -360,7 +358,13 @@ impl Line<'_> {
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = read_file(path)?;
     serde_json::from_slice(without_mark(&text))
-        .map_err(|e| Error::malformed(path, format_args!("line {}, column {}", e.line(), e.column()), e))
+        .map_err(|e| Error::malformed(path, format_args!("line {}, column {}", e.line(), e.column()), json_problem(&e)))
+}
+
+/// The message without the position that it ends in: the error names it already.
+fn json_problem(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    message.rsplit_once(" at line ").map_or(message.clone(), |(problem, _)| problem.to_owned())
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use super::*;
 use crate::data::captions::{Split, VideoCaptions};
@@ -273,7 +272,7 @@ mod official {
     fn npz_splits_are_read() {
         let folder = Folder::new();
         write_neutral(&folder, |_, _| {});
-        let tensors: PathBuf = folder.path("train.safetensors");
+        let tensors = folder.path("train.safetensors");
         let mut writer = zip::ZipWriter::new(std::fs::File::create(folder.path("train.npz")).unwrap());
         for (name, array) in safetensors::read(&tensors).unwrap() {
             let path = folder.path("one.npy");
