@@ -89,7 +89,8 @@ impl std::fmt::Debug for FeatureFile {
     }
 }
 
-/// One dataset of a [`FeatureFile`]: f16, f32, f64 or integers, read as `f32`.
+/// One dataset of a [`FeatureFile`]: f16, f32, f64 or integers, read as `f32`. Any float of two bytes is taken for an
+/// IEEE half.
 pub struct FeatureSet {
     path: PathBuf,
     place: String,

@@ -1,6 +1,8 @@
 //! Datasets: annotations, feature files, and the synthetic world.
 
 pub mod atomic;
+pub mod bicnet;
+pub mod captions;
 mod elements;
 #[cfg(feature = "datasets")]
 pub mod hdf5;

@@ -362,7 +362,7 @@ mod tests {
             assert!(TensorFile::open(raw(&folder, &one("[1]", "[0,4]"), &vec![0; trailing])).is_err());
         }
         for length in [0u64, 1 << 63, u64::MAX, 100, 99_999_999] {
-            assert!(TensorFile::open(folder.file("length", &length.to_le_bytes())).is_err());
+            assert!(TensorFile::open(folder.file("length", length.to_le_bytes())).is_err());
         }
     }
 

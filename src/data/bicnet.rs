@@ -1,0 +1,190 @@
+//! Samples and batches of BiC-Net: precomputed text, region and frame features.
+//!
+//! Two folder layouts give the same [`Sample`]s: `BicnetDataset`, the files that the published code reads (feature
+//! `datasets`), and [`NeutralDataset`]. Training sees them as a [`SampleSource`].
+
+mod neutral;
+#[cfg(feature = "datasets")]
+mod official;
+
+use std::path::Path;
+
+pub use neutral::NeutralDataset;
+#[cfg(feature = "datasets")]
+pub use official::{BicnetDataset, DatasetKind, Part};
+
+use crate::tensor::Array;
+use crate::{Error, Result};
+
+/// Sizes that are equal for all samples of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dims {
+    /// Width of a token's features, Dt (1536 as published).
+    pub text: usize,
+    /// Regions of a frame, R (36 as published).
+    pub regions: usize,
+    /// Width of a region's features, Dr (2048 as published).
+    pub region: usize,
+    /// Width of a frame's features, Dg (2560 as published).
+    pub global: usize,
+}
+
+/// One video with one of its captions; all values are finite.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Features of the caption's tokens, (L, Dt).
+    pub text: Array,
+    /// Features of the regions, (T, R, Dr).
+    pub region: Array,
+    /// Features of the frames, (T, Dg).
+    pub global: Array,
+}
+
+/// Videos with captions, in a fixed order, read on demand.
+pub trait SampleSource: Send + Sync {
+    /// The number of videos, at least 1.
+    fn len(&self) -> usize;
+
+    /// Whether there are no videos.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The sizes that all samples share.
+    fn dims(&self) -> Dims;
+
+    /// The name of a video.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`].
+    fn id(&self, video: usize) -> Result<&str>;
+
+    /// The number of captions of a video, at least 1.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`].
+    fn captions(&self, video: usize) -> Result<usize>;
+
+    /// A video with one of its captions.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`] for either index; [`Error::NonFinite`]; [`Error::Malformed`] for damaged values;
+    /// [`Error::Io`].
+    fn sample(&self, video: usize, caption: usize) -> Result<Sample>;
+}
+
+/// B samples, padded with zeros to the longest of each kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Token features, (B, L, Dt).
+    pub text: Array,
+    /// 1 for a token, 0 for padding, (B, L).
+    pub text_mask: Array,
+    /// Region features, (B, T, R, Dr).
+    pub region: Array,
+    /// Frame features, (B, T, Dg).
+    pub global: Array,
+    /// All ones, (B, T): the published code attends to padding frames. See [`Batch::frame_mask`].
+    pub global_mask: Array,
+    /// The true number of frames of each video.
+    pub frames: Vec<usize>,
+}
+
+impl Batch {
+    /// 1 for a frame, 0 for padding, (B, T).
+    pub fn frame_mask(&self) -> Array {
+        mask(&self.frames, self.global_mask.shape()[1])
+    }
+}
+
+/// Joins samples into one batch.
+///
+/// # Errors
+/// [`Error::Argument`] without samples; [`Error::Shape`] for an array of the wrong rank or an empty one;
+/// [`Error::ShapeMismatch`] where the widths or region counts of two samples, or the frame counts of a sample's region and
+/// frame features, differ.
+pub fn collate(samples: &[Sample]) -> Result<Batch> {
+    const OP: &str = "bicnet::collate";
+    if samples.is_empty() {
+        return Err(Error::Argument { op: OP, argument: "samples", why: "must not be empty".to_owned() });
+    }
+    let text: Vec<&Array> = samples.iter().map(|s| &s.text).collect();
+    let region: Vec<&Array> = samples.iter().map(|s| &s.region).collect();
+    let global: Vec<&Array> = samples.iter().map(|s| &s.global).collect();
+    for (argument, arrays, form) in
+        [("text", &text, &["L", "Dt"][..]), ("region", &region, &["T", "R", "Dr"]), ("global", &global, &["T", "Dg"])]
+    {
+        for array in arrays {
+            let (got, first) = (array.shape().to_vec(), arrays[0].shape());
+            if got.len() != form.len() || got.contains(&0) {
+                let expected = format!("({}), none of them 0", form.join(", "));
+                return Err(Error::Shape { op: OP, argument, expected, got });
+            }
+            if got[1..] != first[1..] {
+                let why = "all extents but the first must agree within a batch";
+                return Err(Error::ShapeMismatch { op: OP, left: first.to_vec(), right: got, why });
+            }
+        }
+    }
+    if let Some(s) = samples.iter().find(|s| s.region.shape()[0] != s.global.shape()[0]) {
+        let (left, right) = (s.region.shape().to_vec(), s.global.shape().to_vec());
+        return Err(Error::ShapeMismatch { op: OP, left, right, why: "region and frame features need equal frames" });
+    }
+    let lengths = |arrays: &[&Array]| -> Vec<usize> { arrays.iter().map(|a| a.shape()[0]).collect() };
+    let (tokens, frames) = (lengths(&text), lengths(&global));
+    let longest = |lengths: &[usize]| lengths.iter().copied().max().unwrap_or_default();
+    let (l, t) = (longest(&tokens), longest(&frames));
+    let mut global_mask = Array::zeros([samples.len(), t]);
+    global_mask.data_mut().fill(1.0);
+    Ok(Batch {
+        text: pad(&text, l),
+        text_mask: mask(&tokens, l),
+        region: pad(&region, t),
+        global: pad(&global, t),
+        global_mask,
+        frames,
+    })
+}
+
+/// Arrays of equal shape but for the first extent, stacked, each filled with zeros up to `longest` rows.
+fn pad(arrays: &[&Array], longest: usize) -> Array {
+    let mut shape = vec![arrays.len(), longest];
+    shape.extend_from_slice(&arrays[0].shape()[1..]);
+    let mut padded = Array::zeros(shape);
+    let item = padded.len() / arrays.len();
+    for (slot, array) in padded.data_mut().chunks_exact_mut(item).zip(arrays) {
+        slot[..array.len()].copy_from_slice(array.data());
+    }
+    padded
+}
+
+fn mask(lengths: &[usize], longest: usize) -> Array {
+    let mut mask = Array::zeros([lengths.len(), longest]);
+    for (row, &length) in mask.data_mut().chunks_exact_mut(longest.max(1)).zip(lengths) {
+        row[..length].fill(1.0);
+    }
+    mask
+}
+
+/// `shape` as N extents, none of them 0. `name` is the dataset or array of `path` that has it.
+fn extents<const N: usize>(path: &Path, name: &str, shape: &[usize], form: &str) -> Result<[usize; N]> {
+    let found = shape.try_into().ok().filter(|found: &[usize; N]| !found.contains(&0));
+    found.ok_or_else(|| {
+        Error::malformed(path, name, format_args!("the shape must be {form} without 0, it is {shape:?}"))
+    })
+}
+
+/// Refuses a size of `name` in `path` that is not what another array needs.
+fn require(path: &Path, name: &str, what: &str, needed: usize, got: usize) -> Result<()> {
+    if got == needed {
+        return Ok(());
+    }
+    Err(Error::malformed(path, name, format_args!("{what} must be {needed}, it is {got}")))
+}
+
+fn checked_index(op: &'static str, index: usize, len: usize) -> Result<usize> {
+    if index < len { Ok(index) } else { Err(Error::IndexOutOfRange { op, index: index as u64, len: len as u64 }) }
+}
+
+#[cfg(test)]
+mod tests;
