@@ -9,6 +9,7 @@ pub mod gpu;
 pub mod kernels;
 pub mod optim;
 pub mod parity;
+pub mod random;
 pub mod retrieval;
 pub mod shader;
 pub mod tensor;

@@ -1,7 +1,7 @@
 //! A public gradient check by random projection: two evaluations an input, whatever its size.
 
 use crate::autograd::{Tape, Var};
-use crate::data::random::Random;
+use crate::random::Random;
 use crate::gpu::Gpu;
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};

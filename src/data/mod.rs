@@ -10,9 +10,9 @@ pub mod hdf5;
 pub mod hdf5_write;
 #[cfg(feature = "datasets")]
 pub mod npy;
-mod portable;
-pub mod random;
 pub mod safetensors;
+#[cfg(feature = "datasets")]
+pub mod synthetic;
 
 #[cfg(test)]
 pub(crate) mod testing;

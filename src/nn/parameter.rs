@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use crate::autograd::{Tape, Var};
-use crate::data::random::Random;
+use crate::random::Random;
 use crate::gpu::Gpu;
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};

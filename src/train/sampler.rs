@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::random::Random;
+use crate::random::Random;
 use crate::{Error, Result};
 
 /// Keeps the streams of the epochs apart from those that others draw from the same seed.

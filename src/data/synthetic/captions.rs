@@ -2,8 +2,8 @@
 
 use super::events::{Action, Colour, Event, Shape};
 use super::stream;
-use crate::data::portable;
-use crate::data::random::Random;
+use crate::random::Random;
+use crate::random::portable;
 use crate::{Error, Result};
 
 /// The length of a token's feature vector.

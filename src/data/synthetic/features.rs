@@ -6,7 +6,7 @@ use super::render::{FRAME_BYTES, FRAMES, SIZE};
 use super::stream;
 use super::world::World;
 use crate::Result;
-use crate::data::random::Random;
+use crate::random::Random;
 use crate::tensor::Array;
 
 /// The length of a frame's feature vector.

@@ -1,7 +1,7 @@
 //! Draws clips.
 
 use super::events::{Action, Colour, Event, Shape};
-use crate::data::random::Random;
+use crate::random::Random;
 
 /// Frames in a clip; each event takes half of them.
 pub const FRAMES: usize = 8;

@@ -7,7 +7,7 @@ use super::events::Event;
 use super::features::{self, Features};
 use super::render::render;
 use super::stream;
-use crate::data::random::Random;
+use crate::random::Random;
 use crate::tensor::Array;
 use crate::{Error, Result};
 

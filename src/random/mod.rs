@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::portable;
+pub(crate) mod portable;
 
 /// One block of Philox 4x32-10: 128 random bits from a 128-bit counter and a 64-bit key.
 ///
