@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::autograd::Var;
 use crate::kernels::{conv1d, embedding, permute};
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 impl Var {
@@ -43,6 +44,23 @@ impl Var {
         let mut order: Vec<usize> = (0..rank).collect();
         order.swap(rank - 2, rank - 1);
         self.permute(&order)
+    }
+
+    /// The diagonal of a square matrix (N, N): (N).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless square.
+    pub fn diagonal(&self) -> Result<Var> {
+        let &[n, columns] = self.shape() else {
+            let expected = "(N, N)".to_string();
+            return Err(Error::Shape { op: "diagonal", argument: "self", expected, got: self.shape().to_vec() });
+        };
+        if n != columns {
+            let expected = "(N, N)".to_string();
+            return Err(Error::Shape { op: "diagonal", argument: "self", expected, got: self.shape().to_vec() });
+        }
+        let identity: Vec<f32> = (0..n * n).map(|i| if i / n == i % n { 1.0 } else { 0.0 }).collect();
+        self.masked_fill(&Tensor::from_slice(self.value().gpu(), [n, n], &identity)?, 0.0)?.sum(1)
     }
 
     /// The elements of `range` along `axis`.
