@@ -150,7 +150,7 @@ impl Tile {
 
     fn all() -> Vec<Self> {
         let subgroup = |lanes, groups| Self::Subgroup { lanes, groups };
-        let of = [(4, 2), (4, 4), (8, 1), (8, 2), (8, 4), (16, 1), (16, 2)].map(|(lanes, groups)| subgroup(lanes, groups));
+        let of = [(4, 2), (4, 8), (8, 1), (8, 4), (16, 1), (16, 2)].map(|(lanes, groups)| subgroup(lanes, groups));
         of.into_iter().chain([Self::LARGE, Self::SMALL, Self::THIN]).collect()
     }
 
@@ -171,7 +171,7 @@ impl Tile {
     fn choose(family: KernelFamily, p: &Problem) -> Self {
         match family {
             KernelFamily::Subgroup { size: lanes } => {
-                let large = Self::Subgroup { lanes, groups: if lanes == 4 { 4 } else { 2 } };
+                let large = Self::Subgroup { lanes, groups: 32 / lanes };
                 let small = Self::Subgroup { lanes, groups: if lanes == 4 { 2 } else { 1 } };
                 if p.m > small.extent().0 && large.count(p) >= BUSY.0 { large } else { small }
             }
@@ -482,37 +482,60 @@ fn reduce(
     launch("matmul reduce", &reduce_variant(vec, epilogue), &tensors, &params, gpu.grid(n.div_ceil(64)), 0)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernels::testing::{gpus, noise_tensor};
+/// The same in plain Rust.
+pub mod cpu {
+    use crate::kernels::elementwise::{Activation, Unary, cpu::value_and_derivative};
 
-    #[test]
-    #[ignore = "tuning"]
-    fn tune() {
-        let gpu = &gpus()[0];
-        let shapes: Vec<[usize; 3]> = vec![[512, 512, 512], [1536, 512, 512], [1536, 512, 2048], [1536, 2048, 512], [2048, 128, 128]];
-        for [m, k, n] in shapes {
-            for (ta, tb) in [(false, false), (false, true), (true, false)] {
-                let a = noise_tensor(gpu, &if ta { [k, m] } else { [m, k] }, 1);
-                let b = noise_tensor(gpu, &if tb { [n, k] } else { [k, n] }, 2);
-                let o = Options { transpose_a: ta, transpose_b: tb, ..Options::default() };
-                let groups: Vec<u32> = std::env::var("TUNE").unwrap_or("1,2,4".into()).split(',').map(|g| g.parse().unwrap()).collect();
-                let mut best = vec![f64::MAX; groups.len()];
-                let mut first = vec![f64::MAX; groups.len()];
-                let flops = 2.0 * (m * k * n) as f64;
-                for round in 0..6 {
-                    for (i, &g) in groups.iter().enumerate() {
-                        let t = std::time::Instant::now();
-                        run(&a, &b, &o, Some((Tile::Subgroup { lanes: 8, groups: g }, 1))).unwrap();
-                        gpu.synchronize().unwrap();
-                        let s = t.elapsed().as_secs_f64();
-                        if round == 0 { first[i] = s } else { best[i] = best[i].min(s) }
-                    }
+    /// What to compute: extents, layouts and what follows.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub struct Call<'a> {
+        /// Batch, rows, columns and inner extent.
+        pub extents: [usize; 4],
+        /// Whether a is stored as `[k, m]`.
+        pub transpose_a: bool,
+        /// Whether b is stored as `[n, k]`.
+        pub transpose_b: bool,
+        /// Whether the batch shares one a.
+        pub shared_a: bool,
+        /// Whether the batch shares one b.
+        pub shared_b: bool,
+        /// The factor of the product.
+        pub alpha: f32,
+        /// `[n]`.
+        pub bias: Option<&'a [f32]>,
+        /// Applied after the bias.
+        pub activation: Option<Activation>,
+        /// Of y's shape.
+        pub residual: Option<&'a [f32]>,
+    }
+
+    /// y and what went into the activation, summed in f64.
+    pub fn forward(call: &Call, a: &[f32], b: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let [batch, m, n, k] = call.extents;
+        let (mut y, mut pre_activation) = (Vec::new(), Vec::new());
+        for z in 0..batch {
+            let a = &a[if call.shared_a { 0 } else { z * m * k }..];
+            let b = &b[if call.shared_b { 0 } else { z * k * n }..];
+            for i in 0..m {
+                for j in 0..n {
+                    let sum: f64 = (0..k)
+                        .map(|l| {
+                            let a = if call.transpose_a { a[l * m + i] } else { a[i * k + l] };
+                            let b = if call.transpose_b { b[j * k + l] } else { b[l * n + j] };
+                            f64::from(a) * f64::from(b)
+                        })
+                        .sum();
+                    let pre = f64::from(call.alpha) * sum + call.bias.map_or(0.0, |v| v[j].into());
+                    let value = call.activation.map_or(pre, |f| value_and_derivative(Unary::Activation(f), pre).0);
+                    let residual = call.residual.map_or(0.0, |v| v[y.len()].into());
+                    y.push((value + residual) as f32);
+                    pre_activation.push(pre as f32);
                 }
-                let text: Vec<String> = (0..groups.len()).map(|i| format!("g{} {:.1} GF (first {:.0} ms, best {:.2} ms)", groups[i], flops / best[i] * 1e-9, first[i] * 1e3, best[i] * 1e3)).collect();
-                println!("{m}x{k}x{n} {}{}: {}", if ta {'T'} else {'N'}, if tb {'T'} else {'N'}, text.join(", "));
             }
         }
+        (y, pre_activation)
     }
 }
+
+#[cfg(test)]
+mod tests;
