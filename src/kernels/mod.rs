@@ -31,7 +31,9 @@ macro_rules! kernels {
 kernels! {
     dropout,
     elementwise,
+    matmul,
     status,
+    transpose,
 }
 
 /// Whether `variant` is in [`variants`].
