@@ -6,6 +6,7 @@
 //!
 //! Adding a kernel: `shaders/x.wgsl`, `src/kernels/x.rs`, and a line in the list below.
 
+mod layout;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -29,8 +30,14 @@ macro_rules! kernels {
 }
 
 kernels! {
+    binary,
     dropout,
     elementwise,
+    l2_normalize,
+    layer_norm,
+    permute,
+    reduce,
+    softmax,
     status,
 }
 

@@ -17,6 +17,7 @@ const SHARED: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/shared/activation.wgsl")),
     ("grid", include_str!("../../shaders/shared/grid.wgsl")),
     ("philox", include_str!("../../shaders/shared/philox.wgsl")),
+    ("row", include_str!("../../shaders/shared/row.wgsl")),
 ];
 
 /// The WGSL text of `variant`.
