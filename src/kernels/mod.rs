@@ -6,6 +6,7 @@
 //!
 //! Adding a kernel: `shaders/x.wgsl`, `src/kernels/x.rs`, and a line in the list below.
 
+mod layout;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -29,9 +30,15 @@ macro_rules! kernels {
 }
 
 kernels! {
+    binary,
     dropout,
     elementwise,
     matmul,
+    l2_normalize,
+    layer_norm,
+    permute,
+    reduce,
+    softmax,
     status,
     transpose,
 }

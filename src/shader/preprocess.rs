@@ -18,6 +18,7 @@ const SHARED: &[(&str, &str)] = &[
     ("epilogue", include_str!("../../shaders/shared/epilogue.wgsl")),
     ("grid", include_str!("../../shaders/shared/grid.wgsl")),
     ("philox", include_str!("../../shaders/shared/philox.wgsl")),
+    ("row", include_str!("../../shaders/shared/row.wgsl")),
 ];
 
 /// The WGSL text of `variant`.
