@@ -7,6 +7,9 @@
 //! Adding a kernel: `shaders/x.wgsl`, `src/kernels/x.rs`, and a line in the list below.
 
 #[cfg(test)]
+pub(crate) mod golden;
+mod lanes;
+#[cfg(test)]
 pub(crate) mod testing;
 
 use std::collections::HashSet;
@@ -29,9 +32,12 @@ macro_rules! kernels {
 }
 
 kernels! {
+    cross_entropy,
     dropout,
     elementwise,
+    hinge,
     status,
+    total,
 }
 
 /// Whether `variant` is in [`variants`].

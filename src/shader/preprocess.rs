@@ -16,6 +16,8 @@ pub enum ParamsIn {
 const SHARED: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/shared/activation.wgsl")),
     ("grid", include_str!("../../shaders/shared/grid.wgsl")),
+    ("lanes", include_str!("../../shaders/shared/lanes.wgsl")),
+    ("ordered", include_str!("../../shaders/shared/ordered.wgsl")),
     ("philox", include_str!("../../shaders/shared/philox.wgsl")),
 ];
 
