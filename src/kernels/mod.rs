@@ -36,7 +36,9 @@ kernels! {
     dropout,
     elementwise,
     hinge,
+    rank,
     status,
+    topk,
     total,
 }
 
