@@ -36,6 +36,7 @@ kernels! {
     dropout,
     elementwise,
     hinge,
+    optimizer,
     rank,
     status,
     topk,
