@@ -8,6 +8,9 @@
 
 mod layout;
 #[cfg(test)]
+pub(crate) mod golden;
+mod lanes;
+#[cfg(test)]
 pub(crate) mod testing;
 
 use std::collections::HashSet;
@@ -41,6 +44,15 @@ kernels! {
     softmax,
     status,
     transpose,
+    cross_entropy,
+    dropout,
+    elementwise,
+    hinge,
+    optimizer,
+    rank,
+    status,
+    topk,
+    total,
 }
 
 /// Whether `variant` is in [`variants`].
