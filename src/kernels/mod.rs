@@ -7,15 +7,17 @@
 //! Adding a kernel: `shaders/x.wgsl`, `src/kernels/x.rs`, and a line in the list below.
 
 #[cfg(test)]
+pub(crate) mod golden;
+#[cfg(test)]
 pub(crate) mod testing;
 
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
-use crate::Result;
 use crate::gpu::Launch;
 use crate::shader::Variant;
 use crate::tensor::Tensor;
+use crate::{Error, Result};
 
 macro_rules! kernels {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -31,6 +33,7 @@ macro_rules! kernels {
 kernels! {
     dropout,
     elementwise,
+    pooling,
     status,
 }
 
@@ -38,6 +41,21 @@ kernels! {
 pub(crate) fn is_listed(variant: &Variant) -> bool {
     static LISTED: OnceLock<HashSet<Variant>> = OnceLock::new();
     LISTED.get_or_init(|| variants().into_iter().collect()).contains(variant)
+}
+
+/// A count of elements as shaders index them.
+///
+/// # Errors
+/// [`Error::LimitExceeded`] beyond 32 bits.
+pub(crate) fn fits_u32(op: &'static str, counts: &[usize]) -> Result<u32> {
+    let product = counts.iter().try_fold(1u64, |n, &c| n.checked_mul(c as u64));
+    product.and_then(|n| u32::try_from(n).ok()).ok_or(Error::LimitExceeded {
+        op,
+        what: "elements in one tensor",
+        needed: product.unwrap_or(u64::MAX),
+        limit: u32::MAX.into(),
+        remedy: "use a smaller batch",
+    })
 }
 
 /// Launches `variant` on whole tensors; all of them live on the GPU of the first.
