@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::gpu::Gpu;
+use crate::tensor::{Array, Tensor};
+
 use serde_json::Value;
 
 /// One golden file.
@@ -51,6 +54,24 @@ impl Golden {
         let json = |key: &str| serde_json::from_str::<Value>(&metadata[key]).unwrap();
         let fallback = ["rtol", "atol"].map(|key| metadata[key].parse().unwrap());
         Some(Self { name: name.into(), tensors, config: json("config"), tolerances: json("tolerances"), fallback })
+    }
+
+    /// A tensor by its full name; whole numbers as floats.
+    pub(crate) fn get(&self, name: &str) -> Array {
+        Array::new(self.shape(name), self.f32(name)).expect("shape and data agree")
+    }
+
+    /// The same on the GPU.
+    pub(crate) fn upload(&self, gpu: &Gpu, name: &str) -> Tensor {
+        Tensor::from_array(gpu, &self.get(name)).expect("the device has room")
+    }
+
+    /// Asserts that the loss of `y`, its sum weighted by the cotangent, equals the file's.
+    #[track_caller]
+    pub(crate) fn check_loss(&self, y: &[f32]) {
+        let weights = self.f32("input.cotangent");
+        let loss: f64 = y.iter().zip(weights).map(|(&y, w)| f64::from(y) * f64::from(w)).sum();
+        self.check("loss.total", &[loss as f32]);
     }
 
     /// A tensor's shape.

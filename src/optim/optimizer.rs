@@ -163,7 +163,7 @@ impl Optimizer {
                     .clip_tensor_norm
                     .map(|limit| optimizer::clip_ranges(&shard.gradients, group, limit as f32, scale))
                     .transpose()?;
-                let update = self.algorithm.update(lr * options.lr_scale, options.weight_decay, self.steps);
+                let update = self.algorithm.update(lr * options.lr_scale, options.weight_decay, self.steps + 1);
                 let scale = by_tensor.as_ref().map(|c| &c.scale).or(scale);
                 optimizer::step(&shard.values, &shard.gradients, &state.m, &state.v, group, &update, scale)?;
             }

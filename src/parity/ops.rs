@@ -40,7 +40,7 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Option<Vec<Row>>> {
         "l2_normalize" => {
             let eps = case.number("eps")? as f32;
             let added = case.text("formula").contains("|| + eps");
-            i.var("x")?.normalize(if added { Divisor::Plus(eps) } else { Divisor::Max(eps) })?
+            i.var("x")?.normalize(if added { Divisor::Added { eps } } else { Divisor::Clamped { eps } })?
         }
         "linear" => {
             let bias = i.optional("bias")?;

@@ -16,6 +16,7 @@ pub enum ParamsIn {
 const SHARED: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/shared/activation.wgsl")),
     ("epilogue", include_str!("../../shaders/shared/epilogue.wgsl")),
+    ("dropout", include_str!("../../shaders/shared/dropout.wgsl")),
     ("grid", include_str!("../../shaders/shared/grid.wgsl")),
     ("lanes", include_str!("../../shaders/shared/lanes.wgsl")),
     ("ordered", include_str!("../../shaders/shared/ordered.wgsl")),

@@ -24,8 +24,7 @@ impl Var {
     /// [`Error::Argument`] unless `order` is a permutation.
     pub fn permute(&self, order: &[usize]) -> Result<Var> {
         let y = permute::permute(self.value(), order)?;
-        let mut inverse = vec![0; order.len()];
-        order.iter().enumerate().for_each(|(i, &o)| inverse[o] = i);
+        let inverse = permute::inverse(order);
         Ok(self.tape().record("permute", &[self], y, vec![], move |b| {
             Ok(vec![Some(permute::permute(b.grad, &inverse)?)])
         }))
@@ -69,9 +68,9 @@ impl Var {
     /// [`Error::IndexOutOfRange`].
     pub fn slice(&self, axis: usize, range: Range<usize>) -> Result<Var> {
         let y = permute::slice(self.value(), axis, range.clone())?;
-        let shape = self.shape().to_vec();
+        let n = self.shape()[axis];
         Ok(self.tape().record("slice", &[self], y, vec![], move |b| {
-            Ok(vec![Some(permute::slice_backward(b.grad, &shape, axis, range)?)])
+            Ok(vec![Some(permute::slice_backward(b.grad, axis, range.start, n)?)])
         }))
     }
 
