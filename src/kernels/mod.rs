@@ -31,8 +31,10 @@ macro_rules! kernels {
 }
 
 kernels! {
+    conv1d,
     dropout,
     elementwise,
+    embedding,
     pooling,
     status,
 }
