@@ -46,7 +46,7 @@ pub(super) fn variants() -> Vec<Variant> {
 
 /// The width of a row in elements of the shader, and whether those are of four channels.
 fn lanes(width: usize) -> (usize, bool) {
-    if width % 4 == 0 { (width / 4, true) } else { (width, false) }
+    if width.is_multiple_of(4) { (width / 4, true) } else { (width, false) }
 }
 
 /// # Errors
