@@ -6,6 +6,9 @@
 //!
 //! Adding a kernel: `shaders/x.wgsl`, `src/kernels/x.rs`, and a line in the list below.
 
+#[cfg(test)]
+#[allow(dead_code)]
+pub(crate) mod golden;
 mod layout;
 #[cfg(test)]
 pub(crate) mod testing;

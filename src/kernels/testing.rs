@@ -58,3 +58,37 @@ pub(crate) fn noise(n: usize, seed: u64) -> Vec<f32> {
 pub(crate) fn noise_tensor(gpu: &Gpu, shape: &[usize], seed: u64) -> Tensor {
     Tensor::from_slice(gpu, shape, &noise(shape.iter().product(), seed)).expect("the device has room")
 }
+
+/// A tensor with NaN right behind its end, as a pooled buffer may hold.
+pub(crate) fn poisoned(gpu: &Gpu, shape: &[usize], data: &[f32]) -> Tensor {
+    let mut padded = data.to_vec();
+    padded.resize(data.len() + 64, f32::NAN);
+    let whole = Tensor::from_slice(gpu, [padded.len()], &padded).expect("the device has room");
+    whole.view(0, shape).expect("the shape fits the data")
+}
+
+/// The gradient of `f` at `x` by central differences.
+pub(crate) fn differences(x: &[f64], f: impl Fn(&[f64]) -> f64) -> Vec<f64> {
+    let mut at = x.to_vec();
+    (0..x.len())
+        .map(|i| {
+            let step = 1e-5 * x[i].abs().max(1e-2);
+            at[i] = x[i] + step;
+            let above = f(&at);
+            at[i] = x[i] - step;
+            let below = f(&at);
+            at[i] = x[i];
+            (above - below) / (2.0 * step)
+        })
+        .collect()
+}
+
+/// In f64.
+pub(crate) fn widen(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&v| v.into()).collect()
+}
+
+/// In f32.
+pub(crate) fn narrow(x: &[f64]) -> Vec<f32> {
+    x.iter().map(|&v| v as f32).collect()
+}
