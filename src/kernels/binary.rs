@@ -351,3 +351,143 @@ pub mod cpu {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::testing::*;
+
+    /// Pairs of shapes that take every way through the shader.
+    const PAIRS: [(&[usize], &[usize]); 18] = [
+        (&[1], &[]),
+        (&[63], &[63]),
+        (&[2, 5, 13], &[2, 5, 13]),
+        (&[257], &[1]),
+        (&[], &[130]),
+        (&[9, 7], &[7]),
+        (&[9, 8], &[8]),
+        (&[8], &[9, 8]),
+        (&[9, 8], &[9, 1]),
+        (&[9, 1], &[9, 7]),
+        (&[9, 1], &[8]),
+        (&[3, 4, 8], &[3, 1, 8]),
+        (&[3, 4, 5], &[4, 1]),
+        (&[2, 3, 4, 5], &[3, 1, 5]),
+        (&[2, 1, 4, 1, 8], &[1, 3, 1, 2, 1]),
+        (&[2, 1, 4, 1, 3], &[1, 3, 1, 2, 1]),
+        (&[2, 1, 2, 1, 2, 4], &[2, 3, 2, 2, 2, 4]),
+        (&[70, 64], &[70, 64]),
+    ];
+
+    fn data(op: Binary, shape: &[usize], seed: u64) -> Vec<f32> {
+        let sign = |v: f32| if v < 0.0 { -1.0 } else { 1.0 };
+        let values = noise(shape.iter().product(), seed).into_iter();
+        values
+            .map(|v| match op {
+                Binary::Div => v + 0.5 * sign(v),
+                // Coarse, for ties.
+                Binary::Min | Binary::Max => (4.0 * v).round(),
+                _ => v,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_function_and_gradient_equals_its_twin() {
+        for gpu in gpus() {
+            for op in Binary::ALL {
+                for (left, right) in PAIRS {
+                    let (a, b) = (data(op, left, 1), data(op, right, 2));
+                    let (ta, tb) = (poisoned(&gpu, left, &a), poisoned(&gpu, right, &b));
+                    let shape = broadcast("test", left, right).unwrap();
+                    let pairs: Vec<(usize, usize)> =
+                        cpu::sources(left, &shape).into_iter().zip(cpu::sources(right, &shape)).collect();
+                    let value = |&(i, j): &(usize, usize)| cpu::value(op, a[i].into(), b[j].into()) as f32;
+                    let y = forward(op, &ta, &tb).unwrap();
+                    assert_eq!(y.shape(), shape);
+                    assert_close(&y, &pairs.iter().map(value).collect::<Vec<_>>(), 1e-6, 1e-7);
+
+                    let g = noise(y.len(), 3);
+                    let (mut da, mut db) = (vec![0.0; a.len()], vec![0.0; b.len()]);
+                    for (&(i, j), &g) in pairs.iter().zip(&g) {
+                        let d = cpu::derivatives(op, a[i].into(), b[j].into());
+                        da[i] += d.0 * f64::from(g);
+                        db[j] += d.1 * f64::from(g);
+                    }
+                    let (ga, gb) = backward(op, &ta, &tb, &poisoned(&gpu, &shape, &g), [true; 2]).unwrap();
+                    let (ga, gb) = (ga.unwrap(), gb.unwrap());
+                    assert_eq!((ga.shape(), gb.shape()), (left, right));
+                    assert_close(&ga, &to_f32(&da), 1e-5, 2e-5);
+                    assert_close(&gb, &to_f32(&db), 1e-5, 2e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_twins_derivatives_equal_differences() {
+        for op in Binary::ALL {
+            for (a, b) in [(0.7, -1.3), (-2.0, 0.4), (1.5, 1.25)] {
+                let numeric = differences(&[a, b], |x| cpu::value(op, x[0], x[1]));
+                let (da, db) = cpu::derivatives(op, a, b);
+                assert_slices_close(&[da as f32, db as f32], &to_f32(&numeric), 1e-5, 1e-7);
+            }
+        }
+    }
+
+    #[test]
+    fn adding_in_place_keeps_to_the_tensor() {
+        for gpu in gpus() {
+            for n in [1, 2, 3, 4, 5, 63, 64, 1023, 1024, 1029] {
+                let (a, b) = (noise(n + 70, 1), noise(n, 2));
+                let whole = Tensor::from_slice(&gpu, [n + 70], &a).unwrap();
+                add_assign(&whole.view(64, [n]).unwrap(), &poisoned(&gpu, &[n], &b)).unwrap();
+                let expected: Vec<f32> =
+                    (0..n + 70).map(|i| if (64..64 + n).contains(&i) { a[i] + b[i - 64] } else { a[i] }).collect();
+                assert_eq!(whole.to_vec().unwrap(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn masks_choose() {
+        for gpu in gpus() {
+            for (shape, mask_shape) in [(&[6, 8][..], &[6, 8][..]), (&[6, 8], &[8]), (&[6, 7], &[6, 1]), (&[2, 3, 5], &[2, 1, 5])] {
+                let x = noise(shape.iter().product(), 1);
+                let mask: Vec<f32> = noise(mask_shape.iter().product(), 2).iter().map(|v| f32::from(*v > 0.0)).collect();
+                let (tx, tm) = (poisoned(&gpu, shape, &x), poisoned(&gpu, mask_shape, &mask));
+                let sources = cpu::sources(mask_shape, shape);
+                let expect = |value: f32| -> Vec<f32> {
+                    (0..x.len()).map(|i| if mask[sources[i]] == 1.0 { x[i] } else { value }).collect()
+                };
+                assert_eq!(where_mask(&tx, &tm, -7.0).unwrap().to_vec().unwrap(), expect(-7.0));
+                assert_eq!(where_mask_backward(&tx, &tm).unwrap().to_vec().unwrap(), expect(0.0));
+                if shape != mask_shape {
+                    assert!(matches!(where_mask(&tm, &tx, 0.0), Err(Error::ShapeMismatch { .. })));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_shapes_are_errors_and_empty_ones_are_not() {
+        for gpu in gpus() {
+            let (a, b) = (noise_tensor(&gpu, &[2, 3], 1), noise_tensor(&gpu, &[2], 1));
+            assert!(matches!(forward(Binary::Add, &a, &b), Err(Error::ShapeMismatch { .. })));
+            assert!(matches!(add_assign(&a, &b), Err(Error::ShapeMismatch { .. })));
+            assert!(matches!(backward(Binary::Mul, &a, &a, &b, [true; 2]), Err(Error::Shape { .. })));
+            let ids = Tensor::from_u32(&gpu, [2, 3], &[0; 6]).unwrap();
+            assert!(matches!(forward(Binary::Add, &a, &ids), Err(Error::DType { .. })));
+            let none = Tensor::from_slice(&gpu, [0, 3], &[]).unwrap();
+            let row = noise_tensor(&gpu, &[3], 1);
+            let y = forward(Binary::Mul, &none, &row).unwrap();
+            let (da, db) = backward(Binary::Mul, &none, &row, &y, [true; 2]).unwrap();
+            assert!(da.unwrap().is_empty());
+            assert_eq!(db.unwrap().to_vec().unwrap(), [0.0; 3]);
+            let alternating = [2, 1, 2, 1, 2, 1];
+            let a = noise_tensor(&gpu, &alternating, 1);
+            let b = noise_tensor(&gpu, &[1, 2, 1, 2, 1, 2], 1);
+            assert!(matches!(forward(Binary::Add, &a, &b), Err(Error::LimitExceeded { .. })));
+        }
+    }
+}

@@ -401,7 +401,7 @@ mod tests {
     use super::*;
     use crate::kernels::golden::Golden;
     use crate::kernels::testing::{
-        assert_close, assert_slices_close, central_differences, gpus, inner, noise, noise_tensor, to_f32, to_f64,
+        assert_close, assert_slices_close, differences, gpus, inner, noise, noise_tensor, to_f32, to_f64,
     };
 
     /// x, weight, stride, padding.
@@ -455,9 +455,9 @@ mod tests {
             let loss =
                 |x: &[f64], w: &[f64], b: &[f64]| inner(&cpu::forward((x, xs), (w, ws), Some(b), conv), &g);
             let differences = [
-                central_differences(|x| loss(x, &w, &b), &x),
-                central_differences(|w| loss(&x, w, &b), &w),
-                central_differences(|b| loss(&x, &w, b), &b),
+                differences(&x, |x| loss(x, &w, &b)),
+                differences(&w, |w| loss(&x, w, &b)),
+                differences(&b, |b| loss(&x, &w, b)),
             ];
             for (got, expected) in cpu::backward(&g, (&x, xs), (&w, ws), conv).iter().zip(&differences) {
                 assert_slices_close(&to_f32(got), &to_f32(expected), 1e-5, 1e-7);

@@ -119,3 +119,78 @@ pub mod cpu {
         x.iter().zip(g).map(|(x, g)| g / d - x * pull).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+    use crate::kernels::golden::Golden;
+    use crate::kernels::testing::*;
+
+    const DIVISORS: [Divisor; 3] =
+        [Divisor::Clamped { eps: 1e-12 }, Divisor::Clamped { eps: 1.5 }, Divisor::Added { eps: 1e-5 }];
+
+    #[test]
+    fn rows_equal_the_twin() {
+        for gpu in gpus() {
+            for (rows, n) in [(1, 1), (9, 3), (17, 4), (5, 31), (8, 64), (3, 65), (16, 68), (4, 256), (7, 1030)] {
+                for divisor in DIVISORS {
+                    let mut x = noise(rows * n, 1);
+                    x[..n].fill(0.0);
+                    let g = noise(rows * n, 2);
+                    let (tx, tg) = (poisoned(&gpu, &[rows, n], &x), poisoned(&gpu, &[rows, n], &g));
+                    let (y, stats) = forward(&tx, divisor).unwrap();
+                    let row = |v: &[f32], r: usize| to_f64(&v[r * n..(r + 1) * n]);
+                    let expected: Vec<f64> = (0..rows).flat_map(|r| cpu::forward(&row(&x, r), divisor)).collect();
+                    assert_close(&y, &to_f32(&expected), 1e-5, 1e-7);
+                    let dx = backward(&y, &tg, &stats, divisor).unwrap();
+                    let expected: Vec<f64> =
+                        (0..rows).flat_map(|r| cpu::backward(&row(&x, r), &row(&g, r), divisor)).collect();
+                    assert_close(&dx, &to_f32(&expected), 1e-4, 1e-5);
+                    assert!(dx.to_vec().unwrap().iter().all(|v| v.is_finite()));
+                    let again = backward(&y, &tg, &stats, divisor).unwrap();
+                    assert_eq!(dx.to_vec().unwrap(), again.to_vec().unwrap());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_twins_gradient_equals_differences() {
+        for divisor in [DIVISORS[0], Divisor::Clamped { eps: 7.0 }, Divisor::Added { eps: 0.3 }] {
+            let (x, g) = (to_f64(&noise(6, 1)), to_f64(&noise(6, 2)));
+            let numeric =
+                differences(&x, |x| cpu::forward(x, divisor).iter().zip(&g).map(|(y, g)| y * g).sum());
+            assert_slices_close(&to_f32(&cpu::backward(&x, &g, divisor)), &to_f32(&numeric), 1e-5, 1e-7);
+        }
+    }
+
+    #[test]
+    fn goldens() {
+        for case in ["eps-0", "eps-1", "plus1e5"] {
+            let Some(golden) = Golden::open(&format!("op-l2_normalize-{case}")) else { return };
+            let eps = golden.config["eps"].as_f64().unwrap() as f32;
+            let divisor = if case == "plus1e5" { Divisor::Added { eps } } else { Divisor::Clamped { eps } };
+            for gpu in gpus() {
+                let tensor = |name: &str| Tensor::from_slice(&gpu, golden.shape(name), &golden.f32(name)).unwrap();
+                let (y, stats) = forward(&tensor("input.x"), divisor).unwrap();
+                golden.check("output.y", &y.to_vec().unwrap());
+                let dx = backward(&y, &tensor("input.cotangent"), &stats, divisor).unwrap();
+                golden.check("grad_input.x", &dx.to_vec().unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_shapes_are_errors_and_empty_ones_are_not() {
+        for gpu in gpus() {
+            let x = noise_tensor(&gpu, &[2, 3], 1);
+            let (y, stats) = forward(&x, DIVISORS[0]).unwrap();
+            assert!(matches!(backward(&y, &stats, &stats, DIVISORS[0]), Err(Error::Shape { argument: "gradient", .. })));
+            assert!(matches!(backward(&y, &y, &y, DIVISORS[0]), Err(Error::Shape { argument: "stats", .. })));
+            let none = Tensor::from_slice(&gpu, [0, 3], &[]).unwrap();
+            let (y, stats) = forward(&none, DIVISORS[0]).unwrap();
+            assert!(backward(&y, &none, &stats, DIVISORS[0]).unwrap().is_empty());
+        }
+    }
+}

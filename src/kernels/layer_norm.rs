@@ -247,3 +247,134 @@ pub mod cpu {
         (dx, dgain, dy.to_vec())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::golden::Golden;
+    use crate::kernels::testing::*;
+
+    const NORMS: [Norm; 2] = [Norm::Biased { eps: 1e-5 }, Norm::Unbiased { eps: 1e-6 }];
+
+    #[test]
+    fn rows_equal_the_twin() {
+        for gpu in gpus() {
+            for (rows, n) in [(1, 1), (9, 3), (17, 4), (33, 16), (5, 31), (8, 64), (3, 65), (130, 68), (4, 256), (7, 1030)] {
+                for (norm, with_residual, keep_sum) in
+                    [(NORMS[0], false, false), (NORMS[1], true, true), (NORMS[0], true, false), (NORMS[1], false, false)]
+                {
+                    let x = noise(rows * n, 1);
+                    let residual: Vec<f32> = noise(rows * n, 2).iter().map(|v| v + 3.0).collect();
+                    let (gain, bias, dy) = (noise(n, 3), noise(n, 4), noise(rows * n, 5));
+                    let t = |data: &[f32], shape: &[usize]| poisoned(&gpu, shape, data);
+                    let (tx, tr) = (t(&x, &[rows, n]), t(&residual, &[rows, n]));
+                    let (tgain, tbias, tdy) = (t(&gain, &[n]), t(&bias, &[n]), t(&dy, &[rows, n]));
+                    let add = with_residual.then_some(Residual { tensor: &tr, keep_sum });
+                    let out = forward(&tx, add, &tgain, &tbias, norm).unwrap();
+
+                    let total: Vec<f32> =
+                        if with_residual { x.iter().zip(&residual).map(|(a, b)| a + b).collect() } else { x.clone() };
+                    let (wgain, wbias) = (to_f64(&gain), to_f64(&bias));
+                    let row = |v: &[f32], r: usize| to_f64(&v[r * n..(r + 1) * n]);
+                    let expected: Vec<f64> =
+                        (0..rows).flat_map(|r| cpu::forward(&row(&total, r), &wgain, &wbias, norm)).collect();
+                    assert_close(&out.y, &to_f32(&expected), 1e-4, 1e-5);
+                    assert_eq!(out.sum.is_some(), keep_sum);
+                    if let Some(sum) = &out.sum {
+                        assert_eq!(sum.to_vec().unwrap(), total);
+                    }
+
+                    let ttotal = t(&total, &[rows, n]);
+                    let (dx, dgain, dbias) = backward(&tdy, &ttotal, &tgain, &out.stats, norm).unwrap();
+                    let (mut edx, mut edgain, mut edbias) = (vec![], vec![0.0; n], vec![0.0; n]);
+                    for r in 0..rows {
+                        let (d, g, b) = cpu::backward(&row(&dy, r), &row(&total, r), &wgain, norm);
+                        edx.extend(d);
+                        edgain.iter_mut().zip(g).for_each(|(a, v)| *a += v);
+                        edbias.iter_mut().zip(b).for_each(|(a, v)| *a += v);
+                    }
+                    assert_close(&dx, &to_f32(&edx), 1e-3, 1e-4);
+                    assert_close(&dgain, &to_f32(&edgain), 1e-3, 1e-4);
+                    assert_close(&dbias, &to_f32(&edbias), 1e-4, 1e-5);
+                    let (again, again_gain, _) = backward(&tdy, &ttotal, &tgain, &out.stats, norm).unwrap();
+                    assert_eq!(dx.to_vec().unwrap(), again.to_vec().unwrap());
+                    assert_eq!(dgain.to_vec().unwrap(), again_gain.to_vec().unwrap());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_twins_gradient_equals_differences() {
+        for norm in NORMS {
+            let [x, gain, bias, dy] = [1, 2, 3, 4].map(|seed| to_f64(&noise(6, seed)));
+            let loss = |x: &[f64], gain: &[f64], bias: &[f64]| -> f64 {
+                cpu::forward(x, gain, bias, norm).iter().zip(&dy).map(|(y, d)| y * d).sum()
+            };
+            let (dx, dgain, dbias) = cpu::backward(&dy, &x, &gain, norm);
+            let near = |a: &[f64], b: &[f64]| assert_slices_close(&to_f32(a), &to_f32(b), 1e-5, 1e-7);
+            near(&dx, &differences(&x, |x| loss(x, &gain, &bias)));
+            near(&dgain, &differences(&gain, |gain| loss(&x, gain, &bias)));
+            near(&dbias, &differences(&bias, |bias| loss(&x, &gain, bias)));
+        }
+    }
+
+    #[test]
+    fn constant_rows_have_finite_gradients() {
+        for gpu in gpus() {
+            for n in [1, 4] {
+                for norm in NORMS {
+                    let x = Tensor::from_slice(&gpu, [1, n], &vec![2.5; n]).unwrap();
+                    let ones = Tensor::from_slice(&gpu, [n], &vec![1.0; n]).unwrap();
+                    let out = forward(&x, None, &ones, &ones, norm).unwrap();
+                    assert_eq!(out.y.to_vec().unwrap(), vec![1.0; n]);
+                    let dy = noise_tensor(&gpu, &[1, n], 1);
+                    let (dx, _, _) = backward(&dy, &x, &ones, &out.stats, norm).unwrap();
+                    assert!(dx.to_vec().unwrap().iter().all(|v| v.is_finite()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn goldens() {
+        let names = ["eps12", "eps5", "unbiased"];
+        for (name, case) in names.iter().flat_map(|n| ["0", "1", "smallvar"].map(|case| (*n, case))) {
+            let unbiased = name == "unbiased";
+            let file = if unbiased { format!("op-layer_norm_{name}-{case}") } else { format!("op-layer_norm-{name}-{case}") };
+            let Some(golden) = Golden::open(&file) else { return };
+            let eps = golden.config["eps"].as_f64().unwrap() as f32;
+            let norm = if unbiased { Norm::Unbiased { eps } } else { Norm::Biased { eps } };
+            let gain_name = if unbiased { "gain" } else { "weight" };
+            for gpu in gpus() {
+                let tensor = |name: &str| Tensor::from_slice(&gpu, golden.shape(name), &golden.f32(name)).unwrap();
+                let (x, gain) = (tensor("input.x"), tensor(&format!("input.{gain_name}")));
+                let out = forward(&x, None, &gain, &tensor("input.bias"), norm).unwrap();
+                golden.check("output.y", &out.y.to_vec().unwrap());
+                let (dx, dgain, dbias) = backward(&tensor("input.cotangent"), &x, &gain, &out.stats, norm).unwrap();
+                golden.check("grad_input.x", &dx.to_vec().unwrap());
+                golden.check(&format!("grad_input.{gain_name}"), &dgain.to_vec().unwrap());
+                golden.check("grad_input.bias", &dbias.to_vec().unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_shapes_are_errors_and_empty_ones_are_not() {
+        for gpu in gpus() {
+            let (x, row) = (noise_tensor(&gpu, &[2, 3], 1), noise_tensor(&gpu, &[3], 1));
+            let short = noise_tensor(&gpu, &[2], 1);
+            let wrong = forward(&x, None, &row, &short, NORMS[0]);
+            assert!(matches!(wrong, Err(Error::Shape { argument: "bias", .. })));
+            let residual = Residual { tensor: &row, keep_sum: false };
+            let wrong = forward(&x, Some(residual), &row, &row, NORMS[0]);
+            assert!(matches!(wrong, Err(Error::Shape { argument: "residual", .. })));
+            assert!(matches!(backward(&x, &x, &row, &short, NORMS[0]), Err(Error::Shape { argument: "stats", .. })));
+            let none = Tensor::from_slice(&gpu, [0, 3], &[]).unwrap();
+            let out = forward(&none, None, &row, &row, NORMS[0]).unwrap();
+            let (dx, dgain, dbias) = backward(&none, &none, &row, &out.stats, NORMS[0]).unwrap();
+            assert!(dx.is_empty());
+            assert_eq!((dgain.to_vec().unwrap(), dbias.to_vec().unwrap()), (vec![0.0; 3], vec![0.0; 3]));
+        }
+    }
+}

@@ -249,3 +249,104 @@ pub mod cpu {
         dx
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::testing::*;
+
+    #[test]
+    fn permutations_equal_the_twin_and_are_undone() {
+        let cases: [(&[usize], &[usize]); 10] = [
+            (&[], &[]),
+            (&[7], &[0]),
+            (&[3, 5], &[1, 0]),
+            (&[64, 65], &[1, 0]),
+            (&[2, 3, 4], &[1, 0, 2]),
+            (&[2, 12, 8, 16], &[0, 2, 1, 3]),
+            (&[2, 3, 4, 5], &[3, 1, 0, 2]),
+            (&[2, 3, 2, 3, 5], &[4, 3, 2, 1, 0]),
+            (&[2, 3, 2, 3, 2, 8], &[4, 3, 2, 1, 0, 5]),
+            (&[1, 4, 1, 4], &[3, 2, 1, 0]),
+        ];
+        for gpu in gpus() {
+            for (shape, axes) in cases {
+                let x = noise(shape.iter().product(), 1);
+                let t = poisoned(&gpu, shape, &x);
+                if shape.len() > 5 {
+                    // Six dimensions move apart here.
+                    assert!(matches!(permute(&t, axes), Err(Error::LimitExceeded { .. })));
+                    continue;
+                }
+                let y = permute(&t, axes).unwrap();
+                assert_eq!(y.shape(), axes.iter().map(|&d| shape[d]).collect::<Vec<_>>());
+                assert_eq!(y.to_vec().unwrap(), cpu::permute(&x, shape, axes));
+                assert_eq!(permute(&y, &inverse(axes)).unwrap().to_vec().unwrap(), x);
+            }
+            let ids = Tensor::from_u32(&gpu, [2, 2], &[1, 2, 3, u32::MAX]).unwrap();
+            assert_eq!(permute(&ids, &[1, 0]).unwrap().to_u32().unwrap(), [1, 3, 2, u32::MAX]);
+        }
+    }
+
+    #[test]
+    fn slices_and_their_gradients_equal_the_twin() {
+        for gpu in gpus() {
+            for (shape, axis) in [([3, 5, 4], 0), ([3, 5, 4], 1), ([3, 5, 4], 2), ([2, 9, 7], 1), ([2, 8, 64], 1), ([1, 1, 33], 2)] {
+                let x = noise(shape.iter().product(), 1);
+                let t = poisoned(&gpu, &shape, &x);
+                let view = around("test", &shape, axis).unwrap();
+                for range in [0..view[1], 0..1, view[1] / 2..view[1], 1..view[1].max(2) - 1] {
+                    if range.end > view[1] || range.start > range.end {
+                        continue;
+                    }
+                    let y = slice(&t, axis, range.clone()).unwrap();
+                    assert_eq!(y.to_vec().unwrap(), cpu::slice(&x, view, range.start, range.len()));
+                    let g = poisoned(&gpu, y.shape(), &y.to_vec().unwrap());
+                    let dx = slice_backward(&g, axis, range.start, view[1]).unwrap();
+                    assert_eq!(dx.shape(), shape);
+                    let g = y.to_vec().unwrap();
+                    assert_eq!(dx.to_vec().unwrap(), cpu::slice_backward(&g, view, range.start, range.len()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn concatenations_are_cut_apart_again() {
+        for gpu in gpus() {
+            for (axis, extents) in [(0, [1, 4, 2]), (1, [1, 4, 2]), (2, [4, 8, 4]), (2, [1, 0, 6])] {
+                let mut shape = [3, 5, 4];
+                let parts = extents.map(|extent| {
+                    shape[axis] = extent;
+                    noise_tensor(&gpu, &shape, extent as u64)
+                });
+                let y = concat(&[&parts[0], &parts[1], &parts[2]], axis).unwrap();
+                let mut at = 0;
+                for part in parts {
+                    let extent = part.shape()[axis];
+                    let back = slice(&y, axis, at..at + extent).unwrap();
+                    assert_eq!(back.to_vec().unwrap(), part.to_vec().unwrap());
+                    at += extent;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_arguments_are_errors() {
+        for gpu in gpus() {
+            let x = noise_tensor(&gpu, &[2, 3], 1);
+            for axes in [&[0][..], &[0, 0], &[0, 2], &[0, 1, 2]] {
+                assert!(matches!(permute(&x, axes), Err(Error::Argument { .. })));
+            }
+            assert!(matches!(slice(&x, 2, 0..1), Err(Error::Argument { .. })));
+            assert!(matches!(slice(&x, 1, 2..4), Err(Error::IndexOutOfRange { len: 3, .. })));
+            assert!(matches!(slice_backward(&x, 1, 1, 3), Err(Error::IndexOutOfRange { .. })));
+            assert!(matches!(concat(&[], 0), Err(Error::Argument { .. })));
+            let y = noise_tensor(&gpu, &[3, 3], 1);
+            assert!(matches!(concat(&[&x, &y], 1), Err(Error::ShapeMismatch { .. })));
+            assert_eq!(slice(&x, 1, 1..1).unwrap().shape(), [2, 0]);
+            assert_eq!(slice_backward(&slice(&x, 1, 1..1).unwrap(), 1, 1, 3).unwrap().to_vec().unwrap(), [0.0; 6]);
+        }
+    }
+}

@@ -324,3 +324,109 @@ pub mod cpu {
         (0..outer * n * inner).map(value).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::testing::*;
+
+    /// Views on both sides of every edge: of vec4, of a round, of two rounds.
+    const VIEWS: [[usize; 3]; 14] = [
+        [1, 1, 1],
+        [3, 2, 5],
+        [2, 63, 4],
+        [2, 64, 3],
+        [2, 65, 8],
+        [5, 68, 1],
+        [4, 131, 1],
+        [1, 4096, 1],
+        [1, 5003, 1],
+        [1, 4100, 3],
+        [1, 300, 12],
+        [7, 9, 64],
+        [1, 20000, 1],
+        [300, 4, 1],
+    ];
+
+    #[test]
+    fn sums_equal_the_twin() {
+        for gpu in gpus() {
+            for view in VIEWS {
+                let [outer, n, inner] = view;
+                let x = noise(outer * n * inner, 1);
+                let tx = poisoned(&gpu, &view, &x);
+                let expected = cpu::sum(&to_f64(&x), view);
+                let y = sum(&tx, 1).unwrap();
+                assert_eq!(y.shape(), [outer, inner]);
+                assert_close(&y, &to_f32(&expected), 1e-5, 1e-5 * (n as f32).sqrt());
+                let means: Vec<f64> = expected.iter().map(|v| v / n as f64).collect();
+                assert_close(&mean(&tx, 1).unwrap(), &to_f32(&means), 1e-5, 1e-6);
+                let all: f64 = expected.iter().sum();
+                assert_close(&sum_all(&tx).unwrap(), &[all as f32], 1e-5, 1e-4);
+                assert_close(&mean_all(&tx).unwrap(), &[(all / x.len() as f64) as f32], 1e-5, 1e-6);
+                assert_eq!(sum(&tx, 1).unwrap().to_vec().unwrap(), y.to_vec().unwrap());
+
+                let g = noise(outer * inner, 2);
+                let dx = expand(&poisoned(&gpu, &[outer, inner], &g), 1, n, 0.5).unwrap();
+                assert_eq!(dx.shape(), view);
+                let expected: Vec<f64> = cpu::expand(&to_f64(&g), view).iter().map(|v| 0.5 * v).collect();
+                assert_close(&dx, &to_f32(&expected), 0.0, 0.0);
+            }
+        }
+    }
+
+    #[test]
+    fn maxima_equal_the_twin() {
+        for gpu in gpus() {
+            for view in VIEWS {
+                let [outer, n, inner] = view;
+                // Coarse values, so that there are ties.
+                let x: Vec<f32> = noise(outer * n * inner, 1).iter().map(|v| (v * 8.0).floor()).collect();
+                let (values, indices) = max(&poisoned(&gpu, &view, &x), 1).unwrap();
+                let (expected, at) = cpu::max(&to_f64(&x), view);
+                assert_eq!(values.to_vec().unwrap(), to_f32(&expected));
+                assert_eq!(indices.to_u32().unwrap(), at, "{view:?}");
+                let g = noise(outer * inner, 2);
+                let dx = max_backward(&poisoned(&gpu, &[outer, inner], &g), &indices, 1, n).unwrap();
+                assert_eq!(dx.to_vec().unwrap(), to_f32(&cpu::max_backward(&to_f64(&g), &at, view)));
+            }
+        }
+    }
+
+    #[test]
+    fn sums_to_a_shape_undo_broadcasting() {
+        for gpu in gpus() {
+            let x = noise(2 * 3 * 4 * 5, 1);
+            let t = Tensor::from_slice(&gpu, [2, 3, 4, 5], &x).unwrap();
+            for shape in [&[][..], &[5], &[1, 5], &[4, 1], &[3, 1, 1], &[2, 1, 4, 1], &[1, 3, 1, 5], &[2, 3, 4, 5], &[1, 1]] {
+                let mut expected = vec![0.0; shape.iter().product()];
+                for (i, j) in crate::kernels::binary::cpu::sources(shape, &[2, 3, 4, 5]).into_iter().enumerate() {
+                    expected[j] -= f64::from(x[i]);
+                }
+                let y = sum_to(&t, shape, -1.0).unwrap();
+                assert_eq!(y.shape(), shape);
+                assert_close(&y, &to_f32(&expected), 1e-5, 1e-5);
+            }
+            assert!(matches!(sum_to(&t, &[2], 1.0), Err(Error::ShapeMismatch { .. })));
+            assert!(matches!(sum_to(&t, &[1, 2, 3, 4, 5], 1.0), Err(Error::ShapeMismatch { .. })));
+        }
+    }
+
+    #[test]
+    fn axes_are_checked_and_empty_ones_sum_to_zero() {
+        for gpu in gpus() {
+            let x = Tensor::from_slice(&gpu, [2, 0, 3], &[]).unwrap();
+            assert_eq!(sum(&x, 1).unwrap().to_vec().unwrap(), [0.0; 6]);
+            assert_eq!(mean(&x, 1).unwrap().to_vec().unwrap(), [0.0; 6]);
+            assert_eq!(sum(&x, 0).unwrap().shape(), [0, 3]);
+            assert_eq!(sum_all(&x).unwrap().item().unwrap(), 0.0);
+            assert_eq!(expand(&x, 3, 4, 1.0).unwrap().shape(), [2, 0, 3, 4]);
+            assert_eq!(max(&x, 0).unwrap().0.shape(), [0, 3]);
+            assert!(matches!(max(&x, 1), Err(Error::Argument { .. })));
+            assert!(matches!(sum(&x, 3), Err(Error::Argument { .. })));
+            assert!(matches!(expand(&x, 4, 2, 1.0), Err(Error::Argument { .. })));
+            let ids = Tensor::from_u32(&gpu, [3], &[1, 2, 3]).unwrap();
+            assert!(matches!(sum(&ids, 0), Err(Error::DType { .. })));
+        }
+    }
+}

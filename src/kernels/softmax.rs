@@ -264,3 +264,178 @@ pub mod cpu {
         mask.is_none_or(|m| m[i] > 0.5)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::golden::Golden;
+    use crate::kernels::testing::*;
+    use crate::kernels::{binary, binary::Binary};
+
+    /// Applies a function of one row (its number, elements, gradient, mask) to every row.
+    fn by_rows(n: usize, rows: usize, f: impl Fn(usize) -> Vec<f64>) -> Vec<f32> {
+        let all: Vec<f64> = (0..rows).flat_map(f).collect();
+        assert!(all.len() == rows * n || all.len() == rows);
+        to_f32(&all)
+    }
+
+    #[test]
+    fn rows_equal_the_twin() {
+        for gpu in gpus() {
+            for (rows, n) in [(1, 1), (9, 3), (17, 4), (33, 16), (5, 31), (8, 64), (3, 65), (16, 68), (4, 256), (7, 1030)] {
+                for masked in [None, Some(rows), Some(1)] {
+                    let scale = 1.7;
+                    let x: Vec<f32> = noise(rows * n, 1).iter().map(|v| 5.0 * v).collect();
+                    let g = noise(rows * n, 2);
+                    // The first row of a full mask is all zero.
+                    let mask = masked.map(|r| -> Vec<f32> {
+                        let keep = |i: usize, v: f32| if (r == 1 || i >= n) && v > -0.2 { 1.0 } else { 0.0 };
+                        noise(r * n, 3).iter().enumerate().map(|(i, &v)| keep(i, v)).collect()
+                    });
+                    let row = |r: usize| r * n..(r + 1) * n;
+                    let mask_row = |r: usize| mask.as_ref().map(|m| if m.len() == n { &m[..] } else { &m[row(r)] });
+                    let wide = |v: &[f32], r: usize| to_f64(&v[row(r)]);
+                    let tx = poisoned(&gpu, &[rows, n], &x);
+                    let tg = poisoned(&gpu, &[rows, n], &g);
+                    let tm = mask.as_ref().map(|m| {
+                        let shape = if m.len() == n { vec![n] } else { vec![rows, n] };
+                        poisoned(&gpu, &shape, m)
+                    });
+
+                    let y = softmax(&tx, scale, tm.as_ref()).unwrap();
+                    let expected = by_rows(n, rows, |r| cpu::softmax(&wide(&x, r), scale.into(), mask_row(r)));
+                    assert_close(&y, &expected, 1e-5, 1e-7);
+                    let dx = softmax_backward(&y, &tg, scale).unwrap();
+                    let expected_dx =
+                        by_rows(n, rows, |r| cpu::softmax_backward(&wide(&expected, r), &wide(&g, r), scale.into()));
+                    assert_close(&dx, &expected_dx, 1e-4, 1e-6);
+
+                    let y = log_softmax(&tx, scale, tm.as_ref()).unwrap();
+                    let expected = by_rows(n, rows, |r| cpu::log_softmax(&wide(&x, r), scale.into(), mask_row(r)));
+                    assert_close(&y, &expected, 1e-5, 2e-6);
+                    let dx = log_softmax_backward(&y, &tg, scale).unwrap();
+                    let expected_dx = by_rows(n, rows, |r| {
+                        cpu::log_softmax_backward(&wide(&expected, r), &wide(&g, r), scale.into())
+                    });
+                    assert_close(&dx, &expected_dx, 1e-4, 4e-6);
+
+                    let lse = logsumexp(&tx, scale, tm.as_ref()).unwrap();
+                    let expected =
+                        by_rows(n, rows, |r| vec![cpu::logsumexp(&wide(&x, r), scale.into(), mask_row(r))]);
+                    assert_close(&lse, &expected, 1e-5, 2e-6);
+                    let tg = poisoned(&gpu, &[rows], &g[..rows]);
+                    let dx = logsumexp_backward(&tx, scale, tm.as_ref(), &lse, &tg).unwrap();
+                    let expected_dx = by_rows(n, rows, |r| {
+                        let (lse, g) = (expected[r].into(), g[r].into());
+                        cpu::logsumexp_backward(&wide(&x, r), scale.into(), mask_row(r), lse, g)
+                    });
+                    assert_close(&dx, &expected_dx, 1e-4, 1e-6);
+                    let again = logsumexp_backward(&tx, scale, tm.as_ref(), &lse, &tg).unwrap();
+                    assert_eq!(dx.to_vec().unwrap(), again.to_vec().unwrap());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_twins_gradients_equal_differences() {
+        let (x, g) = (to_f64(&noise(7, 1)), to_f64(&noise(7, 2)));
+        let mask = [1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0];
+        for mask in [None, Some(&mask[..])] {
+            let dot = |y: Vec<f64>| -> f64 { y.iter().zip(&g).map(|(y, g)| if *g == 0.0 { 0.0 } else { y * g }).sum() };
+            let near = |a: Vec<f64>, b: Vec<f64>| assert_slices_close(&to_f32(&a), &to_f32(&b), 1e-5, 1e-7);
+            let y = cpu::softmax(&x, 1.3, mask);
+            near(cpu::softmax_backward(&y, &g, 1.3), differences(&x, |x| dot(cpu::softmax(x, 1.3, mask))));
+            let valid = |y: Vec<f64>| dot(y.into_iter().map(|y| if y < -1e30 { 0.0 } else { y }).collect());
+            let y = cpu::log_softmax(&x, 1.3, mask);
+            let numeric = differences(&x, |x| valid(cpu::log_softmax(x, 1.3, mask)));
+            near(cpu::log_softmax_backward(&y, &g, 1.3), numeric);
+            let lse = cpu::logsumexp(&x, 1.3, mask);
+            let numeric = differences(&x, |x| 0.7 * cpu::logsumexp(x, 1.3, mask));
+            near(cpu::logsumexp_backward(&x, 1.3, mask, lse, 0.7), numeric);
+        }
+    }
+
+    #[test]
+    fn masked_elements_may_hold_anything() {
+        for gpu in gpus() {
+            let x = Tensor::from_slice(&gpu, [1, 4], &[1.0, f32::NAN, 2.0, f32::INFINITY]).unwrap();
+            let mask = Tensor::from_slice(&gpu, [4], &[1.0, 0.0, 1.0, 0.0]).unwrap();
+            let y = softmax(&x, 1.0, Some(&mask)).unwrap();
+            assert_close(&y, &[0.268_941_4, 0.0, 0.731_058_6, 0.0], 1e-6, 0.0);
+            let lse = logsumexp(&x, 1.0, Some(&mask)).unwrap();
+            assert_close(&lse, &[2.313_261_7], 1e-6, 0.0);
+            let one = Tensor::from_slice(&gpu, [1], &[1.0]).unwrap();
+            let dx = logsumexp_backward(&x, 1.0, Some(&mask), &lse, &one).unwrap();
+            assert_close(&dx, &[0.268_941_4, 0.0, 0.731_058_6, 0.0], 1e-6, 0.0);
+        }
+    }
+
+    #[test]
+    fn goldens() {
+        for name in ["0", "1", "masked-1e10"] {
+            let Some(golden) = Golden::open(&format!("op-softmax-{name}")) else { return };
+            let Some(log_golden) = Golden::open(&format!("op-log_softmax-{name}")) else { return };
+            for gpu in gpus() {
+                for (golden, log) in [(&golden, false), (&log_golden, true)] {
+                    let tensor = |name: &str| Tensor::from_slice(&gpu, golden.shape(name), &golden.f32(name)).unwrap();
+                    let x = tensor("input.x");
+                    let mask = golden.has("input.mask").then(|| tensor("input.mask"));
+                    let z = mask.as_ref().map_or_else(|| x.clone(), |mask| {
+                        let one = Tensor::from_slice(&gpu, [], &[1.0]).unwrap();
+                        let far = Tensor::from_slice(&gpu, [], &[-1e10]).unwrap();
+                        let kept = binary::forward(Binary::Mul, &x, mask).unwrap();
+                        let rest = binary::forward(Binary::Sub, &one, mask).unwrap();
+                        let rest = binary::forward(Binary::Mul, &rest, &far).unwrap();
+                        binary::forward(Binary::Add, &kept, &rest).unwrap()
+                    });
+                    let forward = if log { log_softmax } else { softmax };
+                    let backward = if log { log_softmax_backward } else { softmax_backward };
+                    let y = forward(&z, 1.0, None).unwrap();
+                    if golden.has("rows.y") {
+                        let (y, valid, cotangent) =
+                            (y.to_vec().unwrap(), golden.f32("rows.y"), golden.f32("input.cotangent"));
+                        let expected = golden.f32("output.y");
+                        let kept = |v: &[f32]| -> Vec<f32> { v.iter().zip(&valid).map(|(v, m)| v * m).collect() };
+                        assert_slices_close(&kept(&y), &kept(&expected), 1e-4, 8e-5);
+                        assert!(cotangent.iter().zip(&valid).all(|(c, m)| *m == 1.0 || *c == 0.0));
+                    } else {
+                        golden.check("output.y", &y.to_vec().unwrap());
+                    }
+                    let mut dx = backward(&y, &tensor("input.cotangent"), 1.0).unwrap();
+                    if let Some(mask) = &mask {
+                        dx = binary::forward(Binary::Mul, &dx, mask).unwrap();
+                    }
+                    golden.check("grad_input.x", &dx.to_vec().unwrap());
+                }
+            }
+        }
+        let Some(golden) = Golden::open("op-logsumexp-rows") else { return };
+        for gpu in gpus() {
+            let tensor = |name: &str| Tensor::from_slice(&gpu, golden.shape(name), &golden.f32(name)).unwrap();
+            let x = tensor("input.x");
+            let lse = logsumexp(&x, 1.0, None).unwrap();
+            golden.check("output.y", &lse.to_vec().unwrap());
+            let dx = logsumexp_backward(&x, 1.0, None, &lse, &tensor("input.cotangent")).unwrap();
+            golden.check("grad_input.x", &dx.to_vec().unwrap());
+        }
+    }
+
+    #[test]
+    fn wrong_shapes_are_errors_and_empty_ones_are_not() {
+        for gpu in gpus() {
+            let x = noise_tensor(&gpu, &[2, 3], 1);
+            let other = noise_tensor(&gpu, &[2], 1);
+            assert!(matches!(softmax(&x, 1.0, Some(&other)), Err(Error::Shape { argument: "mask", .. })));
+            assert!(matches!(softmax_backward(&x, &other, 1.0), Err(Error::Shape { argument: "gradient", .. })));
+            assert!(matches!(logsumexp_backward(&x, 1.0, None, &x, &other), Err(Error::Shape { .. })));
+            let ids = Tensor::from_u32(&gpu, [2, 3], &[0; 6]).unwrap();
+            assert!(matches!(softmax(&ids, 1.0, None), Err(Error::DType { .. })));
+            let none = Tensor::from_slice(&gpu, [0, 3], &[]).unwrap();
+            assert_eq!(softmax(&none, 1.0, None).unwrap().shape(), [0, 3]);
+            assert_eq!(logsumexp(&none, 1.0, None).unwrap().shape(), [0]);
+            let none = Tensor::from_slice(&gpu, [3, 0], &[]).unwrap();
+            assert_eq!(logsumexp(&none, 1.0, None).unwrap().to_vec().unwrap(), [f32::MIN; 3]);
+        }
+    }
+}

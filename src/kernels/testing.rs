@@ -59,12 +59,20 @@ pub(crate) fn noise_tensor(gpu: &Gpu, shape: &[usize], seed: u64) -> Tensor {
     Tensor::from_slice(gpu, shape, &noise(shape.iter().product(), seed)).expect("the device has room")
 }
 
+/// A tensor with NaN right behind its end, as a pooled buffer may hold.
+pub(crate) fn poisoned(gpu: &Gpu, shape: &[usize], data: &[f32]) -> Tensor {
+    let mut padded = data.to_vec();
+    padded.resize(data.len() + 64, f32::NAN);
+    let whole = Tensor::from_slice(gpu, [padded.len()], &padded).expect("the device has room");
+    whole.view(0, shape).expect("the shape fits the data")
+}
+
 /// The gradient of `f` at `x` by central differences.
-pub(crate) fn central_differences(f: impl Fn(&[f64]) -> f64, x: &[f64]) -> Vec<f64> {
-    let step = 1e-5;
+pub(crate) fn differences(x: &[f64], f: impl Fn(&[f64]) -> f64) -> Vec<f64> {
     let mut at = x.to_vec();
     (0..x.len())
         .map(|i| {
+            let step = 1e-5 * x[i].abs().max(1.0);
             at[i] = x[i] + step;
             let above = f(&at);
             at[i] = x[i] - step;

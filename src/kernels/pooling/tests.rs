@@ -5,7 +5,7 @@ use crate::kernels::elementwise::cpu::value_and_derivative;
 use crate::kernels::elementwise::{Activation, Unary};
 use crate::kernels::golden::Golden;
 use crate::kernels::testing::{
-    assert_close, assert_slices_close, central_differences, gpus, inner, noise, noise_tensor, to_f32, to_f64,
+    assert_close, assert_slices_close, differences, gpus, inner, noise, noise_tensor, to_f32, to_f64,
 };
 
 const FILLS: [Masked; 3] = [Masked::Hide, Masked::Fill(-1e10), Masked::Fill(-1e19)];
@@ -136,11 +136,11 @@ fn gradients_equal_finite_differences_of_the_twin() {
     for mask in masks(b, s) {
         let mask = mask.as_deref().map(to_f64);
         let mask = mask.as_deref();
-        let dx = central_differences(|x| inner(&cpu::mean(x, shape, mask), &g), &x);
+        let dx = differences(&x, |x| inner(&cpu::mean(x, shape, mask), &g));
         close(cpu::mean_backward(&g, shape, mask), dx);
         for masked in [Masked::Hide, Masked::Fill(-3.0)] {
             let (_, at) = cpu::max(&x, shape, mask, masked);
-            let dx = central_differences(|x| inner(&cpu::max(x, shape, mask, masked).0, &g), &x);
+            let dx = differences(&x, |x| inner(&cpu::max(x, shape, mask, masked).0, &g));
             close(cpu::max_backward(&g, &at, shape, mask, masked), dx);
             for dropout in dropouts() {
                 for count in [b * s, b * s * d] {
@@ -148,8 +148,8 @@ fn gradients_equal_finite_differences_of_the_twin() {
                     let options = AttentionPool { masked, dropout };
                     let loss = |x: &[f64], a: &[f64]| inner(&cpu::attention(x, a, shape, mask, options).0, &g);
                     let (dx, da) = cpu::attention_backward(&g, &x, &a, shape, mask, options);
-                    close(dx, central_differences(|x| loss(x, &a), &x));
-                    close(da, central_differences(|a| loss(&x, a), &a));
+                    close(dx, differences(&x, |x| loss(x, &a)));
+                    close(da, differences(&a, |a| loss(&x, a)));
                 }
             }
         }
