@@ -4,9 +4,12 @@
 
 mod error;
 
+pub mod autograd;
 pub mod data;
 pub mod gpu;
 pub mod kernels;
+pub mod models;
+pub mod nn;
 pub mod optim;
 pub mod parity;
 pub mod random;

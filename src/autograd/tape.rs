@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::gpu::Gpu;
-use crate::kernels::binary;
+use crate::kernels::binary::{self, Binary};
 use crate::kernels::dropout::Dropout;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -226,7 +226,7 @@ impl Tape {
                     _ => {
                         let sum = match grads.remove(&node) {
                             None => gradient,
-                            Some(earlier) => binary::add(&earlier, &gradient)?,
+                            Some(earlier) => binary::forward(Binary::Add, &earlier, &gradient)?,
                         };
                         grads.insert(node, sum);
                     }

@@ -7,15 +7,19 @@
 //! Adding a kernel: `shaders/x.wgsl`, `src/kernels/x.rs`, and a line in the list below.
 
 #[cfg(test)]
+pub(crate) mod golden;
+mod lanes;
+mod layout;
+#[cfg(test)]
 pub(crate) mod testing;
 
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
-use crate::Result;
 use crate::gpu::Launch;
 use crate::shader::Variant;
 use crate::tensor::Tensor;
+use crate::{Error, Result};
 
 macro_rules! kernels {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -29,15 +33,45 @@ macro_rules! kernels {
 }
 
 kernels! {
+    binary,
+    cross_entropy,
     dropout,
     elementwise,
+    hinge,
+    l2_normalize,
+    layer_norm,
+    matmul,
+    optimizer,
+    permute,
+    pooling,
+    rank,
+    reduce,
+    softmax,
     status,
+    topk,
+    total,
+    transpose,
 }
 
 /// Whether `variant` is in [`variants`].
 pub(crate) fn is_listed(variant: &Variant) -> bool {
     static LISTED: OnceLock<HashSet<Variant>> = OnceLock::new();
     LISTED.get_or_init(|| variants().into_iter().collect()).contains(variant)
+}
+
+/// A count of elements as shaders index them.
+///
+/// # Errors
+/// [`Error::LimitExceeded`] beyond 32 bits.
+pub(crate) fn fits_u32(op: &'static str, counts: &[usize]) -> Result<u32> {
+    let product = counts.iter().try_fold(1u64, |n, &c| n.checked_mul(c as u64));
+    product.and_then(|n| u32::try_from(n).ok()).ok_or(Error::LimitExceeded {
+        op,
+        what: "elements in one tensor",
+        needed: product.unwrap_or(u64::MAX),
+        limit: u32::MAX.into(),
+        remedy: "use a smaller batch",
+    })
 }
 
 /// Launches `variant` on whole tensors; all of them live on the GPU of the first.

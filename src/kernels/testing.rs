@@ -58,3 +58,34 @@ pub(crate) fn noise(n: usize, seed: u64) -> Vec<f32> {
 pub(crate) fn noise_tensor(gpu: &Gpu, shape: &[usize], seed: u64) -> Tensor {
     Tensor::from_slice(gpu, shape, &noise(shape.iter().product(), seed)).expect("the device has room")
 }
+
+/// The gradient of `f` at `x` by central differences.
+pub(crate) fn central_differences(f: impl Fn(&[f64]) -> f64, x: &[f64]) -> Vec<f64> {
+    let step = 1e-5;
+    let mut at = x.to_vec();
+    (0..x.len())
+        .map(|i| {
+            at[i] = x[i] + step;
+            let above = f(&at);
+            at[i] = x[i] - step;
+            let below = f(&at);
+            at[i] = x[i];
+            (above - below) / (2.0 * step)
+        })
+        .collect()
+}
+
+/// Values as f64, for the twins.
+pub(crate) fn to_f64(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| v.into()).collect()
+}
+
+/// Values as f32, from the twins.
+pub(crate) fn to_f32(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&v| v as f32).collect()
+}
+
+/// `sum a b`: a loss with gradient b.
+pub(crate) fn inner(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::autograd::{AttentionOptions, Tape, Var};
 use crate::gpu::Gpu;
 use crate::kernels::elementwise::Activation;
+use crate::models::two_space::{Embeddings, TwoSpaceModel};
 use crate::nn::{
     ChannelAttentionPool, FeedForward, Init, LayerNorm, Linear, MultiHeadAttention, NormPlace, Parameter,
     ParameterStore, TransformerBlock,
@@ -108,28 +109,6 @@ pub struct BicnetInputs {
     pub frame_mask: Option<Tensor>,
 }
 
-/// What the model returns: (B, D) each, not normalised.
-#[derive(Clone, Debug)]
-pub struct BicnetEmbeddings {
-    /// Of the captions.
-    pub text: Var,
-    /// Of the videos, by regions.
-    pub region: Var,
-    /// Of the videos, by frames.
-    pub global: Var,
-}
-
-/// The losses of a batch.
-#[derive(Clone, Debug)]
-pub struct BicnetLoss {
-    /// Half of `global` plus half of `region`.
-    pub total: Var,
-    /// Hinge loss of frame embeddings against text.
-    pub global: Var,
-    /// Hinge loss of region embeddings against text.
-    pub region: Var,
-}
-
 /// The network.
 pub struct Bicnet {
     config: BicnetConfig,
@@ -220,34 +199,11 @@ impl Bicnet {
         })
     }
 
-    /// The sizes and options.
-    pub fn config(&self) -> &BicnetConfig {
-        &self.config
-    }
-
-    /// The parameters.
-    pub fn store(&self) -> &ParameterStore {
-        &self.store
-    }
-
-    /// All three embeddings of a batch.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for inputs that do not fit the configuration.
-    pub fn forward(&self, tape: &Tape, inputs: &BicnetInputs) -> Result<BicnetEmbeddings> {
-        let frames = inputs.frame_mask.as_ref();
-        Ok(BicnetEmbeddings {
-            text: self.encode_text(&tape.constant(inputs.text.clone()), &inputs.text_mask)?,
-            region: self.encode_region(&tape.constant(inputs.region.clone()), frames)?,
-            global: self.encode_global(&tape.constant(inputs.global.clone()), frames)?,
-        })
-    }
-
     /// Token features (B, L, text_dim) with their mask (B, L) to (B, D).
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::ShapeMismatch`].
-    pub fn encode_text(&self, text: &Var, mask: &Tensor) -> Result<Var> {
+    pub fn encode_tokens(&self, text: &Var, mask: &Tensor) -> Result<Var> {
         let x = self.norm_text.forward(&self.proj_text.forward(text)?)?;
         self.norm_text_out.forward(&self.pool_text.forward(&x, Some(mask))?)
     }
@@ -255,7 +211,7 @@ impl Bicnet {
     /// Frame features (B, T, global_dim) to (B, D).
     ///
     /// # Errors
-    /// As [`Bicnet::encode_text`].
+    /// As [`Bicnet::encode_tokens`].
     pub fn encode_global(&self, frames: &Var, mask: Option<&Tensor>) -> Result<Var> {
         let x = self.encode_frames(frames, mask)?;
         self.norm_global_out.forward(&self.pool_global.forward(&x, mask)?)
@@ -264,7 +220,7 @@ impl Bicnet {
     /// The global branch before its pooling: (B, T, D).
     ///
     /// # Errors
-    /// As [`Bicnet::encode_text`].
+    /// As [`Bicnet::encode_tokens`].
     pub fn encode_frames(&self, frames: &Var, mask: Option<&Tensor>) -> Result<Var> {
         let &[_, t, _] = frames.shape() else {
             return Err(shape_error("global", "(batch, frames, global_dim)", frames));
@@ -281,7 +237,7 @@ impl Bicnet {
     /// Region features (B, T, R, region_dim) to (B, D).
     ///
     /// # Errors
-    /// As [`Bicnet::encode_text`]; [`Error::Shape`] too unless R is the configured number.
+    /// As [`Bicnet::encode_tokens`]; [`Error::Shape`] too unless R is the configured number.
     pub fn encode_region(&self, regions: &Var, mask: Option<&Tensor>) -> Result<Var> {
         let x = self.encode_region_frames(regions, mask)?;
         self.norm_region_out.forward(&self.pool_region.forward(&x, mask)?)
@@ -356,24 +312,28 @@ impl Bicnet {
         }
         Ok(tape.constant(table.value()?.view(0, [len, self.config.embedding_dim])?))
     }
+}
 
-    /// The two hinge losses on cosines and their mean.
-    ///
-    /// # Errors
-    /// [`Error::ShapeMismatch`] unless every video has one caption.
-    pub fn loss(&self, e: &BicnetEmbeddings) -> Result<BicnetLoss> {
-        let hinge = |videos: &Var| videos.cosine_matrix(&e.text)?.hinge(self.config.margin, self.config.max_violation);
-        let (global, region) = (hinge(&e.global)?, hinge(&e.region)?);
-        let total = global.add(&region)?.scale(0.5)?;
-        Ok(BicnetLoss { total, global, region })
+impl TwoSpaceModel for Bicnet {
+    fn config(&self) -> &BicnetConfig {
+        &self.config
     }
 
-    /// Scores 0.5 cos(global, text) + 0.5 cos(region, text): rows videos, columns texts.
-    ///
-    /// # Errors
-    /// [`Error::ShapeMismatch`].
-    pub fn similarity(&self, e: &BicnetEmbeddings) -> Result<Var> {
-        e.global.cosine_matrix(&e.text)?.add(&e.region.cosine_matrix(&e.text)?)?.scale(0.5)
+    fn store(&self) -> &ParameterStore {
+        &self.store
+    }
+
+    fn encode_text(&self, tape: &Tape, text: &Tensor, mask: &Tensor) -> Result<Var> {
+        self.encode_tokens(&tape.constant(text.clone()), mask)
+    }
+
+    fn forward(&self, tape: &Tape, inputs: &BicnetInputs) -> Result<Embeddings> {
+        let frames = inputs.frame_mask.as_ref();
+        Ok(Embeddings {
+            text: self.encode_text(tape, &inputs.text, &inputs.text_mask)?,
+            region: self.encode_region(&tape.constant(inputs.region.clone()), frames)?,
+            global: self.encode_global(&tape.constant(inputs.global.clone()), frames)?,
+        })
     }
 }
 

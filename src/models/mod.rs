@@ -1,3 +1,5 @@
 //! Published models, number for number.
 
 pub mod bicnet;
+pub mod mean_pool;
+pub mod two_space;

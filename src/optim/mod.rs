@@ -1,5 +1,7 @@
-//! Optimisation: learning-rate schedules.
+//! Optimisation: Adam, AdamW and BertAdam over a store's flat buffers, and learning-rate schedules.
 
+mod optimizer;
 pub mod schedule;
 
+pub use optimizer::{Algorithm, GroupOptions, Optimizer};
 pub use schedule::{ReduceLrOnPlateau, Schedule};

@@ -1,10 +1,52 @@
 //! Checks of this crate's numbers against golden files of the reference implementations.
 
+mod bicnet;
+mod case;
+mod composed;
 mod metrics;
+mod ops;
+mod training;
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::{Error, Gpu, Result};
 
 pub use metrics::check_metrics_case;
 
-use serde::Serialize;
+/// What became of one golden file.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// It was compared, a row a tensor.
+    Checked(Vec<Row>),
+    /// Its family or op is not known; it was not compared.
+    NotSupported(String),
+}
+
+/// Computes a golden file's case (`.safetensors` or `.json`) and compares every result that the file holds.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Malformed`] for a file that does not follow the schema; what the ops return.
+pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
+    let path = path.as_ref();
+    let name = path.file_name().map(|n| n.to_string_lossy().to_string()).unwrap_or_default();
+    if name.ends_with(".json") {
+        if !name.starts_with("retrieval-metrics-") {
+            return Ok(Outcome::NotSupported(name));
+        }
+        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+        let case = serde_json::from_slice(&bytes).map_err(|e| Error::malformed(path, "JSON", e))?;
+        return check_metrics_case(&case).map(Outcome::Checked);
+    }
+    let case = case::Case::open(path)?;
+    let rows = match case.model.as_str() {
+        "op" => ops::check(gpu, &case)?,
+        "bicnet" => Some(bicnet::check(gpu, &case)?),
+        _ => None,
+    };
+    Ok(rows.map_or_else(|| Outcome::NotSupported(name), Outcome::Checked))
+}
 
 /// One compared value or tensor.
 #[derive(Clone, Debug, Serialize)]

@@ -15,8 +15,13 @@ pub enum ParamsIn {
 /// Pieces that shaders import.
 const SHARED: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/shared/activation.wgsl")),
+    ("epilogue", include_str!("../../shaders/shared/epilogue.wgsl")),
+    ("dropout", include_str!("../../shaders/shared/dropout.wgsl")),
     ("grid", include_str!("../../shaders/shared/grid.wgsl")),
+    ("lanes", include_str!("../../shaders/shared/lanes.wgsl")),
+    ("ordered", include_str!("../../shaders/shared/ordered.wgsl")),
     ("philox", include_str!("../../shaders/shared/philox.wgsl")),
+    ("row", include_str!("../../shaders/shared/row.wgsl")),
 ];
 
 /// The WGSL text of `variant`.

@@ -5,6 +5,7 @@ use crate::autograd::Var;
 use crate::kernels::binary::{self, Binary};
 use crate::kernels::dropout::{self, Dropout};
 use crate::kernels::elementwise::{self, Activation, Unary};
+use crate::kernels::reduce;
 use crate::tensor::Tensor;
 
 impl Var {
@@ -69,19 +70,21 @@ impl Var {
     fn binary(&self, op: &'static str, kind: Binary, other: &Var) -> Result<Var> {
         let (a, b) = (self.value(), other.value());
         let y = binary::forward(kind, a, b)?;
+        let (left, right) = (a.shape().to_vec(), b.shape().to_vec());
         // Sums need no values on the way back, only shapes.
-        let saved = match kind {
-            Binary::Add | Binary::Sub => vec![],
-            _ => vec![a.clone(), b.clone()],
-        };
-        let shapes = (a.shape().to_vec(), b.shape().to_vec());
-        Ok(self.tape().record(op, &[self, other], y, saved, move |back| {
-            let values = match back.saved {
-                [a, b] => Some((a, b)),
-                _ => None,
-            };
-            let (a, b) = binary::backward(kind, values, (&shapes.0, &shapes.1), back.grad, [back.needs[0], back.needs[1]])?;
-            Ok(vec![a, b])
+        if let Binary::Add | Binary::Sub = kind {
+            let sign = if let Binary::Sub = kind { -1.0 } else { 1.0 };
+            return Ok(self.tape().record(op, &[self, other], y, vec![], move |back| {
+                let part = |i: usize, shape: &[usize], sign: f32| {
+                    back.needs[i].then(|| reduce::sum_to(back.grad, shape, sign)).transpose()
+                };
+                Ok(vec![part(0, &left, 1.0)?, part(1, &right, sign)?])
+            }));
+        }
+        Ok(self.tape().record(op, &[self, other], y, vec![a.clone(), b.clone()], move |back| {
+            let wanted = [back.needs[0], back.needs[1]];
+            let (da, db) = binary::backward(kind, &back.saved[0], &back.saved[1], back.grad, wanted)?;
+            Ok(vec![da, db])
         }))
     }
 
@@ -124,7 +127,7 @@ impl Var {
     pub fn masked_fill(&self, mask: &Tensor, value: f32) -> Result<Var> {
         let y = binary::where_mask(self.value(), mask, value)?;
         Ok(self.tape().record("masked_fill", &[self], y, vec![mask.clone()], |b| {
-            Ok(vec![Some(binary::where_mask(b.grad, &b.saved[0], 0.0)?)])
+            Ok(vec![Some(binary::where_mask_backward(b.grad, &b.saved[0])?)])
         }))
     }
 

@@ -14,7 +14,7 @@ fn product(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Resu
 
 /// Sums the batch of a gradient for an operand that had none.
 fn to_shape(gradient: Tensor, shape: &[usize]) -> Result<Tensor> {
-    if gradient.shape() == shape { Ok(gradient) } else { reduce::sum_to(&gradient, shape) }
+    if gradient.shape() == shape { Ok(gradient) } else { reduce::sum_to(&gradient, shape, 1.0) }
 }
 
 impl Var {

@@ -2,8 +2,8 @@
 
 use crate::Result;
 use crate::autograd::Var;
-use crate::kernels::l2_normalize::{self, Epsilon};
-use crate::kernels::layer_norm::{self, Norm};
+use crate::kernels::l2_normalize::{self, Divisor};
+use crate::kernels::layer_norm::{self, Norm, Residual};
 use crate::kernels::{reduce, softmax};
 
 impl Var {
@@ -36,7 +36,7 @@ impl Var {
     pub fn logsumexp(&self) -> Result<Var> {
         let y = softmax::logsumexp(self.value(), 1.0, None)?;
         Ok(self.tape().record("logsumexp", &[self], y.clone(), vec![self.value().clone(), y], |b| {
-            Ok(vec![Some(softmax::logsumexp_backward(&b.saved[0], &b.saved[1], b.grad, 1.0, None)?)])
+            Ok(vec![Some(softmax::logsumexp_backward(&b.saved[0], 1.0, None, &b.saved[1], b.grad)?)])
         }))
     }
 
@@ -45,17 +45,18 @@ impl Var {
     /// # Errors
     /// [`crate::Error::Shape`].
     pub fn layer_norm(&self, residual: Option<&Var>, gain: &Var, bias: &Var, norm: Norm) -> Result<Var> {
-        let (x, r) = (self.value(), residual.map(Var::value));
-        let output = layer_norm::forward(x, r, gain.value(), bias.value(), norm)?;
+        let x = self.value();
+        let added = residual.map(|r| Residual { tensor: r.value(), keep_sum: self.tape().is_recording() });
+        let output = layer_norm::forward(x, added, gain.value(), bias.value(), norm)?;
         let sum = output.sum.unwrap_or_else(|| x.clone());
         let saved = vec![sum, gain.value().clone(), output.stats];
         let mut inputs = vec![self, gain, bias];
         inputs.extend(residual);
         let has_residual = residual.is_some();
         Ok(self.tape().record("layer_norm", &inputs, output.y, saved, move |b| {
-            let g = layer_norm::backward(b.grad, &b.saved[0], &b.saved[1], &b.saved[2], norm)?;
-            let residual = has_residual.then(|| Some(g.x.clone()));
-            Ok([Some(g.x), Some(g.gain), Some(g.bias)].into_iter().chain(residual).collect())
+            let (dx, dgain, dbias) = layer_norm::backward(b.grad, &b.saved[0], &b.saved[1], &b.saved[2], norm)?;
+            let residual = has_residual.then(|| Some(dx.clone()));
+            Ok([Some(dx), Some(dgain), Some(dbias)].into_iter().chain(residual).collect())
         }))
     }
 
@@ -64,18 +65,17 @@ impl Var {
     /// # Errors
     /// Device errors.
     pub fn l2_normalize(&self, eps: f32) -> Result<Var> {
-        self.normalize(Epsilon::Max(eps))
+        self.normalize(Divisor::Clamped { eps })
     }
 
     /// Divides by the norm, with either place of the epsilon.
     ///
     /// # Errors
     /// Device errors.
-    pub fn normalize(&self, epsilon: Epsilon) -> Result<Var> {
-        let output = l2_normalize::forward(self.value(), epsilon)?;
-        let saved = vec![self.value().clone(), output.norms];
-        Ok(self.tape().record("l2_normalize", &[self], output.y, saved, move |b| {
-            Ok(vec![Some(l2_normalize::backward(&b.saved[0], &b.saved[1], b.grad, epsilon)?)])
+    pub fn normalize(&self, divisor: Divisor) -> Result<Var> {
+        let (y, stats) = l2_normalize::forward(self.value(), divisor)?;
+        Ok(self.tape().record("l2_normalize", &[self], y.clone(), vec![y, stats], move |b| {
+            Ok(vec![Some(l2_normalize::backward(&b.saved[0], b.grad, &b.saved[1], divisor)?)])
         }))
     }
 
@@ -85,9 +85,9 @@ impl Var {
     /// [`crate::Error::IndexOutOfRange`].
     pub fn sum(&self, axis: usize) -> Result<Var> {
         let y = reduce::sum(self.value(), axis)?;
-        let shape = self.shape().to_vec();
+        let n = self.shape()[axis];
         Ok(self.tape().record("sum", &[self], y, vec![], move |b| {
-            Ok(vec![Some(reduce::broadcast_back(b.grad, &shape, axis, 1.0)?)])
+            Ok(vec![Some(reduce::expand(b.grad, axis, n, 1.0)?)])
         }))
     }
 
@@ -97,9 +97,9 @@ impl Var {
     /// [`crate::Error::IndexOutOfRange`].
     pub fn mean(&self, axis: usize) -> Result<Var> {
         let y = reduce::mean(self.value(), axis)?;
-        let shape = self.shape().to_vec();
+        let n = self.shape()[axis];
         Ok(self.tape().record("mean", &[self], y, vec![], move |b| {
-            Ok(vec![Some(reduce::broadcast_back(b.grad, &shape, axis, 1.0 / shape[axis] as f32)?)])
+            Ok(vec![Some(reduce::expand(b.grad, axis, n, 1.0 / n as f32)?)])
         }))
     }
 
@@ -109,9 +109,9 @@ impl Var {
     /// [`crate::Error::IndexOutOfRange`].
     pub fn max(&self, axis: usize) -> Result<Var> {
         let (y, indices) = reduce::max(self.value(), axis)?;
-        let shape = self.shape().to_vec();
+        let n = self.shape()[axis];
         Ok(self.tape().record("max", &[self], y, vec![indices], move |b| {
-            Ok(vec![Some(reduce::max_backward(b.grad, &b.saved[0], &shape, axis)?)])
+            Ok(vec![Some(reduce::max_backward(b.grad, &b.saved[0], axis, n)?)])
         }))
     }
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::autograd::Var;
 use crate::kernels::{conv1d, embedding, permute};
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 impl Var {
@@ -23,8 +24,7 @@ impl Var {
     /// [`Error::Argument`] unless `order` is a permutation.
     pub fn permute(&self, order: &[usize]) -> Result<Var> {
         let y = permute::permute(self.value(), order)?;
-        let mut inverse = vec![0; order.len()];
-        order.iter().enumerate().for_each(|(i, &o)| inverse[o] = i);
+        let inverse = permute::inverse(order);
         Ok(self.tape().record("permute", &[self], y, vec![], move |b| {
             Ok(vec![Some(permute::permute(b.grad, &inverse)?)])
         }))
@@ -45,15 +45,32 @@ impl Var {
         self.permute(&order)
     }
 
+    /// The diagonal of a square matrix (N, N): (N).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless square.
+    pub fn diagonal(&self) -> Result<Var> {
+        let &[n, columns] = self.shape() else {
+            let expected = "(N, N)".to_string();
+            return Err(Error::Shape { op: "diagonal", argument: "self", expected, got: self.shape().to_vec() });
+        };
+        if n != columns {
+            let expected = "(N, N)".to_string();
+            return Err(Error::Shape { op: "diagonal", argument: "self", expected, got: self.shape().to_vec() });
+        }
+        let identity: Vec<f32> = (0..n * n).map(|i| if i / n == i % n { 1.0 } else { 0.0 }).collect();
+        self.masked_fill(&Tensor::from_slice(self.value().gpu(), [n, n], &identity)?, 0.0)?.sum(1)
+    }
+
     /// The elements of `range` along `axis`.
     ///
     /// # Errors
     /// [`Error::IndexOutOfRange`].
     pub fn slice(&self, axis: usize, range: Range<usize>) -> Result<Var> {
         let y = permute::slice(self.value(), axis, range.clone())?;
-        let shape = self.shape().to_vec();
+        let n = self.shape()[axis];
         Ok(self.tape().record("slice", &[self], y, vec![], move |b| {
-            Ok(vec![Some(permute::slice_backward(b.grad, &shape, axis, range)?)])
+            Ok(vec![Some(permute::slice_backward(b.grad, axis, range.start, n)?)])
         }))
     }
 

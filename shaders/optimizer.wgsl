@@ -1,0 +1,103 @@
+// One step of Adam, AdamW or BertAdam over a group of ranges of flat buffers.
+//
+// params   (n)          accumulated
+// grads    (n)          read
+// m, v     (n)          accumulated: the moving averages of the gradient and of its square
+// blocks   (blocks, 4)  read: first element, length (at most 4096), number of the range, 0
+// scale    (1) or (ranges)  read, with CLIP: factors of the gradients
+// grid     one workgroup of 64 invocations a block, folded
+
+struct Params {
+    blocks: u32,
+    // 1 if there is a factor for each range, 0 if there is one for all.
+    each: u32,
+    beta1: f32,
+    rest1: f32,
+    beta2: f32,
+    rest2: f32,
+    // With ADAM and ADAMW the learning rate over the first bias correction.
+    rate: f32,
+    // 1 over the root of the second bias correction.
+    root: f32,
+    eps: f32,
+    // With ADAM and BERT the weight decay; with ADAMW what the step leaves of a parameter.
+    decay: f32,
+}
+#params Params p
+
+#ifdef VEC4
+@group(0) @binding(0) var<storage, read_write> params: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> grads: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> m: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> v: array<vec4<f32>>;
+#else
+@group(0) @binding(0) var<storage, read_write> params: array<f32>;
+@group(0) @binding(1) var<storage, read> grads: array<f32>;
+@group(0) @binding(2) var<storage, read_write> m: array<f32>;
+@group(0) @binding(3) var<storage, read_write> v: array<f32>;
+#endif
+@group(0) @binding(4) var<storage, read> blocks: array<vec4<u32>>;
+#ifdef CLIP
+@group(0) @binding(5) var<storage, read> scale: array<f32>;
+#endif
+
+#import grid
+
+#ifdef VEC4
+alias Number = vec4<f32>;
+const WIDTH: u32 = 4u;
+#else
+alias Number = f32;
+const WIDTH: u32 = 1u;
+#endif
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = flat_group(group, groups);
+    if (index >= p.blocks) {
+        return;
+    }
+    let block = blocks[index];
+#ifdef CLIP
+    let factor = scale[block.z * p.each];
+#endif
+    let end = block.x + block.y;
+    for (var at = block.x + lane * WIDTH; at < end; at += 64u * WIDTH) {
+        let i = at / WIDTH;
+        let old = params[i];
+        let old_m = m[i];
+        let old_v = v[i];
+        var w = old;
+        var g = grads[i];
+#ifdef CLIP
+        g *= factor;
+#endif
+#ifdef ADAM
+        g += p.decay * w;
+#endif
+#ifdef ADAMW
+        w *= p.decay;
+#endif
+        var new_m = p.beta1 * old_m + p.rest1 * g;
+        var new_v = p.beta2 * old_v + p.rest2 * g * g;
+#ifdef BERT
+        w -= p.rate * (new_m / (sqrt(new_v) + p.eps) + p.decay * w);
+#else
+        w -= p.rate * (new_m / (sqrt(new_v) * p.root + p.eps));
+#endif
+#ifdef VEC4
+        // The last vec4 of a range may reach beyond it; what is there keeps its value.
+        let inside = vec4<u32>(at, at + 1u, at + 2u, at + 3u) < vec4<u32>(end);
+        w = select(old, w, inside);
+        new_m = select(old_m, new_m, inside);
+        new_v = select(old_v, new_v, inside);
+#endif
+        params[i] = w;
+        m[i] = new_m;
+        v[i] = new_v;
+    }
+}

@@ -1,0 +1,77 @@
+// Sums or maxima along the middle of (outer, n, inner), in `blocks` parts: part b takes b, b + blocks, b + 2 blocks, ...
+// in this order, so that neighbours read neighbours and the order depends on the shape only. With VEC4 an element is four
+// of the tensor.
+//
+// x        (outer, n, inner)       read
+// origin   (outer, n, inner)       read, with MERGE: where each x came from
+// y        (outer, blocks, inner)  written: factor * sum, or with MAX the maximum
+// indices  (outer, blocks, inner)  written, with MAX: where it is; the first one of equals
+// grid     ceil(outer * blocks * inner / 64) workgroups of 64 invocations, folded; one element each
+
+struct Params { count: u32, n: u32, inner: u32, blocks: u32, factor: f32 }
+#params Params p
+
+#import grid
+
+#ifdef VEC4
+alias Element = vec4<f32>;
+alias Index = vec4<u32>;
+#else
+alias Element = f32;
+alias Index = u32;
+#endif
+
+@group(0) @binding(0) var<storage, read> x: array<Element>;
+#ifdef MAX
+#ifdef MERGE
+@group(0) @binding(1) var<storage, read> origin: array<Index>;
+@group(0) @binding(2) var<storage, read_write> y: array<Element>;
+@group(0) @binding(3) var<storage, read_write> indices: array<Index>;
+#else
+@group(0) @binding(1) var<storage, read_write> y: array<Element>;
+@group(0) @binding(2) var<storage, read_write> indices: array<Index>;
+#endif
+#else
+@group(0) @binding(1) var<storage, read_write> y: array<Element>;
+#endif
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = flat_group(group, groups) * 64u + local;
+    if (i < p.count) {
+        let c = i % p.inner;
+        let block = (i / p.inner) % p.blocks;
+        let start = i / (p.inner * p.blocks) * p.n * p.inner + c;
+#ifdef MAX
+        var best = x[start + block * p.inner];
+#ifdef MERGE
+        var index = origin[start + block * p.inner];
+#else
+        var index = Index(block);
+#endif
+        for (var k = block + p.blocks; k < p.n; k += p.blocks) {
+            let v = x[start + k * p.inner];
+#ifdef MERGE
+            let j = origin[start + k * p.inner];
+#else
+            let j = Index(k);
+#endif
+            let better = (v > best) | ((v == best) & (j < index));
+            best = select(best, v, better);
+            index = select(index, j, better);
+        }
+        y[i] = best;
+        indices[i] = index;
+#else
+        var total = Element(0.0);
+        for (var k = block; k < p.n; k += p.blocks) {
+            total += x[start + k * p.inner];
+        }
+        y[i] = p.factor * total;
+#endif
+    }
+}

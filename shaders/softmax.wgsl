@@ -1,0 +1,117 @@
+// Softmax and its kin over rows of z = scale * x, restricted to where the mask, if there is one, is above 0.5.
+// With lse = log(sum(exp(z))): SOFTMAX: y = exp(z - lse), masked 0; LOG_SOFTMAX: y = z - lse, masked LOWEST;
+// LOGSUMEXP: y = lse. A row without any z has lse = LOWEST.
+//
+// x     (rows, n)                       read
+// mask  (rows, n) or (n)                read, with MASK: 0 or 1
+// y     (rows, n); LOGSUMEXP: (rows)    written
+// grid  ceil(rows / (ROWS * SEQUENCE)) workgroups of LANES * ROWS invocations, folded
+
+struct Params { rows: u32, n: u32, mask_stride: u32, scale: f32 }
+#params Params p
+
+#import grid
+#import row
+
+@group(0) @binding(0) var<storage, read> x: array<Element>;
+#ifdef MASK
+@group(0) @binding(1) var<storage, read> mask: array<Element>;
+#ifdef LOGSUMEXP
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+#else
+@group(0) @binding(2) var<storage, read_write> y: array<Element>;
+#endif
+#else
+#ifdef LOGSUMEXP
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+#else
+@group(0) @binding(1) var<storage, read_write> y: array<Element>;
+#endif
+#endif
+
+const LOWEST: f32 = -3.40282347e38;
+
+// z, or `otherwise` where it is masked.
+fn load(row: u32, c: u32, otherwise: f32) -> Element {
+    let z = p.scale * x[row * p.n + c];
+#ifdef MASK
+    return select(Element(otherwise), z, mask[row * p.mask_stride + c] > Element(0.5));
+#else
+    return z;
+#endif
+}
+
+// exp(z - top), or 0 where it is masked.
+fn exponential(row: u32, c: u32, top: f32) -> Element {
+#ifdef MASK
+    let e = exp(load(row, c, top) - top);
+    return select(Element(0.0), e, mask[row * p.mask_stride + c] > Element(0.5));
+#else
+    return exp(load(row, c, top) - top);
+#endif
+}
+
+@compute @workgroup_size(LANES * ROWS)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let lane = local % LANES;
+    let steps = (p.n + LANES - 1u) / LANES;
+    for (var r = 0u; r < SEQUENCE; r++) {
+        let row = (flat_group(group, groups) * SEQUENCE + r) * ROWS + local / LANES;
+        let end = select(0u, p.n, row < p.rows);
+
+        var tops = Element(LOWEST);
+        for (var s = 0u; s < steps; s++) {
+            let c = s * LANES + lane;
+            if (c < end) {
+                tops = max(tops, load(row, c, LOWEST));
+            }
+        }
+        let top = row_max(across_max(tops), local);
+
+        var totals = Element(0.0);
+        for (var s = 0u; s < steps; s++) {
+            let c = s * LANES + lane;
+            if (c < end) {
+                let e = exponential(row, c, top);
+                totals += e;
+#ifdef SOFTMAX
+                y[row * p.n + c] = e;
+#endif
+            }
+        }
+        let total = row_sum(across_sum(totals), local);
+
+#ifdef SOFTMAX
+        let factor = select(0.0, 1.0 / total, total > 0.0);
+        for (var s = 0u; s < steps; s++) {
+            let c = s * LANES + lane;
+            if (c < end) {
+                y[row * p.n + c] = y[row * p.n + c] * factor;
+            }
+        }
+#else
+        let lse = select(LOWEST, top + log(total), total > 0.0);
+#ifdef LOG_SOFTMAX
+        for (var s = 0u; s < steps; s++) {
+            let c = s * LANES + lane;
+            if (c < end) {
+                let z = load(row, c, LOWEST);
+#ifdef MASK
+                y[row * p.n + c] = select(z - lse, z, z == Element(LOWEST));
+#else
+                y[row * p.n + c] = z - lse;
+#endif
+            }
+        }
+#else
+        if (lane == 0u && end > 0u) {
+            y[row] = lse;
+        }
+#endif
+#endif
+    }
+}

@@ -1,0 +1,68 @@
+//! Pooling of a sequence (B, S, D) to (B, D).
+
+use crate::Result;
+use crate::autograd::Var;
+use crate::kernels::pooling::{self, AttentionPool, Masked, Pooled};
+use crate::tensor::Tensor;
+
+impl Var {
+    /// The mean over the positions where `mask` (B, S) is 1; zeros where it is nowhere.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn masked_mean(&self, mask: Option<&Tensor>) -> Result<Var> {
+        let y = pooling::mean(self.value(), mask)?;
+        let length = self.shape()[1];
+        Ok(self.tape().record("masked_mean", &[self], y, mask.cloned().into_iter().collect(), move |b| {
+            Ok(vec![Some(pooling::mean_backward(b.grad, length, b.saved.first())?)])
+        }))
+    }
+
+    /// The largest over the positions where `mask` (B, S) is 1, for each channel; the gradient goes to the first of
+    /// equals.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn masked_max(&self, mask: Option<&Tensor>, masked: Masked) -> Result<Var> {
+        let (y, positions) = pooling::max(self.value(), mask, masked)?;
+        let length = self.shape()[1];
+        let saved = std::iter::once(positions).chain(mask.cloned()).collect();
+        Ok(self.tape().record("masked_max", &[self], y, saved, move |b| {
+            Ok(vec![Some(pooling::max_backward(b.grad, &b.saved[0], length, b.saved.get(1), masked)?)])
+        }))
+    }
+
+    /// The sum of the positions, weighted by the softmax over them of `logits`: (B, S, D) for weights by channel, or
+    /// (B, S) for weights that all channels share. Positions where `mask` is 0 have no weight.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn attention_pool(&self, logits: &Var, mask: Option<&Tensor>, dropout: f32) -> Result<Var> {
+        Ok(self.attention_pool_weights(logits, mask, Masked::Hide, dropout)?.0)
+    }
+
+    /// As [`Var::attention_pool`], returning the weights too, without a gradient, and with a choice of what becomes of
+    /// masked positions.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn attention_pool_weights(
+        &self,
+        logits: &Var,
+        mask: Option<&Tensor>,
+        masked: Masked,
+        dropout: f32,
+    ) -> Result<(Var, Var)> {
+        let options = AttentionPool { masked, dropout: self.tape().next_dropout(dropout) };
+        let x = self.value();
+        let pooled = pooling::attention(x, logits.value(), mask, options)?;
+        let saved = [x.clone(), pooled.y.clone(), pooled.weights.clone()].into_iter().chain(mask.cloned()).collect();
+        let weights = self.tape().constant(pooled.weights);
+        let y = self.tape().record("attention_pool", &[self, logits], pooled.y, saved, move |b| {
+            let pooled = Pooled { y: b.saved[1].clone(), weights: b.saved[2].clone() };
+            let (dx, dlogits) = pooling::attention_backward(b.grad, &b.saved[0], &pooled, b.saved.get(3), options)?;
+            Ok(vec![Some(dx), Some(dlogits)])
+        });
+        Ok((y, weights))
+    }
+}

@@ -1,0 +1,353 @@
+//! Functions of two tensors, element by element, with broadcasting, and their gradients.
+//!
+//! Shapes are aligned at the last dimension; extents must be equal or 1. A broadcast may need at most five dimensions
+//! after neighbours that behave alike are merged.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::layout::{MAX_RANK, broadcast, broadcast_strides, checked_len, innermost_first, merge};
+use super::{launch, reduce};
+use crate::shader::Variant;
+use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
+
+const WGSL: &str = include_str!("../../shaders/binary.wgsl");
+const ADD_ASSIGN: &str = include_str!("../../shaders/add_assign.wgsl");
+
+/// A function of two elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Binary {
+    /// a + b.
+    Add,
+    /// a - b.
+    Sub,
+    /// a b.
+    Mul,
+    /// a / b.
+    Div,
+    /// The smaller one; equals share the gradient.
+    Min,
+    /// The larger one; equals share the gradient.
+    Max,
+}
+
+impl Binary {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Add, Self::Sub, Self::Mul, Self::Div, Self::Min, Self::Max];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Sub => "sub",
+            Self::Mul => "mul",
+            Self::Div => "div",
+            Self::Min => "min",
+            Self::Max => "max",
+        }
+    }
+
+    fn backward_name(self) -> &'static str {
+        match self {
+            Self::Add => "add backward",
+            Self::Sub => "sub backward",
+            Self::Mul => "mul backward",
+            Self::Div => "div backward",
+            Self::Min => "min backward",
+            Self::Max => "max backward",
+        }
+    }
+}
+
+/// What one dispatch computes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Function {
+    Forward(Binary),
+    /// The gradient of the first argument, before it is summed; for [`Binary::Div`], of the second.
+    Grad(Binary),
+    Where,
+}
+
+impl Function {
+    fn all() -> impl Iterator<Item = Self> {
+        let forward = Binary::ALL.map(Self::Forward);
+        forward.into_iter().chain([Binary::Div, Binary::Min, Binary::Max].map(Self::Grad)).chain([Self::Where])
+    }
+
+    fn defines(self) -> Vec<(&'static str, u32)> {
+        let op = |op: Binary| match op {
+            Binary::Add => ("ADD", 1),
+            Binary::Sub => ("SUB", 1),
+            Binary::Mul => ("MUL", 1),
+            Binary::Div => ("DIV", 1),
+            Binary::Min => ("MIN", 1),
+            Binary::Max => ("MAX", 1),
+        };
+        match self {
+            Self::Forward(b) => vec![op(b)],
+            Self::Grad(b) => vec![op(b), ("GRAD", 1)],
+            Self::Where => vec![("WHERE", 1)],
+        }
+    }
+}
+
+/// How a dispatch walks through its arguments.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Walk {
+    Scalar,
+    Vec4,
+    Vec4SplatA,
+    Vec4SplatB,
+}
+
+/// Dimensions that shaders are made for.
+const RANKS: [u32; 3] = [1, 2, MAX_RANK as u32];
+
+fn variant(function: Function, rank: u32, walk: Walk) -> Variant {
+    let mut defines = function.defines();
+    defines.extend([("RANK", rank), ("LAST", rank - 1)]);
+    defines.extend(match walk {
+        Walk::Scalar => vec![],
+        Walk::Vec4 => vec![("VEC4", 1)],
+        Walk::Vec4SplatA => vec![("VEC4", 1), ("A_SPLAT", 1)],
+        Walk::Vec4SplatB => vec![("VEC4", 1), ("B_SPLAT", 1)],
+    });
+    Variant::own("binary", WGSL, defines)
+}
+
+fn add_assign_variant() -> Variant {
+    Variant::own("add_assign", ADD_ASSIGN, vec![])
+}
+
+pub(super) fn variants() -> Vec<Variant> {
+    let mut all = vec![add_assign_variant()];
+    for function in Function::all() {
+        for rank in RANKS {
+            for walk in [Walk::Scalar, Walk::Vec4, Walk::Vec4SplatA, Walk::Vec4SplatB] {
+                // Flat arrays are always walked in fours.
+                if rank > 1 || walk != Walk::Scalar {
+                    all.push(variant(function, rank, walk));
+                }
+            }
+        }
+    }
+    all
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    n: u32,
+    value: f32,
+    extents: [u32; 4],
+    a: [u32; 5],
+    b: [u32; 5],
+}
+
+/// f(a, b), of the shape that both broadcast to.
+///
+/// # Errors
+/// [`Error::ShapeMismatch`] if they do not broadcast; [`Error::DType`] unless both are f32; [`Error::LimitExceeded`] if
+/// the broadcast needs more than five dimensions; device errors.
+pub fn forward(op: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let shape = broadcast(op.name(), a.shape(), b.shape())?;
+    run(op.name(), Function::Forward(op), a, b, None, &shape, 0.0)
+}
+
+/// The gradients of [`forward`] for a and b, where `wanted` says so, from the output's gradient `g`.
+///
+/// # Errors
+/// [`Error::Shape`] unless `g` has the output's shape; as [`forward`].
+pub fn backward(
+    op: Binary,
+    a: &Tensor,
+    b: &Tensor,
+    g: &Tensor,
+    wanted: [bool; 2],
+) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    let name = op.backward_name();
+    let shape = broadcast(name, a.shape(), b.shape())?;
+    g.expect_dtype(name, "gradient", DType::F32)?;
+    g.expect_shape(name, "gradient", &shape)?;
+    let times = |other: &Tensor| run(name, Function::Forward(Binary::Mul), g, other, None, &shape, 0.0);
+    let chosen = |x: &Tensor, other: &Tensor| run(name, Function::Grad(op), x, other, Some(g), &shape, 0.0);
+    let da = || -> Result<Tensor> {
+        let full = match op {
+            Binary::Add | Binary::Sub => g.clone(),
+            Binary::Mul => times(b)?,
+            Binary::Div => run(name, Function::Forward(Binary::Div), g, b, None, &shape, 0.0)?,
+            Binary::Min | Binary::Max => chosen(a, b)?,
+        };
+        reduce::sum_to(&full, a.shape(), 1.0)
+    };
+    let db = || -> Result<Tensor> {
+        let full = match op {
+            Binary::Add | Binary::Sub => g.clone(),
+            Binary::Mul => times(a)?,
+            Binary::Div => chosen(a, b)?,
+            Binary::Min | Binary::Max => chosen(b, a)?,
+        };
+        reduce::sum_to(&full, b.shape(), if op == Binary::Sub { -1.0 } else { 1.0 })
+    };
+    Ok((wanted[0].then(da).transpose()?, wanted[1].then(db).transpose()?))
+}
+
+/// a += b, in place. The two must not share memory.
+///
+/// # Errors
+/// [`Error::ShapeMismatch`] if the element counts differ; [`Error::DType`] unless both are f32; device errors.
+pub fn add_assign(a: &Tensor, b: &Tensor) -> Result<()> {
+    const OP: &str = "add_assign";
+    a.expect_dtype(OP, "a", DType::F32)?;
+    b.expect_dtype(OP, "b", DType::F32)?;
+    if a.len() != b.len() {
+        return Err(Error::ShapeMismatch {
+            op: OP,
+            left: a.shape().to_vec(),
+            right: b.shape().to_vec(),
+            why: "adding in place needs equal element counts",
+        });
+    }
+    let n = checked_len(OP, a.shape())?;
+    launch(OP, &add_assign_variant(), &[a, b], &(n as u32), a.gpu().grid(n.div_ceil(1024)), 0)
+}
+
+/// x where `mask` (0 or 1) is 1, `value` elsewhere; the mask broadcasts to x's shape.
+///
+/// # Errors
+/// [`Error::ShapeMismatch`] if the mask does not broadcast to x's shape; as [`forward`].
+pub fn where_mask(x: &Tensor, mask: &Tensor, value: f32) -> Result<Tensor> {
+    const OP: &str = "where_mask";
+    let shape = broadcast(OP, x.shape(), mask.shape())?;
+    if shape != x.shape() {
+        return Err(Error::ShapeMismatch {
+            op: OP,
+            left: x.shape().to_vec(),
+            right: mask.shape().to_vec(),
+            why: "the mask must broadcast to the first",
+        });
+    }
+    run(OP, Function::Where, x, mask, None, &shape, value)
+}
+
+/// The gradient of [`where_mask`] for x: `g` where the mask is 1, 0 elsewhere.
+///
+/// # Errors
+/// As [`where_mask`].
+pub fn where_mask_backward(g: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    where_mask(g, mask, 0.0)
+}
+
+fn run(
+    op: &'static str,
+    function: Function,
+    a: &Tensor,
+    b: &Tensor,
+    g: Option<&Tensor>,
+    shape: &[usize],
+    value: f32,
+) -> Result<Tensor> {
+    a.expect_dtype(op, "a", DType::F32)?;
+    b.expect_dtype(op, "b", DType::F32)?;
+    let len = checked_len(op, shape)?;
+    let y = Tensor::uninit(a.gpu(), op, shape)?;
+    if len == 0 {
+        return Ok(y);
+    }
+    let (broadcast_a, broadcast_b) = (broadcast_strides(a.shape(), shape), broadcast_strides(b.shape(), shape));
+    let (extents, [mut a_steps, mut b_steps]) = merge(shape, [&broadcast_a, &broadcast_b]);
+    let needed = extents.len();
+    if needed > MAX_RANK {
+        return Err(Error::LimitExceeded {
+            op,
+            what: "dimensions that broadcast differently from their neighbours",
+            needed: needed as u64,
+            limit: MAX_RANK as u64,
+            remedy: "reshape, or broadcast in two steps",
+        });
+    }
+    let last = needed - 1;
+    // Dense arrays step through whole rows, so that fours stay fours; what lies behind the end of a flat one is written
+    // into the padding of y.
+    let walk = match (extents[last] % 4 == 0 || needed == 1, a_steps[last], b_steps[last]) {
+        (false, ..) => Walk::Scalar,
+        (true, 0, _) => Walk::Vec4SplatA,
+        (true, _, 0) => Walk::Vec4SplatB,
+        (true, ..) => Walk::Vec4,
+    };
+    let mut extents = extents;
+    let mut n = len;
+    if walk != Walk::Scalar {
+        extents[last] = extents[last].div_ceil(4);
+        n = len.div_ceil(4);
+        for (steps, splat) in [(&mut a_steps, Walk::Vec4SplatA), (&mut b_steps, Walk::Vec4SplatB)] {
+            if walk != splat {
+                steps[..last].iter_mut().for_each(|s| *s /= 4);
+            }
+        }
+    }
+    let rank = RANKS.into_iter().find(|&r| r as usize >= needed).unwrap_or(MAX_RANK as u32);
+    let all_extents = innermost_first(&extents, 1);
+    let params = Params {
+        n: n as u32,
+        value,
+        extents: [all_extents[0], all_extents[1], all_extents[2], all_extents[3]],
+        a: innermost_first(&a_steps, 0),
+        b: innermost_first(&b_steps, 0),
+    };
+    let tensors: Vec<&Tensor> = [a, b].into_iter().chain(g).chain([&y]).collect();
+    launch(op, &variant(function, rank, walk), &tensors, &params, a.gpu().grid(n.div_ceil(256)), 0)?;
+    Ok(y)
+}
+
+/// The same in plain Rust, on single elements in f64, with broadcasting as a map of indices.
+pub mod cpu {
+    use super::Binary;
+
+    /// f(a, b).
+    pub fn value(op: Binary, a: f64, b: f64) -> f64 {
+        match op {
+            Binary::Add => a + b,
+            Binary::Sub => a - b,
+            Binary::Mul => a * b,
+            Binary::Div => a / b,
+            Binary::Min => a.min(b),
+            Binary::Max => a.max(b),
+        }
+    }
+
+    /// ∂f/∂a and ∂f/∂b.
+    pub fn derivatives(op: Binary, a: f64, b: f64) -> (f64, f64) {
+        let share = |first: bool| match (a == b, first) {
+            (true, _) => (0.5, 0.5),
+            (false, true) => (1.0, 0.0),
+            (false, false) => (0.0, 1.0),
+        };
+        match op {
+            Binary::Add => (1.0, 1.0),
+            Binary::Sub => (1.0, -1.0),
+            Binary::Mul => (b, a),
+            Binary::Div => (1.0 / b, -a / (b * b)),
+            Binary::Min => share(a < b),
+            Binary::Max => share(a > b),
+        }
+    }
+
+    /// For each element of `target`, the index of the element of an array of `shape` that broadcasting puts there.
+    pub fn sources(shape: &[usize], target: &[usize]) -> Vec<usize> {
+        let missing = target.len() - shape.len();
+        (0..target.iter().product())
+            .map(|flat| {
+                let (mut rest, mut index, mut stride) = (flat, 0, 1);
+                for d in (0..target.len()).rev() {
+                    let i = rest % target[d];
+                    rest /= target[d];
+                    if d >= missing {
+                        index += if shape[d - missing] == 1 { 0 } else { i } * stride;
+                        stride *= shape[d - missing];
+                    }
+                }
+                index
+            })
+            .collect()
+    }
+}

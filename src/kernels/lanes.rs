@@ -1,0 +1,62 @@
+//! Defines of the kernels whose workgroups reduce over their lanes; see `shaders/shared/lanes.wgsl`.
+
+use crate::gpu::KernelFamily;
+use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
+
+/// Every family that `variants()` of such a kernel must list.
+pub(super) const FAMILIES: [KernelFamily; 4] = [
+    KernelFamily::Tiled,
+    KernelFamily::Subgroup { size: 4 },
+    KernelFamily::Subgroup { size: 8 },
+    KernelFamily::Subgroup { size: 16 },
+];
+
+/// `LANES`, and for the subgroup family what tells it from the other.
+pub(super) fn defines(family: KernelFamily) -> Vec<(&'static str, u32)> {
+    match family {
+        KernelFamily::Tiled => vec![("LANES", 64)],
+        KernelFamily::Subgroup { size } => vec![("SUBGROUP", 1), ("LANES", size), ("LOG_LANES", size.ilog2())],
+    }
+}
+
+/// [`Error::LimitExceeded`] if the elements of `shape` cannot be counted in 32 bits.
+pub(super) fn expect_u32(op: &'static str, shape: &[usize]) -> Result<()> {
+    let count = shape.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
+    if count < u64::from(u32::MAX) {
+        return Ok(());
+    }
+    Err(Error::LimitExceeded {
+        op,
+        what: "number of elements",
+        needed: count,
+        limit: u64::from(u32::MAX) - 1,
+        remedy: "split the batch",
+    })
+}
+
+/// Errors unless `upstream` is one f32.
+pub(super) fn expect_scalar(op: &'static str, upstream: &Tensor) -> Result<()> {
+    upstream.expect_dtype(op, "upstream", DType::F32)?;
+    if upstream.len() == 1 {
+        return Ok(());
+    }
+    Err(Error::Shape { op, argument: "upstream", expected: "one element".into(), got: upstream.shape().to_vec() })
+}
+
+/// The extent of a square f32 matrix.
+pub(super) fn expect_square(op: &'static str, scores: &Tensor) -> Result<usize> {
+    scores.expect_dtype(op, "scores", DType::F32)?;
+    match *scores.shape() {
+        [rows, columns] if rows == columns => {
+            expect_u32(op, scores.shape())?;
+            Ok(rows)
+        }
+        _ => Err(Error::Shape {
+            op,
+            argument: "scores",
+            expected: "[batch, batch]".into(),
+            got: scores.shape().to_vec(),
+        }),
+    }
+}

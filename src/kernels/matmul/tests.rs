@@ -1,0 +1,279 @@
+use super::*;
+use crate::kernels::testing::{assert_close, gpus, noise, noise_tensor};
+
+/// Uploads with NaN behind the end.
+fn poisoned(gpu: &Gpu, shape: &[usize], data: &[f32]) -> Tensor {
+    let padded: Vec<f32> = data.iter().copied().chain([f32::NAN; 256]).collect();
+    Tensor::from_slice(gpu, [padded.len()], &padded).unwrap().view(0, shape).unwrap()
+}
+
+/// Storage order of a `rows` by `columns` matrix.
+fn stored(batch: &[usize], rows: usize, columns: usize, transposed: bool) -> Vec<usize> {
+    let (rows, columns) = if transposed { (columns, rows) } else { (rows, columns) };
+    [batch, &[rows, columns]].concat()
+}
+
+fn tolerance(k: usize) -> f32 {
+    1e-6 + 4e-7 * (k as f32).sqrt()
+}
+
+/// Runs a product of noise and compares it with the twin.
+#[track_caller]
+fn compare(gpu: &Gpu, [z, m, n, k]: [usize; 4], (ta, tb): (bool, bool), force: Option<(Tile, usize)>) {
+    let batch = if z == 1 { vec![] } else { vec![z] };
+    let (a, b) = (noise(z * m * k, 1), noise(z * k * n, 2));
+    let call =
+        cpu::Call { extents: [z, m, n, k], transpose_a: ta, transpose_b: tb, alpha: 0.5, ..cpu::Call::default() };
+    let (y, _) = cpu::forward(&call, &a, &b);
+    let a = poisoned(gpu, &stored(&batch, m, k, ta), &a);
+    let b = poisoned(gpu, &stored(&batch, k, n, tb), &b);
+    let options = Options { transpose_a: ta, transpose_b: tb, alpha: 0.5, ..Options::default() };
+    let got = run(&a, &b, &options, force).unwrap().y;
+    assert_eq!(got.shape(), [batch.as_slice(), &[m, n]].concat());
+    assert_close(&got, &y, 1e-5, tolerance(k));
+}
+
+/// The tiles that a device's family may use.
+fn tiles(gpu: &Gpu) -> Vec<Tile> {
+    let fits = |tile: &Tile| match (gpu.family(), tile) {
+        (KernelFamily::Subgroup { size }, Tile::Subgroup { lanes, .. }) => size == *lanes,
+        (KernelFamily::Tiled, Tile::Tiled { .. }) => true,
+        _ => false,
+    };
+    Tile::all().into_iter().filter(fits).collect()
+}
+
+const LAYOUTS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
+
+#[test]
+fn every_tile_equals_its_twin() {
+    for gpu in gpus() {
+        for tile in tiles(&gpu) {
+            let (rows, columns) = tile.extent();
+            let shapes = [
+                [1, 1, 1, 1],
+                [1, rows - 1, columns - 1, 15],
+                [2, rows, columns, 16],
+                [2, rows + 1, columns + 1, 20],
+                [1, 13, 37, 61],
+                [2, rows + 4, columns + 4, 36],
+                [1, 8, 2 * columns + 4, 3],
+            ];
+            for shape in shapes {
+                for layout in LAYOUTS {
+                    compare(&gpu, shape, layout, Some((tile, 1)));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn slices_of_k_add_up() {
+    for gpu in gpus() {
+        let tile = tiles(&gpu)[0];
+        for shape in [[1, 12, 20, 1000], [1, 7, 5, 515], [1, 64, 64, 2051]] {
+            for slices in [2, 3, 7] {
+                compare(&gpu, shape, (true, false), Some((tile, slices)));
+                compare(&gpu, shape, (false, true), Some((tile, slices)));
+            }
+            compare(&gpu, shape, (true, false), None);
+            compare(&gpu, shape, (false, false), None);
+        }
+    }
+}
+
+#[test]
+fn the_rules_choice_equals_the_twin() {
+    for gpu in gpus() {
+        for shape in [[1, 1, 300, 64], [1, 8, 64, 1024], [1, 200, 96, 24], [1, 100, 101, 31], [70, 3, 4, 5]] {
+            for layout in LAYOUTS {
+                compare(&gpu, shape, layout, None);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_follows_equals_the_twin() {
+    let activations = std::iter::once(None).chain(Activation::ALL.map(Some));
+    for gpu in gpus() {
+        for activation in activations.clone() {
+            // A fused kernel, a scalar one with a reduction, a sliced one, and no product at all.
+            for ([m, k, n], ta) in [([9, 8, 12], false), ([5, 7, 3], false), ([4, 1030, 8], true), ([3, 0, 4], false)] {
+                let bias = noise(n, 3);
+                let residual = noise(m * n, 4);
+                let (a, b) = (noise(m * k, 1), noise(k * n, 2));
+                let ga = poisoned(&gpu, &stored(&[], m, k, ta), &a);
+                let gb = poisoned(&gpu, &[k, n], &b);
+                let (gbias, gresidual) = (poisoned(&gpu, &[n], &bias), poisoned(&gpu, &[m, n], &residual));
+                for (bits, keep) in [(0, true), (1, false), (2, true), (3, false), (3, true)] {
+                    let call = cpu::Call {
+                        extents: [1, m, n, k],
+                        transpose_a: ta,
+                        alpha: 1.5,
+                        bias: (bits & 1 > 0).then_some(&bias),
+                        activation,
+                        residual: (bits & 2 > 0).then_some(&residual),
+                        ..cpu::Call::default()
+                    };
+                    let options = Options {
+                        transpose_a: ta,
+                        alpha: 1.5,
+                        bias: (bits & 1 > 0).then_some(&gbias),
+                        activation,
+                        residual: (bits & 2 > 0).then_some(&gresidual),
+                        keep_pre_activation: keep,
+                        ..Options::default()
+                    };
+                    let (y, pre) = cpu::forward(&call, &a, &b);
+                    let got = forward(&ga, &gb, &options).unwrap();
+                    assert_close(&got.y, &y, 1e-5, 2.0 * tolerance(k));
+                    assert_eq!(got.pre_activation.is_some(), keep);
+                    if let Some(got) = got.pre_activation {
+                        assert_close(&got, &pre, 1e-5, 2.0 * tolerance(k));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn one_operand_may_serve_the_batch() {
+    for gpu in gpus() {
+        let (m, n, k) = (6, 8, 12);
+        for batch in [vec![3], vec![2, 2], vec![1]] {
+            let z: usize = batch.iter().product();
+            for (transpose_a, transpose_b) in LAYOUTS {
+                for shared_a in [true, false] {
+                    let of = |shared: bool| if shared { (1, vec![]) } else { (z, batch.clone()) };
+                    let ((za, batch_a), (zb, batch_b)) = (of(shared_a), of(!shared_a));
+                    let (a, b) = (noise(za * m * k, 1), noise(zb * k * n, 2));
+                    let call = cpu::Call {
+                        extents: [z, m, n, k],
+                        transpose_a,
+                        transpose_b,
+                        shared_a,
+                        shared_b: !shared_a,
+                        alpha: 1.0,
+                        ..cpu::Call::default()
+                    };
+                    let (y, _) = cpu::forward(&call, &a, &b);
+                    let a = Tensor::from_slice(&gpu, stored(&batch_a, m, k, transpose_a), &a).unwrap();
+                    let b = Tensor::from_slice(&gpu, stored(&batch_b, k, n, transpose_b), &b).unwrap();
+                    let options = Options { transpose_a, transpose_b, ..Options::default() };
+                    let got = forward(&a, &b, &options).unwrap().y;
+                    assert_eq!(got.shape(), [batch.as_slice(), &[m, n]].concat());
+                    assert_close(&got, &y, 1e-5, tolerance(k));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn two_runs_are_equal_bit_by_bit() {
+    for gpu in gpus() {
+        for [m, n, k] in [[70, 68, 300], [16, 16, 3000]] {
+            let (a, b) = (noise_tensor(&gpu, &[k, m], 1), noise_tensor(&gpu, &[k, n], 2));
+            let bits = || -> Vec<u32> {
+                let options = Options { transpose_a: true, ..Options::default() };
+                forward(&a, &b, &options).unwrap().y.to_vec().unwrap().iter().map(|v| v.to_bits()).collect()
+            };
+            assert_eq!(bits(), bits());
+        }
+    }
+}
+
+#[test]
+fn more_tiles_than_a_dimension_of_the_grid_holds() {
+    for gpu in gpus() {
+        let tile = tiles(&gpu)[0];
+        let limit = gpu.report().limits.max_compute_workgroups_per_dimension as usize;
+        let m = limit * tile.extent().0 + 3;
+        if m * 4 > 16 << 20 {
+            continue;
+        }
+        let a = noise(m, 1);
+        let ga = Tensor::from_slice(&gpu, [m, 1], &a).unwrap();
+        let gb = Tensor::from_slice(&gpu, [1, 1], &[2.0]).unwrap();
+        let twin: Vec<f32> = a.iter().map(|v| 2.0 * v).collect();
+        let y = run(&ga, &gb, &Options::default(), Some((tile, 1))).unwrap().y;
+        assert_eq!(y.to_vec().unwrap(), twin);
+        let batched = ga.reshape([m, 1, 1]).unwrap().view(0, [limit + 2, 1, 1]).unwrap();
+        let ones = Tensor::from_slice(&gpu, [limit + 2, 1, 1], &vec![2.0; limit + 2]).unwrap();
+        let y = run(&batched, &ones, &Options::default(), Some((tile, 1))).unwrap().y;
+        assert_eq!(y.to_vec().unwrap(), twin[..limit + 2]);
+    }
+}
+
+#[test]
+fn nothing_in_nothing_out() {
+    for gpu in gpus() {
+        let empty = |shape: &[usize]| Tensor::from_slice(&gpu, shape, &[]).unwrap();
+        let b = noise_tensor(&gpu, &[3, 4], 1);
+        let options = Options { keep_pre_activation: true, activation: Some(Activation::Gelu), ..Options::default() };
+        let out = forward(&empty(&[0, 3]), &b, &options).unwrap();
+        assert_eq!((out.y.shape(), out.pre_activation.unwrap().shape()), ([0, 4].as_slice(), [0, 4].as_slice()));
+        let y = forward(&empty(&[5, 0]), &empty(&[0, 7]), &Options::default()).unwrap().y;
+        assert_eq!(y.to_vec().unwrap(), [0.0; 35]);
+    }
+}
+
+#[test]
+fn wrong_arguments_are_named() {
+    for gpu in gpus() {
+        let t = |shape: &[usize]| noise_tensor(&gpu, shape, 1);
+        let plain = Options::default();
+        assert!(matches!(forward(&t(&[3]), &t(&[3, 4]), &plain), Err(Error::Shape { argument: "a", .. })));
+        assert!(matches!(forward(&t(&[2, 3]), &t(&[4, 5]), &plain), Err(Error::ShapeMismatch { .. })));
+        assert!(matches!(forward(&t(&[2, 2, 3]), &t(&[4, 3, 5]), &plain), Err(Error::ShapeMismatch { .. })));
+        let transposed = Options { transpose_a: true, transpose_b: true, ..plain };
+        assert!(matches!(forward(&t(&[2, 3]), &t(&[3, 4]), &transposed), Err(Error::ShapeMismatch { .. })));
+        let short = t(&[4]);
+        let wrong = Options { bias: Some(&short), ..plain };
+        assert!(matches!(forward(&t(&[2, 3]), &t(&[3, 5]), &wrong), Err(Error::Shape { argument: "bias", .. })));
+        let wrong = Options { residual: Some(&short), ..plain };
+        assert!(matches!(forward(&t(&[2, 3]), &t(&[3, 2]), &wrong), Err(Error::Shape { argument: "residual", .. })));
+        let ids = Tensor::from_u32(&gpu, [3, 4], &[0; 12]).unwrap();
+        assert!(matches!(forward(&t(&[2, 3]), &ids, &plain), Err(Error::DType { argument: "b", .. })));
+    }
+}
+
+/// A timing loop for the rules' constants: `cargo test --lib matmul -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints times"]
+fn times_of_the_tiles() {
+    let all: [[usize; 3]; 5] =
+        [[512, 512, 512], [1536, 512, 512], [1536, 512, 2048], [2048, 128, 128], [64, 2048, 64]];
+    for gpu in gpus() {
+        for [m, k, n] in all {
+            for (ta, tb) in LAYOUTS.into_iter().take(3) {
+                let a = noise_tensor(&gpu, &stored(&[], m, k, ta), 1);
+                let b = noise_tensor(&gpu, &stored(&[], k, n, tb), 2);
+                let options = Options { transpose_a: ta, transpose_b: tb, ..Options::default() };
+                let ways: Vec<(Tile, usize)> =
+                    tiles(&gpu).into_iter().flat_map(|t| if m == 64 { vec![(t, 1), (t, 4)] } else { vec![(t, 1)] }).collect();
+                let mut times = vec![Vec::new(); ways.len()];
+                for _ in 0..6 {
+                    for (way, times) in ways.iter().zip(&mut times) {
+                        let start = std::time::Instant::now();
+                        run(&a, &b, &options, Some(*way)).unwrap();
+                        gpu.synchronize().unwrap();
+                        times.push(start.elapsed().as_secs_f64());
+                    }
+                }
+                for (way, times) in ways.iter().zip(&times) {
+                    let best = times[1..].iter().copied().fold(f64::MAX, f64::min);
+                    println!(
+                        "{m}x{k}x{n} {ta:5} {tb:5} {way:?}: first {:.0} ms, best {:.2} ms, {:.1} GFLOP/s",
+                        times[0] * 1e3,
+                        best * 1e3,
+                        2e-9 * (m * k * n) as f64 / best
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The sum of a vector as a scalar: the last stage of a loss.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{lanes, launch};
+use crate::Result;
+use crate::gpu::KernelFamily;
+use crate::shader::Variant;
+use crate::tensor::{DType, Tensor};
+
+const WGSL: &str = include_str!("../../shaders/total.wgsl");
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    n: u32,
+    scale: f32,
+}
+
+fn variant(family: KernelFamily) -> Variant {
+    Variant::own("total", WGSL, lanes::defines(family))
+}
+
+pub(super) fn variants() -> Vec<Variant> {
+    lanes::FAMILIES.map(variant).to_vec()
+}
+
+/// `scale` times the sum of x's elements, as a scalar of shape `[]`; 0 of an empty x. The order of the sum is fixed.
+/// One workgroup does it all: for the short vectors that the first stage of a loss leaves.
+///
+/// # Errors
+/// [`crate::Error::DType`] unless x is f32; device errors.
+pub fn forward(op: &'static str, x: &Tensor, scale: f32) -> Result<Tensor> {
+    x.expect_dtype(op, "x", DType::F32)?;
+    lanes::expect_u32(op, x.shape())?;
+    if x.is_empty() {
+        return Tensor::zeros(x.gpu(), op, []);
+    }
+    let y = Tensor::uninit(x.gpu(), op, [])?;
+    let params = Params { n: x.len() as u32, scale };
+    launch(op, &variant(x.gpu().family()), &[x, &y], &params, [1, 1, 1], 0)?;
+    Ok(y)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::testing::{assert_close, gpus, noise};
+
+    #[test]
+    fn sums_equal_the_hosts() {
+        for gpu in gpus() {
+            for n in [0usize, 1, 7, 8, 9, 63, 64, 65, 1009] {
+                let x = noise(n, 1);
+                let sum: f64 = x.iter().map(|&v| f64::from(v)).sum();
+                let y = forward("total", &Tensor::from_slice(&gpu, [n], &x).unwrap(), 0.5).unwrap();
+                assert_close(&y, &[0.5 * sum as f32], 1e-5, 1e-5);
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Golden ops that are composed of several of the crate's: retrieval losses and text-guided poolings.
+
+use super::Row;
+use super::case::Inputs;
+use crate::Result;
+use crate::autograd::Var;
+use crate::kernels::elementwise::Activation;
+
+/// A scalar loss, and the intermediate result that the file also holds.
+pub(super) fn loss(i: &mut Inputs<'_>) -> Result<(Var, Option<Var>)> {
+    let case = i.case;
+    Ok(match case.text("op") {
+        "info_nce" => {
+            let cosines = i.var("a")?.cosine_matrix(&i.var("b")?)?;
+            let scores = cosines.mul(&i.var("logit_scale")?.exp()?)?;
+            (scores.info_nce()?, Some(scores))
+        }
+        "triplet_hinge" => {
+            let margin = case.number("margin")? as f32;
+            (i.var("sim")?.hinge(margin, case.flag("max_violation"))?, None)
+        }
+        "cross_entropy" => {
+            let x = i.var("x")?;
+            let z = if case.has("input.mask") { i.arithmetic_mask(&x, "mask", -1e10)? } else { x };
+            (z.cross_entropy(&case.ids("input.target")?.1)?, None)
+        }
+        "mil_nce" => (mil_nce(&i.var("u")?)?, None),
+        "pearson" => {
+            let (loss, c) = pearson(&i.var("a")?, &i.var("b")?, case.number("alpha1")? as f32)?;
+            (loss, Some(c))
+        }
+        "csc" => (csc(&i.var("scores")?)?, None),
+        _ => (frame_cl_jsd(i)?, None),
+    })
+}
+
+/// mean_i [LSE of row i and column i of U together - U_ii].
+fn mil_nce(u: &Var) -> Result<Var> {
+    let both = crate::autograd::concat(&[u, &u.transpose()?], 1)?;
+    both.logsumexp()?.sub(&u.diagonal()?)?.mean_all()
+}
+
+/// Columns as z-scores over the batch (unbiased), c_d = Σ_b za zb / B, loss = α Σ (c - 1)².
+fn pearson(a: &Var, b: &Var, alpha: f32) -> Result<(Var, Var)> {
+    let batch = a.shape()[0] as f32;
+    let z = |x: &Var| -> Result<Var> {
+        let centred = x.sub(&x.mean(0)?)?;
+        let variance = centred.square()?.sum(0)?.scale(1.0 / (batch - 1.0))?;
+        centred.div(&variance.log()?.scale(0.5)?.exp()?)
+    };
+    let c = z(a)?.mul(&z(b)?)?.sum(0)?.scale(1.0 / batch)?;
+    Ok((c.affine(1.0, -1.0)?.square()?.sum_all()?.scale(alpha)?, c))
+}
+
+/// The variance over score heads, of matched pairs against the others.
+fn csc(scores: &Var) -> Result<Var> {
+    let (heads, batch) = (scores.shape()[0] as f32, scores.shape()[1] as f32);
+    let centred = scores.sub(&scores.mean(0)?)?;
+    let variance = centred.square()?.sum(0)?.scale(1.0 / (heads - 1.0))?;
+    let matched = variance.diagonal()?.sum_all()?;
+    let others = variance.sum_all()?.sub(&matched)?;
+    matched.scale(1.0 / batch)?.div(&others.scale(1.0 / (batch * batch))?)
+}
+
+/// The Jensen-Shannon estimator of ReLoCLNet's FrameCL.
+fn frame_cl_jsd(i: &mut Inputs<'_>) -> Result<Var> {
+    let r = i.var("r")?;
+    let positive = i.constant("pos", |p| p)?;
+    let mask = i.constant("mask", |m| m)?;
+    let negative = positive.affine(-1.0, 1.0)?.mul(&mask)?;
+    let ln2 = std::f32::consts::LN_2;
+    let at_positive = r.mul(&positive)?;
+    let at_negative = r.mul(&negative)?;
+    let softplus = |x: &Var, sign: f32| x.scale(sign)?.activation(Activation::Softplus);
+    let gain = softplus(&at_positive, -1.0)?.affine(-1.0, ln2)?.mul(&positive)?.sum(1)?;
+    let cost = softplus(&at_negative, -1.0)?.add(&at_negative)?.affine(1.0, -ln2)?.mul(&negative)?.sum(1)?;
+    let gain = gain.div(&positive.sum(1)?.affine(1.0, 1e-12)?)?;
+    let cost = cost.div(&negative.sum(1)?.affine(1.0, 1e-12)?)?;
+    cost.sub(&gain)?.mean_all()
+}
+
+/// Cosines of every text (T, D) with every frame (V, F, D): (T, V, F).
+fn frame_cosines(i: &mut Inputs<'_>) -> Result<(Var, Var, Var)> {
+    let (t, f) = (i.var("t")?.l2_normalize(1e-12)?, i.var("f")?.l2_normalize(1e-12)?);
+    let &[videos, frames, width] = f.shape() else { return Ok((t.clone(), f.clone(), t)) };
+    let cosines = t.matmul_transposed(&f.reshape([videos * frames, width])?, false, true)?;
+    let texts = t.shape()[0];
+    let cosines = cosines.reshape([texts, videos, frames])?;
+    Ok((t, f, cosines))
+}
+
+/// weight_f = Σ_g softmax_g(x / τ) W[g, f], y = Σ_f x_f weight_f.
+pub(super) fn aosm(i: &mut Inputs<'_>) -> Result<Var> {
+    let (_, _, x) = frame_cosines(i)?;
+    let temperature = i.case.number("temperature")? as f32;
+    x.scale(1.0 / temperature)?.softmax()?.matmul(&i.var("w")?)?.mul(&x)?.sum(2)
+}
+
+/// g = softmax_f(x / τ), u = normalise(Σ_f g_f f̂_f), y = t̂ · u.
+pub(super) fn text_gated_pool(i: &mut Inputs<'_>) -> Result<Var> {
+    let (t, f, x) = frame_cosines(i)?;
+    let gates = x.scale(1.0 / i.case.number("temperature")? as f32)?.softmax()?;
+    // (V, T, F) (V, F, D) -> (V, T, D)
+    let pooled = gates.permute(&[1, 0, 2])?.matmul(&f)?.l2_normalize(1e-12)?;
+    pooled.mul(&t)?.sum(2)?.transpose()
+}
+
+/// Sum, mean and variance over one axis, as far as the file holds them.
+pub(super) fn sum_mean_var(mut inputs: Inputs<'_>) -> Result<Option<Vec<Row>>> {
+    let i = &mut inputs;
+    let x = i.var("x")?;
+    let last = x.shape().len().saturating_sub(1);
+    let axis = i.case.config["axis"].as_u64().map_or(last, |a| a as usize);
+    let n = x.shape()[axis] as f32;
+    let (sum, mean) = (x.sum(axis)?, x.mean(axis)?);
+    let mut kept = x.shape().to_vec();
+    kept[axis] = 1;
+    let squares = x.sub(&mean.reshape(kept)?)?.square()?.sum(axis)?;
+    let unbiased = i.case.config["unbiased"].as_bool().unwrap_or(!i.case.text("variance").contains("biased (n)"));
+    let var = squares.scale(1.0 / if unbiased { n - 1.0 } else { n })?;
+    if !["sum", "mean", "var"].iter().all(|name| i.case.has(&format!("output.{name}"))) {
+        return Ok(None);
+    }
+    inputs.finish(&[("sum", sum), ("mean", mean), ("var", var)], None).map(Some)
+}
