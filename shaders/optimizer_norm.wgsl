@@ -16,7 +16,11 @@ struct Params { groups: u32, limit: f32 }
 #params Params p
 
 #ifdef SQUARES
+#ifdef VEC4
+@group(0) @binding(0) var<storage, read> grads: array<vec4<f32>>;
+#else
 @group(0) @binding(0) var<storage, read> grads: array<f32>;
+#endif
 @group(0) @binding(1) var<storage, read> blocks: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> part: array<f32>;
 #else
@@ -47,10 +51,18 @@ fn main(
     var sum = 0.0;
 #ifdef SQUARES
     let block = blocks[index];
+#ifdef VEC4
+    for (var i = 4u * lane; i < block.y; i += 4u * LANES) {
+        let at = vec4<u32>(i, i + 1u, i + 2u, i + 3u);
+        let g = select(vec4<f32>(), grads[(block.x + i) / 4u], at < vec4<u32>(block.y));
+        sum += dot(g, g);
+    }
+#else
     for (var i = lane; i < block.y; i += LANES) {
         let g = grads[block.x + i];
         sum += g * g;
     }
+#endif
     let total = lanes_sum(sum, lane);
     if (writes) {
         part[index] = total;

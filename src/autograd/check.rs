@@ -1,8 +1,8 @@
 //! A public gradient check by random projection: two evaluations an input, whatever its size.
 
 use crate::autograd::{Tape, Var};
-use crate::random::Random;
 use crate::gpu::Gpu;
+use crate::random::Random;
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};
 
@@ -57,8 +57,7 @@ pub fn check_gradient(
 ) -> Result<GradientReport> {
     let mut random = Random::new(options.seed, 0);
     let tape = Tape::new(gpu);
-    let leaves: Vec<Var> =
-        inputs.iter().map(|x| Ok(tape.leaf(Tensor::from_array(gpu, x)?))).collect::<Result<_>>()?;
+    let leaves: Vec<Var> = inputs.iter().map(|x| Ok(tape.leaf(Tensor::from_array(gpu, x)?))).collect::<Result<_>>()?;
     let output = f(&tape, &leaves)?;
     let u: Vec<f32> = (0..output.value().len()).map(|_| random.normal()).collect();
     let grads = tape.backward_from(&output, Tensor::from_slice(gpu, output.shape(), &u)?)?;

@@ -287,8 +287,7 @@ impl Tape {
     pub fn memory_by_op(&self) -> Vec<OpMemory> {
         let mut by_op: BTreeMap<&'static str, OpMemory> = BTreeMap::new();
         for record in &self.state().records {
-            let entry =
-                by_op.entry(record.op).or_insert(OpMemory { op: record.op, records: 0, saved_bytes: 0 });
+            let entry = by_op.entry(record.op).or_insert(OpMemory { op: record.op, records: 0, saved_bytes: 0 });
             entry.records += 1;
             entry.saved_bytes += record.saved.iter().map(Tensor::bytes).sum::<u64>();
         }

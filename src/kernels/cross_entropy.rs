@@ -203,7 +203,7 @@ mod tests {
                     let x: Vec<f32> = noise(n * c, (n + c) as u64).iter().map(|v| v * spread).collect();
                     let targets: Vec<u32> = (0..n).map(|i| (i * 31 % c) as u32).collect();
                     let (loss, gradient) = cpu::loss_and_gradient(&wide(&x), c, &targets);
-                    let logits = Tensor::from_slice(&gpu, [n, c], &x).unwrap();
+                    let logits = lanes::poisoned(&gpu, &[n, c], &x);
                     let run = || {
                         let (loss, saved) = forward(&logits, &targets).unwrap();
                         let g = Tensor::from_slice(&gpu, [], &[-1.5]).unwrap();
@@ -226,7 +226,7 @@ mod tests {
             for n in [1usize, 2, 7, 8, 9, 63, 64, 65, 259] {
                 let x: Vec<f32> = noise(n * n, n as u64).iter().map(|v| v * 20.0).collect();
                 let (loss, gradient) = cpu::info_nce(&wide(&x), n);
-                let scores = Tensor::from_slice(&gpu, [n, n], &x).unwrap();
+                let scores = lanes::poisoned(&gpu, &[n, n], &x);
                 let run = || {
                     let (loss, saved) = info_nce(&scores).unwrap();
                     let g = Tensor::from_slice(&gpu, [1], &[2.0]).unwrap();

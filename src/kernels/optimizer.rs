@@ -1,7 +1,8 @@
 //! Steps of Adam, AdamW and BertAdam over flat buffers, and clipping by norm that never leaves the GPU.
 //!
 //! All parameters live in one f32 tensor, and so do their gradients and the two moving averages, at equal places. A
-//! [`Group`] is the list of ranges that share hyper-parameters: one dispatch steps all of it.
+//! [`Group`] is the list of ranges that share hyper-parameters: one dispatch steps all of it. The gradients must not be
+//! views of the same memory as the others: a dispatch cannot both read and write a buffer.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -64,7 +65,7 @@ impl Group {
             blocks,
             elements: ranges.iter().map(|r| r.1).sum(),
             end,
-            aligned: sorted.iter().all(|r| r.0 % 4 == 0),
+            aligned: sorted.iter().all(|r| r.0.is_multiple_of(4)),
             table: Tensor::from_u32(gpu, [blocks, 4], &table)?,
             all: Tensor::from_u32(gpu, [1, 2], &[0, blocks as u32])?,
             each: Tensor::from_u32(gpu, [ranges.len(), 2], &spans)?,
@@ -149,9 +150,10 @@ fn variant(kind: &'static str, vec4: bool, clip: bool) -> Variant {
     Variant::own("optimizer", WGSL, defines)
 }
 
-fn norm_variant(stage: &'static str, family: KernelFamily) -> Variant {
+fn norm_variant(stage: &'static str, vec4: bool, family: KernelFamily) -> Variant {
     let mut defines = lanes::defines(family);
     defines.push((stage, 1));
+    defines.extend(vec4.then_some(("VEC4", 1)));
     Variant::own("optimizer_norm", WGSL_NORM, defines)
 }
 
@@ -159,7 +161,9 @@ pub(super) fn variants() -> Vec<Variant> {
     let steps = ["ADAM", "ADAMW", "BERT"].into_iter().flat_map(|kind| {
         [(false, false), (false, true), (true, false), (true, true)].map(|(vec4, clip)| variant(kind, vec4, clip))
     });
-    let norms = ["SQUARES", "NORM", "AFTER"].into_iter().flat_map(|s| lanes::FAMILIES.map(|f| norm_variant(s, f)));
+    let stages = [("SQUARES", false), ("SQUARES", true), ("NORM", false), ("AFTER", false)];
+    let norms =
+        stages.into_iter().flat_map(|(stage, vec4)| lanes::FAMILIES.map(|family| norm_variant(stage, vec4, family)));
     steps.chain(norms).collect()
 }
 
@@ -186,18 +190,18 @@ fn clip(grads: &Tensor, group: &Group, limit: f32, each: bool, before: Option<&T
     let family = gpu.family();
     let part = Tensor::uninit(gpu, op, [group.blocks])?;
     let params = NormParams { groups: group.blocks as u32, limit };
-    let squares = norm_variant("SQUARES", family);
+    let squares = norm_variant("SQUARES", group.aligned, family);
     launch(op, &squares, &[grads, &group.table, &part], &params, gpu.grid(group.blocks), 0)?;
     let (spans, shape) = if each { (&group.each, vec![group.ranges]) } else { (&group.all, vec![]) };
     let (norm, scale) = (Tensor::uninit(gpu, op, shape.clone())?, Tensor::uninit(gpu, op, shape)?);
-    let params = NormParams { groups: norm.len() as u32, limit };
+    let params = NormParams { groups: norm.len() as u32, limit: limit.min(f32::MAX) };
     let grid = gpu.grid(norm.len());
     match before {
         Some(before) => {
             let tensors = [&part, spans, before, &norm, &scale];
-            launch(op, &norm_variant("AFTER", family), &tensors, &params, grid, 0)?;
+            launch(op, &norm_variant("AFTER", false, family), &tensors, &params, grid, 0)?;
         }
-        None => launch(op, &norm_variant("NORM", family), &[&part, spans, &norm, &scale], &params, grid, 0)?,
+        None => launch(op, &norm_variant("NORM", false, family), &[&part, spans, &norm, &scale], &params, grid, 0)?,
     }
     Ok(Clip { norm, scale })
 }
@@ -380,7 +384,7 @@ mod tests {
         let g = noise(n, 7);
         let wide = |r: (usize, usize)| g[r.0..r.0 + r.1].iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         for gpu in gpus() {
-            let grads = Tensor::from_slice(&gpu, [n], &g).unwrap();
+            let grads = lanes::poisoned(&gpu, &[n], &g);
             for ranges in [vec![(0usize, n)], vec![(64, 1), (128, 4096), (5000, 4097), (25_000, 37), (3, 0)]] {
                 let group = Group::new(&gpu, &ranges).unwrap();
                 let all: Vec<f64> = ranges.iter().flat_map(|&r| wide(r)).collect();

@@ -195,7 +195,7 @@ impl Ranking {
                 let family = tile.gpu().family();
                 let lanes = if let KernelFamily::Subgroup { size } = family { size as usize } else { 64 };
                 let chunks = columns.div_ceil(64 * lanes);
-                (Kernel::CountRows { vec4: columns % 4 == 0 && start.1 % 4 == 0, family }, chunks, rows * chunks)
+                (Kernel::CountRows { vec4: columns.is_multiple_of(4) && start.1.is_multiple_of(4), family }, chunks, rows * chunks)
             }
             Queries::Columns => {
                 let chunks = columns.div_ceil(64);
@@ -343,7 +343,7 @@ mod tests {
         for gpu in gpus() {
             for (n, m) in [(1usize, 1usize), (3, 1), (1, 5), (7, 8), (64, 64), (65, 63), (33, 260), (5, 4099), (130, 12)] {
                 let s = tied(n * m, (n * m) as u64);
-                let scores = Tensor::from_slice(&gpu, [n, m], &s).unwrap();
+                let scores = lanes::poisoned(&gpu, &[n, m], &s);
                 let to_columns: Vec<u32> = (0..n).map(|i| (i * 7 % m) as u32).collect();
                 let to_rows: Vec<u32> = (0..m).map(|j| (j * 5 % n) as u32).collect();
                 for (queries, rows, columns) in
@@ -372,7 +372,7 @@ mod tests {
                             let cut: Vec<f32> = (0..rows * columns)
                                 .map(|k| s[(row + k / columns) * m + column + k % columns])
                                 .collect();
-                            let tile = Tensor::from_slice(&gpu, [rows, columns], &cut).unwrap();
+                            let tile = lanes::poisoned(&gpu, &[rows, columns], &cut);
                             if round == 0 {
                                 ranking.find_targets(&tile, (row, column)).unwrap();
                                 pool.add(&tile, (row, column)).unwrap();

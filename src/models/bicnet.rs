@@ -351,8 +351,9 @@ fn encoder_layer(s: &mut ParameterStore, prefix: &str, c: &BicnetConfig, init: &
     let names = ["query_projection", "key_projection", "value_projection", "final_projection"];
     let sublayer = format!("{attention_prefix}.sublayer");
     let attention = MultiHeadAttention::new(s, &sublayer, names, d, c.num_heads, c.attn_drop, init)?;
-    let norm =
-        |s: &mut ParameterStore, p: &str| LayerNorm::unbiased(s, &format!("{p}.layer_normalization"), d, NORM_EPS, init);
+    let norm = |s: &mut ParameterStore, p: &str| {
+        LayerNorm::unbiased(s, &format!("{p}.layer_normalization"), d, NORM_EPS, init)
+    };
     let norm_attention = norm(s, &attention_prefix)?;
     let feed_forward = FeedForward {
         expand: Linear::new(s, &format!("{forward_prefix}.sublayer.feed_forward.0"), d, hidden, init)?,
@@ -375,8 +376,7 @@ fn encoder_layer(s: &mut ParameterStore, prefix: &str, c: &BicnetConfig, init: &
 /// Sinusoids as the official code has them: the frequency of channel c is 10000^(-2c/dim) with c the channel itself, not
 /// its pair's number; even channels take the sine, odd ones the cosine. Row-major (positions, dim), in f32 as PyTorch.
 pub fn positional_table(positions: usize, dim: usize) -> Vec<f32> {
-    let wavelengths: Vec<f32> =
-        (0..dim).map(|c| 10000f32.powf((2 * c) as f32 / dim as f32)).collect();
+    let wavelengths: Vec<f32> = (0..dim).map(|c| 10000f32.powf((2 * c) as f32 / dim as f32)).collect();
     (0..positions)
         .flat_map(|p| {
             wavelengths.iter().enumerate().map(move |(c, &w)| {

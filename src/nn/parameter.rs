@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use crate::autograd::{Tape, Var};
-use crate::random::Random;
 use crate::gpu::Gpu;
+use crate::random::Random;
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};
 

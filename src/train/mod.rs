@@ -3,6 +3,7 @@
 pub mod checkpoint;
 #[cfg(feature = "plot")]
 mod curves;
+mod fit;
 mod history;
 mod interrupt;
 mod progress;
@@ -10,6 +11,7 @@ mod run_folder;
 mod sampler;
 
 pub use checkpoint::Checkpoint;
+pub use fit::{Figures, FitHooks, FitOptions, FitReport, fit};
 pub use history::{History, Record};
 pub use interrupt::StopFlag;
 pub use progress::{Progress, Silent};

@@ -86,9 +86,9 @@ impl Var {
     pub fn sum(&self, axis: usize) -> Result<Var> {
         let y = reduce::sum(self.value(), axis)?;
         let n = self.shape()[axis];
-        Ok(self.tape().record("sum", &[self], y, vec![], move |b| {
-            Ok(vec![Some(reduce::expand(b.grad, axis, n, 1.0)?)])
-        }))
+        Ok(self
+            .tape()
+            .record("sum", &[self], y, vec![], move |b| Ok(vec![Some(reduce::expand(b.grad, axis, n, 1.0)?)])))
     }
 
     /// The mean over dimension `axis`, which is removed.

@@ -25,9 +25,9 @@ impl Var {
     pub fn permute(&self, order: &[usize]) -> Result<Var> {
         let y = permute::permute(self.value(), order)?;
         let inverse = permute::inverse(order);
-        Ok(self.tape().record("permute", &[self], y, vec![], move |b| {
-            Ok(vec![Some(permute::permute(b.grad, &inverse)?)])
-        }))
+        Ok(self
+            .tape()
+            .record("permute", &[self], y, vec![], move |b| Ok(vec![Some(permute::permute(b.grad, &inverse)?)])))
     }
 
     /// The last two dimensions swapped.

@@ -119,7 +119,7 @@ impl Extents {
 
     /// Whether four channels can be read at once.
     fn vec4(self) -> bool {
-        self.channels % 4 == 0
+        self.channels.is_multiple_of(4)
     }
 
     /// Channels in elements of the shader.
@@ -268,10 +268,10 @@ pub mod cpu {
             let (b, c) = (column / channels, column % channels);
             for s in 0..length {
                 let row = b * length + s;
-                if let Some(v) = counted(x[row * channels + c], weight(mask, row), masked) {
-                    if *position == u32::MAX || v > *y {
-                        (*y, *position) = (v, s as u32);
-                    }
+                if let Some(v) = counted(x[row * channels + c], weight(mask, row), masked)
+                    && (*position == u32::MAX || v > *y)
+                {
+                    (*y, *position) = (v, s as u32);
                 }
             }
         }

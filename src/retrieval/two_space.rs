@@ -1,0 +1,237 @@
+//! Encoding a dataset with a two-space model, and evaluating and searching it.
+//!
+//! The score 0.5 cos(g, t) + 0.5 cos(r, t) is the product of the unit vector of t with the mean of the unit vectors of g
+//! and r. So one vector a video is enough for search, and the score matrix is one matmul.
+
+use std::ops::Range;
+
+use serde::Serialize;
+
+use crate::autograd::{Tape, Var};
+use crate::data::bicnet::{Sample, SampleSource, collate};
+use crate::gpu::Gpu;
+use crate::kernels::rank::{Queries, Ranking};
+use crate::kernels::{matmul, topk};
+use crate::models::bicnet::BicnetInputs;
+use crate::models::two_space::TwoSpaceModel;
+use crate::retrieval::metrics::{Counts, RetrievalMetrics, Ties};
+use crate::tensor::{Array, Tensor};
+use crate::{Error, Result};
+
+/// Texts whose scores are computed at a time: bounds the memory of any gallery's metrics.
+const TEXT_TILE: usize = 1024;
+
+/// Which captions of a video are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Captions {
+    /// The first of each video.
+    First,
+    /// All of them.
+    All,
+}
+
+/// The vectors of a dataset, on the GPU.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// Unit vectors of the captions (N, D).
+    pub texts: Tensor,
+    /// For each caption, the row of its video in `videos`.
+    pub owners: Vec<u32>,
+    /// Means of two unit vectors (M, D).
+    pub videos: Tensor,
+}
+
+/// Metrics of both directions.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Captions search videos.
+    pub text_to_video: RetrievalMetrics,
+    /// Videos search captions; with several captions a video, its best own one counts.
+    pub video_to_text: RetrievalMetrics,
+}
+
+/// Uploads a batch. `masked` hides padded frames; the official trainer shows them.
+///
+/// # Errors
+/// [`Error::ShapeMismatch`] for samples that do not fit each other; device errors.
+pub fn upload(gpu: &Gpu, samples: &[Sample], masked: bool) -> Result<BicnetInputs> {
+    let batch = collate(samples)?;
+    Ok(BicnetInputs {
+        text: Tensor::from_array(gpu, &batch.text)?,
+        text_mask: Tensor::from_array(gpu, &batch.text_mask)?,
+        region: Tensor::from_array(gpu, &batch.region)?,
+        global: Tensor::from_array(gpu, &batch.global)?,
+        frame_mask: masked.then(|| Tensor::from_array(gpu, &batch.frame_mask())).transpose()?,
+    })
+}
+
+/// Encodes `videos` (numbers in `data`) and their captions, `batch` at a time.
+///
+/// # Errors
+/// What `data` returns for a sample; [`Error::Shape`] if the features do not fit the model.
+pub fn encode(
+    model: &dyn TwoSpaceModel,
+    data: &dyn SampleSource,
+    videos: &[usize],
+    captions: Captions,
+    batch: usize,
+) -> Result<Encoded> {
+    let gpu = model.store().gpu();
+    let d = model.config().embedding_dim;
+    let (mut video_rows, mut text_rows, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+    for (start, chunk) in videos.chunks(batch.max(1)).enumerate().map(|(i, c)| (i * batch.max(1), c)) {
+        let samples: Vec<Sample> = chunk.iter().map(|&v| data.sample(v, 0)).collect::<Result<_>>()?;
+        let tape = Tape::inference(gpu);
+        let e = model.forward(&tape, &upload(gpu, &samples, false)?)?;
+        let unit = |x: &Var| x.l2_normalize(1e-12);
+        let video = unit(&e.global)?.add(&unit(&e.region)?)?.scale(0.5)?;
+        video_rows.push(video.into_value());
+        text_rows.push(unit(&e.text)?.into_value());
+        owners.extend((start..start + chunk.len()).map(|i| i as u32));
+        if captions == Captions::All {
+            encode_more(model, data, (start, chunk), batch, &mut text_rows, &mut owners)?;
+        }
+    }
+    let join = |rows: &[Tensor]| -> Result<Tensor> {
+        let total: usize = rows.iter().map(Tensor::rows).sum();
+        if total == 0 {
+            return Tensor::from_slice(gpu, [0, d], &[]);
+        }
+        crate::kernels::permute::concat(&rows.iter().collect::<Vec<_>>(), 0)
+    };
+    Ok(Encoded { texts: join(&text_rows)?, owners, videos: join(&video_rows)? })
+}
+
+/// The captions after the first of the videos of one chunk.
+fn encode_more(
+    model: &dyn TwoSpaceModel,
+    data: &dyn SampleSource,
+    (start, chunk): (usize, &[usize]),
+    batch: usize,
+    text_rows: &mut Vec<Tensor>,
+    owners: &mut Vec<u32>,
+) -> Result<()> {
+    let gpu = model.store().gpu();
+    let mut rest: Vec<(usize, usize)> = Vec::new();
+    for (i, &video) in chunk.iter().enumerate() {
+        rest.extend((1..data.captions(video)?).map(|caption| (i, caption)));
+    }
+    for part in rest.chunks(batch.max(1)) {
+        let texts: Vec<Array> =
+            part.iter().map(|&(i, caption)| Ok(data.sample(chunk[i], caption)?.text)).collect::<Result<_>>()?;
+        let (features, mask) = pad_texts(gpu, &texts)?;
+        let tape = Tape::inference(gpu);
+        text_rows.push(model.encode_text(&tape, &features, &mask)?.l2_normalize(1e-12)?.into_value());
+        owners.extend(part.iter().map(|&(i, _)| (start + i) as u32));
+    }
+    Ok(())
+}
+
+/// Token features (L, width) of several captions as one padded tensor (B, L, width) and its mask (B, L).
+///
+/// # Errors
+/// [`Error::Shape`] unless all have the first one's width; [`Error::Argument`] for no captions.
+pub fn pad_texts(gpu: &Gpu, texts: &[Array]) -> Result<(Tensor, Tensor)> {
+    let op = "pad_texts";
+    let Some(width) = texts.first().and_then(|t| t.shape().last().copied()) else {
+        return Err(Error::Argument { op, argument: "texts", why: "is empty".into() });
+    };
+    let longest = texts.iter().map(|t| t.shape()[0]).max().unwrap_or(0);
+    let mut features = vec![0.0; texts.len() * longest * width];
+    let mut mask = vec![0.0; texts.len() * longest];
+    for (i, text) in texts.iter().enumerate() {
+        if text.shape().len() != 2 || text.shape()[1] != width {
+            let (expected, got) = (format!("(tokens, {width})"), text.shape().to_vec());
+            return Err(Error::Shape { op, argument: "texts", expected, got });
+        }
+        let at = i * longest;
+        features[at * width..at * width + text.len()].copy_from_slice(text.data());
+        mask[at..at + text.shape()[0]].fill(1.0);
+    }
+    let features = Tensor::from_slice(gpu, [texts.len(), longest, width], &features)?;
+    Ok((features, Tensor::from_slice(gpu, [texts.len(), longest], &mask)?))
+}
+
+impl Encoded {
+    /// Scores of the captions in `range` with every video: (range, M).
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`]; device errors.
+    pub fn scores(&self, range: Range<usize>) -> Result<Tensor> {
+        let texts = crate::kernels::permute::slice(&self.texts, 0, range)?;
+        let options = matmul::Options { transpose_b: true, ..Default::default() };
+        Ok(matmul::forward(&texts, &self.videos, &options)?.y)
+    }
+
+    /// Recalls and ranks by counting on the GPU; never holds more than a tile of scores.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] if any score is; [`Error::Argument`] for no captions.
+    pub fn evaluate(&self, ties: Ties) -> Result<Evaluation> {
+        Ok(Evaluation {
+            text_to_video: self.counts(Queries::Rows)?.metrics(ties)?,
+            video_to_text: self.counts(Queries::Columns)?.metrics(ties)?,
+        })
+    }
+
+    fn counts(&self, queries: Queries) -> Result<Counts> {
+        let videos: Vec<u32> = (0..self.videos.rows() as u32).collect();
+        let ranking = Ranking::new(self.texts.gpu(), queries, &self.owners, &videos)?;
+        let n = self.texts.rows();
+        let tiles = || (0..n).step_by(TEXT_TILE).map(|start| start..n.min(start + TEXT_TILE));
+        for range in tiles() {
+            let start = range.start;
+            ranking.find_targets(&self.scores(range)?, (start, 0))?;
+        }
+        for range in tiles() {
+            let start = range.start;
+            ranking.count(&self.scores(range)?, (start, 0))?;
+        }
+        let ranks = ranking.read("similarity")?;
+        Ok(Counts {
+            greater: ranks.iter().map(|r| r.greater).collect(),
+            equal: ranks.iter().map(|r| r.equal).collect(),
+        })
+    }
+
+    /// The share of captions, in percent, that score their own video above another one, ties counting half:
+    /// `others[v]` is the rival of video v (rows of `videos`).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless there is a rival for every video; device errors.
+    pub fn preference(&self, others: &[usize]) -> Result<f64> {
+        let m = self.videos.rows();
+        if others.len() != m || others.iter().any(|&o| o >= m) || self.owners.is_empty() {
+            let why = format!("must name one of the {m} videos for each of them");
+            return Err(Error::Argument { op: "preference", argument: "others", why });
+        }
+        let read = Tensor::read_all(&[&self.texts, &self.videos])?;
+        let d = self.videos.width();
+        let score = |text: usize, video: usize| -> f64 {
+            let (t, v) = (&read[0][text * d..(text + 1) * d], &read[1][video * d..(video + 1) * d]);
+            t.iter().zip(v).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+        };
+        let mut won = 0.0;
+        for (text, &owner) in self.owners.iter().enumerate() {
+            let (own, other) = (score(text, owner as usize), score(text, others[owner as usize]));
+            won += if own > other {
+                1.0
+            } else if own == other {
+                0.5
+            } else {
+                0.0
+            };
+        }
+        Ok(100.0 * won / self.owners.len() as f64)
+    }
+
+    /// The `k` best videos of a caption: their rows and scores, the best first.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`]; device errors.
+    pub fn search(&self, text: usize, k: usize) -> Result<Vec<(usize, f32)>> {
+        let k = k.min(self.videos.rows());
+        let (values, indices) = topk::forward(&self.scores(text..text + 1)?, k)?;
+        Ok(indices.to_u32()?.into_iter().map(|i| i as usize).zip(values.to_vec()?).collect())
+    }
+}
