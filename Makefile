@@ -1,0 +1,41 @@
+# Every target but `help` installs what it needs; plain cargo commands with `--features full` do the same without make.
+
+CARGO ?= cargo
+FULL = --features full
+# Kernels only: what differs between adapters, shader modes and subgroup sizes.
+KERNELS = $(CARGO) test $(FULL) --lib kernels
+
+# Mesa complains on standard error where a machine without a desktop has none.
+export XDG_RUNTIME_DIR ?= /tmp
+
+.PHONY: help demo test bench doc lint vulkan
+
+help:
+	@echo "make demo   render videos, train BiC-Net on them, evaluate, search"
+	@echo "make test   all tests; then the kernels with checked shaders and, on lavapipe, at its other subgroup sizes"
+	@echo "make bench  benchmarks"
+	@echo "make doc    documentation, in target/doc"
+	@echo "make lint   formatting, clippy, documentation warnings"
+
+demo: vulkan
+	$(CARGO) run --release $(FULL) --example quickstart
+
+test: vulkan
+	$(CARGO) test $(FULL)
+	REELGRAD_CHECKED=1 $(KERNELS)
+	sh scripts/other_subgroup_sizes.sh $(KERNELS)
+
+bench: vulkan
+	$(CARGO) bench $(FULL)
+
+doc:
+	$(CARGO) doc $(FULL) --no-deps
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(FULL) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FULL) --no-deps
+
+# A Vulkan driver, on Linux.
+vulkan:
+	@sh scripts/vulkan.sh
