@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::autograd::Var;
-use crate::kernels::{conv1d, embedding, permute};
+use crate::kernels::conv1d::{self, Conv1d};
+use crate::kernels::{embedding, permute};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -79,13 +80,11 @@ impl Var {
     /// # Errors
     /// [`Error::IndexOutOfRange`]; [`Error::Shape`] unless `shape` holds as many as there are ids.
     pub fn embedding(&self, ids: &[u32], shape: &[usize]) -> Result<Var> {
-        let y = embedding::forward(self.value(), ids)?;
-        let rows = self.shape()[0];
-        let kept = ids.to_vec();
-        let flat = self.tape().record("embedding", &[self], y, vec![], move |b| {
+        let y = embedding::forward(self.value(), ids, shape)?;
+        let (rows, kept) = (self.shape()[0], ids.to_vec());
+        Ok(self.tape().record("embedding", &[self], y, vec![], move |b| {
             Ok(vec![Some(embedding::backward(b.grad, &kept, rows)?)])
-        });
-        flat.reshape(shape.iter().copied().chain([self.value().width()]).collect::<Vec<_>>())
+        }))
     }
 
     /// Cross-correlation of self (B, Cin, L) with `weight` (Cout, Cin, K): (B, Cout, L').
@@ -93,18 +92,17 @@ impl Var {
     /// # Errors
     /// [`Error::ShapeMismatch`].
     pub fn conv1d(&self, weight: &Var, bias: Option<&Var>, stride: usize, padding: usize) -> Result<Var> {
-        let (x, w) = (self.value(), weight.value());
-        let y = conv1d::forward(x, w, bias.map(Var::value), stride, padding)?;
+        let (x, w, conv) = (self.value(), weight.value(), Conv1d { stride, padding });
+        let y = conv1d::forward(x, w, bias.map(Var::value), conv)?;
         let mut inputs = vec![self, weight];
         inputs.extend(bias);
-        let has_bias = bias.is_some();
         Ok(self.tape().record("conv1d", &inputs, y, vec![x.clone(), w.clone()], move |b| {
-            let g = conv1d::backward(&b.saved[0], &b.saved[1], b.grad, stride, padding)?;
-            let mut grads = vec![Some(g.x), Some(g.weight)];
-            if has_bias {
-                grads.push(Some(g.bias));
-            }
-            Ok(grads)
+            let (x, w) = (&b.saved[0], &b.saved[1]);
+            let dx = b.needs[0].then(|| conv1d::backward_x(b.grad, w, x.width(), conv)).transpose()?;
+            let dw = b.needs[1].then(|| conv1d::backward_weight(b.grad, x, w.width(), conv)).transpose()?;
+            let bias_wanted = b.needs.get(2).copied().unwrap_or(false);
+            let dbias = bias_wanted.then(|| conv1d::backward_bias(b.grad)).transpose()?;
+            Ok(vec![dx, dw, dbias])
         }))
     }
 
