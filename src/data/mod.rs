@@ -1,1 +1,5 @@
 //! Datasets: annotations, feature files, and the synthetic world.
+
+pub mod atomic;
+mod portable;
+pub mod random;
