@@ -29,6 +29,7 @@ macro_rules! kernels {
 }
 
 kernels! {
+    attention,
     dropout,
     elementwise,
     status,

@@ -15,6 +15,7 @@ pub enum ParamsIn {
 /// Pieces that shaders import.
 const SHARED: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/shared/activation.wgsl")),
+    ("attention", include_str!("../../shaders/shared/attention.wgsl")),
     ("grid", include_str!("../../shaders/shared/grid.wgsl")),
     ("philox", include_str!("../../shaders/shared/philox.wgsl")),
 ];
