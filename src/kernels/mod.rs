@@ -36,6 +36,7 @@ kernels! {
     binary,
     conv1d,
     cross_entropy,
+    attention,
     dropout,
     elementwise,
     embedding,
