@@ -33,10 +33,10 @@ macro_rules! kernels {
 }
 
 kernels! {
+    attention,
     binary,
     conv1d,
     cross_entropy,
-    attention,
     dropout,
     elementwise,
     embedding,
