@@ -3,6 +3,9 @@
 // Each example uses a part.
 #![allow(dead_code)]
 
+pub mod bar;
+pub mod table;
+
 use std::process::{ExitCode, exit};
 
 use reelgrad::gpu::{AdapterChoice, Gpu, GpuBuilder};
@@ -39,4 +42,20 @@ pub fn finish(result: reelgrad::Result<ExitCode>) -> ExitCode {
         eprintln!("error: {error}");
         ExitCode::from(2)
     })
+}
+
+/// A flag that Ctrl-C sets; a second Ctrl-C ends the program at once.
+pub fn stop_on_ctrl_c() -> reelgrad::train::StopFlag {
+    let flag = reelgrad::train::StopFlag::new();
+    let handler = flag.clone();
+    let set = ctrlc::set_handler(move || {
+        if handler.stop() {
+            exit(130);
+        }
+        eprintln!("\nstopping after this step; press Ctrl-C again to end at once");
+    });
+    if let Err(error) = set {
+        log::warn!("Ctrl-C will end the program without saving: {error}");
+    }
+    flag
 }

@@ -1,0 +1,56 @@
+//! Progress with rate and time left: a bar on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use reelgrad::train::Progress;
+
+pub struct Bar {
+    name: &'static str,
+    bar: Option<ProgressBar>,
+    started: Option<(Instant, u64)>,
+    /// Tenths already printed, where there is no terminal.
+    printed: u64,
+}
+
+impl Bar {
+    pub fn new(name: &'static str) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = "{prefix:<14} [{bar:30}] {pos}/{len} {per_sec} {elapsed} left {eta}  {msg}";
+            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let bar = ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_prefix(name);
+            bar.enable_steady_tick(Duration::from_millis(500));
+            bar
+        });
+        Self { name, bar, started: None, printed: 0 }
+    }
+
+    pub fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish();
+        }
+    }
+}
+
+impl Progress for Bar {
+    fn step(&mut self, done: u64, total: u64, message: &str) {
+        let &mut (started, first) = self.started.get_or_insert((Instant::now(), done));
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+                bar.set_message(message.to_string());
+            }
+            None if done * 10 / total.max(1) > self.printed || done == total => {
+                self.printed = done * 10 / total.max(1);
+                let elapsed = started.elapsed().as_secs_f64();
+                let rate = (done - first) as f64 / elapsed.max(1e-9);
+                let left =
+                    if rate > 0.0 { format!("{:.0} s left", (total - done) as f64 / rate) } else { String::new() };
+                eprintln!("{:<14} {done}/{total}  {rate:.1}/s  {left}  {message}", self.name);
+            }
+            None => {}
+        }
+    }
+}
