@@ -11,17 +11,18 @@ use serde_json::Value;
 /// One golden file.
 pub(crate) struct Golden {
     name: String,
-    tensors: HashMap<String, (Vec<usize>, Vec<f64>)>,
+    tensors: HashMap<String, Array>,
     /// The operation's options.
     pub(crate) config: Value,
     tolerances: Value,
     fallback: [f32; 2],
 }
 
-/// The file's text, or none (with a message) where the reference data is not at hand.
+/// The file's bytes, or none (with a message) where the reference data is not at hand.
 pub(crate) fn bytes(file: &str) -> Option<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens").join(file);
-    let bytes = std::fs::read(&path).ok();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["tests/goldens", "../shared/goldens"];
+    let bytes = folders.iter().find_map(|folder| std::fs::read(root.join(folder).join(file)).ok());
     if bytes.is_none() {
         eprintln!("skipped: no {file} in the folder of reference data");
     }
@@ -38,16 +39,14 @@ impl Golden {
             .tensors()
             .into_iter()
             .map(|(name, view)| {
-                let data: Vec<f64> = match view.dtype() {
-                    safetensors::Dtype::F32 => {
-                        bytemuck::pod_collect_to_vec::<u8, f32>(view.data()).into_iter().map(f64::from).collect()
-                    }
+                let data: Vec<f32> = match view.dtype() {
+                    safetensors::Dtype::F32 => bytemuck::pod_collect_to_vec(view.data()),
                     safetensors::Dtype::I64 => {
-                        bytemuck::pod_collect_to_vec::<u8, i64>(view.data()).into_iter().map(|v| v as f64).collect()
+                        bytemuck::pod_collect_to_vec::<u8, i64>(view.data()).into_iter().map(|v| v as f32).collect()
                     }
                     other => panic!("{name}: {other:?}"),
                 };
-                (name, (view.shape().to_vec(), data))
+                (name, Array::new(view.shape(), data).expect("shape and data agree"))
             })
             .collect();
         let metadata = header.metadata().clone().unwrap();
@@ -57,13 +56,13 @@ impl Golden {
     }
 
     /// A tensor by its full name; whole numbers as floats.
-    pub(crate) fn get(&self, name: &str) -> Array {
-        Array::new(self.shape(name), self.f32(name)).expect("shape and data agree")
+    pub(crate) fn get(&self, name: &str) -> &Array {
+        &self.tensors[name]
     }
 
     /// The same on the GPU.
     pub(crate) fn upload(&self, gpu: &Gpu, name: &str) -> Tensor {
-        Tensor::from_array(gpu, &self.get(name)).expect("the device has room")
+        Tensor::from_array(gpu, self.get(name)).expect("the device has room")
     }
 
     /// Asserts that the loss of `y`, its sum weighted by the cotangent, equals the file's.
@@ -76,7 +75,7 @@ impl Golden {
 
     /// A tensor's shape.
     pub(crate) fn shape(&self, name: &str) -> &[usize] {
-        &self.tensors[name].0
+        self.tensors[name].shape()
     }
 
     /// Whether the file has a tensor of this name.
@@ -86,12 +85,12 @@ impl Golden {
 
     /// A float tensor's elements.
     pub(crate) fn f32(&self, name: &str) -> Vec<f32> {
-        self.tensors[name].1.iter().map(|&v| v as f32).collect()
+        self.tensors[name].data().to_vec()
     }
 
     /// An integer tensor's elements.
     pub(crate) fn u32(&self, name: &str) -> Vec<u32> {
-        self.tensors[name].1.iter().map(|&v| v as u32).collect()
+        self.tensors[name].data().iter().map(|&v| v as u32).collect()
     }
 
     /// Compares elements with a tensor of the file, within its tolerance.

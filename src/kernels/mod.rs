@@ -33,6 +33,7 @@ macro_rules! kernels {
 }
 
 kernels! {
+    attention,
     binary,
     conv1d,
     cross_entropy,

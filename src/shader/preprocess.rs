@@ -17,6 +17,7 @@ const SHARED: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/shared/activation.wgsl")),
     ("epilogue", include_str!("../../shaders/shared/epilogue.wgsl")),
     ("dropout", include_str!("../../shaders/shared/dropout.wgsl")),
+    ("attention", include_str!("../../shaders/shared/attention.wgsl")),
     ("grid", include_str!("../../shaders/shared/grid.wgsl")),
     ("lanes", include_str!("../../shaders/shared/lanes.wgsl")),
     ("ordered", include_str!("../../shaders/shared/ordered.wgsl")),

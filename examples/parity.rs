@@ -1,0 +1,104 @@
+//! Compares this crate's numbers with golden files of the reference implementations.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use reelgrad::parity::{Outcome, check_file};
+
+mod common;
+
+/// Computes every golden case given and prints a row a tensor: worst absolute and relative error against tolerance.
+/// Exits 1 if a case failed, 2 for unusable arguments or files, 3 if a case is not supported.
+#[derive(Parser)]
+struct Options {
+    /// Golden files (.safetensors, .json), or folders of them.
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// The adapter: a number, part of its name, "fastest" or "low-power".
+    #[arg(long)]
+    adapter: Option<String>,
+    /// Prints only rows that fail, and the closing line.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let files = match collect(&options.paths) {
+        Ok(files) if !files.is_empty() => files,
+        Ok(_) => return fail("no golden files there"),
+        Err(message) => return fail(&message),
+    };
+    let gpu = common::open_gpu(options.adapter.as_deref());
+    println!("{}", gpu.report().line());
+    let (mut passed, mut failed, mut unsupported) = (0, 0, 0);
+    for file in &files {
+        let name = file.file_name().map(|n| n.to_string_lossy().to_string()).unwrap_or_default();
+        match check_file(&gpu, file) {
+            Ok(Outcome::NotSupported(_)) => {
+                unsupported += 1;
+                println!("{name}: not supported");
+            }
+            Ok(Outcome::Checked(rows)) => {
+                let good = rows.iter().filter(|r| r.passed).count();
+                let whole = good == rows.len() && !rows.is_empty();
+                if whole {
+                    passed += 1;
+                } else {
+                    failed += 1;
+                }
+                let verdict = if whole { "passed" } else { "FAILED" };
+                println!("{name}: {verdict}, {good} of {} tensors", rows.len());
+                for row in rows.iter().filter(|r| !(options.quiet && r.passed)) {
+                    println!(
+                        "  {:<4} {:<60} abs {:<9.2e} rel {:<9.2e} tolerance {}",
+                        if row.passed { "ok" } else { "BAD" },
+                        row.name,
+                        row.worst_abs,
+                        row.worst_rel,
+                        row.tolerance
+                    );
+                }
+            }
+            Err(error) => {
+                failed += 1;
+                println!("{name}: FAILED: {error}");
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed, {unsupported} not supported");
+    match (failed, unsupported) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(3),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    eprintln!("parity: {message}");
+    ExitCode::from(2)
+}
+
+/// Folders are searched, but not their subfolders; files are taken as given.
+fn collect(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+            let mut found: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| is_golden(p)).collect();
+            found.sort();
+            files.extend(found);
+        } else if path.is_file() {
+            files.push(path.clone());
+        } else {
+            return Err(format!("{} is neither a file nor a folder", path.display()));
+        }
+    }
+    Ok(files)
+}
+
+fn is_golden(path: &Path) -> bool {
+    let known = path.extension().is_some_and(|e| e == "safetensors" || e == "json");
+    known && path.file_name().is_none_or(|n| n != "MANIFEST.json")
+}
