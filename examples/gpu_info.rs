@@ -12,6 +12,7 @@ use clap::Parser;
 use reelgrad::Result;
 use reelgrad::gpu::{AdapterReport, Gpu, KernelFamily, adapters};
 use reelgrad::kernels::elementwise::{self, Activation, Unary};
+use reelgrad::kernels::{matmul, softmax};
 use reelgrad::shader::ParamsIn;
 use reelgrad::tensor::Tensor;
 use serde_json::{Value, json};
@@ -50,6 +51,8 @@ const CHECKS: &[Check] = &[
     Check { name: "transfer", worst: transfer },
     Check { name: "elementwise", worst: elementwise_values },
     Check { name: "elementwise gradient", worst: elementwise_gradients },
+    Check { name: "matmul", worst: product },
+    Check { name: "softmax", worst: softmax_rows },
     Check { name: "same bits twice", worst: repetition },
 ];
 
@@ -243,6 +246,27 @@ fn elementwise_gradients(gpu: &Gpu) -> Result<f64> {
         worst = worst.max(share(&dx, twin, 1e-5, 2e-6));
     }
     Ok(worst)
+}
+
+fn product(gpu: &Gpu) -> Result<f64> {
+    // No extent is a multiple of a tile's.
+    let (m, k, n) = (33, 70, 65);
+    let wave = |len: usize, step: f32| (0..len).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>();
+    let (a, b) = (wave(m * k, 0.37), wave(k * n, 0.71));
+    let (a_gpu, b_gpu) = (Tensor::from_slice(gpu, [m, k], &a)?, Tensor::from_slice(gpu, [k, n], &b)?);
+    let y = matmul::forward(&a_gpu, &b_gpu, &matmul::Options::default())?.y.to_vec()?;
+    let term = |i: usize, j: usize, l: usize| f64::from(a[i * k + l]) * f64::from(b[l * n + j]);
+    let twin = (0..m * n).map(|at| (0..k).map(|l| term(at / n, at % n, l)).sum());
+    Ok(share(&y, twin, 1e-5, 2e-5))
+}
+
+fn softmax_rows(gpu: &Gpu) -> Result<f64> {
+    let x = inputs();
+    let width = 143;
+    let y = softmax::softmax(&Tensor::from_slice(gpu, [x.len() / width, width], &x)?, 1.0, None)?.to_vec()?;
+    let wide: Vec<f64> = x.iter().map(|&v| v.into()).collect();
+    let twin = wide.chunks(width).flat_map(|row| softmax::cpu::softmax(row, 1.0, None));
+    Ok(share(&y, twin, 1e-5, 1e-7))
 }
 
 fn repetition(gpu: &Gpu) -> Result<f64> {

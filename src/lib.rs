@@ -21,3 +21,8 @@ pub mod train;
 pub use error::{Error, Result};
 pub use gpu::Gpu;
 pub use tensor::{Array, Tensor};
+
+/// The README's programs, compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
