@@ -61,8 +61,8 @@ fn score_of(query: u32) -> f32 {
 // What one score adds to (greater, equal, non-finite), and `at` if it is the first to be non-finite.
 fn tally(x: f32, own: f32, other: bool, at: u32, so_far: vec4<u32>) -> vec4<u32> {
     let broken = (bitcast<u32>(x) & 0x7f800000u) == 0x7f800000u;
-    let more = vec4<u32>(select(0u, 1u, other && x > own), select(0u, 1u, other && x == own), select(0u, 1u, broken), 0u);
-    return vec4<u32>(so_far.xyz + more.xyz, select(so_far.w, min(so_far.w, at), broken));
+    let more = vec3<u32>(u32(other && x > own), u32(other && x == own), u32(broken));
+    return vec4<u32>(so_far.xyz + more, select(so_far.w, min(so_far.w, at), broken));
 }
 
 fn add(query: u32, t: vec4<u32>) {

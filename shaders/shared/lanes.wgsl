@@ -1,6 +1,6 @@
-// Reductions over the LANES invocations of a workgroup; every lane gets the result. With SUBGROUP a workgroup is exactly
-// one subgroup of LANES lanes; otherwise they go through workgroup memory. The order is fixed, so results repeat bit by
-// bit. Call them in uniform control flow only.
+// Reductions over the LANES invocations of a workgroup; every lane gets the result. With SUBGROUP a workgroup is
+// exactly one subgroup of LANES lanes; otherwise they go through workgroup memory. The order is fixed, so results repeat
+// bit by bit. Call them in uniform control flow only.
 
 const NONE: u32 = 0xffffffffu;
 

@@ -221,6 +221,22 @@ mod tests {
     }
 
     #[test]
+    fn more_rows_than_workgroups_in_one_dimension() {
+        for gpu in gpus() {
+            let (n, c) = (66_001, 2);
+            let x = noise(n * c, 6);
+            let targets: Vec<u32> = (0..n as u32).map(|i| i % 2).collect();
+            let (loss, gradient) = cpu::loss_and_gradient(&wide(&x), c, &targets);
+            let logits = Tensor::from_slice(&gpu, [n, c], &x).unwrap();
+            let (got, saved) = forward(&logits, &targets).unwrap();
+            assert_close(&got, &[loss as f32], 1e-5, 1e-6);
+            let g = Tensor::from_slice(&gpu, [], &[n as f32]).unwrap();
+            let dx = backward(&logits, &saved, &g).unwrap();
+            assert_close(&dx, &scaled(&gradient, n as f64), 2e-5, 1e-6);
+        }
+    }
+
+    #[test]
     fn info_nce_equals_the_twin() {
         for gpu in gpus() {
             for n in [1usize, 2, 7, 8, 9, 63, 64, 65, 259] {

@@ -122,6 +122,17 @@ mod tests {
     }
 
     #[test]
+    fn more_rows_than_workgroups_in_one_dimension() {
+        for gpu in gpus() {
+            let (rows, m) = (66_001, 3);
+            let x = noise(rows * m, 8);
+            let (_, indices) = forward(&Tensor::from_slice(&gpu, [rows, m], &x).unwrap(), 1).unwrap();
+            let expected: Vec<u32> = x.chunks(m).flat_map(|row| cpu::topk(row, 1)).collect();
+            assert_eq!(indices.to_u32().unwrap(), expected);
+        }
+    }
+
+    #[test]
     fn equals_the_reference() {
         for file in ["op-topk-k3", "op-topk-k7"] {
             let Some(golden) = Golden::open(file) else { return };
