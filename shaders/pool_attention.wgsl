@@ -8,6 +8,8 @@
 //
 // VEC4: D is a multiple of 4, and an element of V stands for four channels; otherwise for one. W is D in elements of V.
 // L is V, or f32 with SHARED; WIDE says that it is a vector.
+// SPAN: how many neighbouring elements of a row one invocation works on; 4 for software adapters, which run few
+// invocations side by side and would otherwise touch a little of every row before the next.
 //
 // x     (B, S, W)             read
 // a     (B, S, W) or (B, S)   read: the logits
@@ -17,12 +19,13 @@
 // g     (B, W)                read, with GRAD: the gradient of y
 // dx    (B, S, W)             written, with GRAD
 // da    (B, S, W)             written, with GRAD
-// grid  ceil(B W / 64) workgroups of 64 invocations, folded; one element of y each
+// grid  ceil(n / 64) workgroups of 64 invocations, folded; n = B ceil(W / SPAN), SPAN elements of a row of y each
 
 struct Params {
-    columns: u32, // B W
-    length: u32,
-    width: u32,
+    bundles: u32, // n
+    per_row: u32, // n / B
+    length: u32, // S
+    width: u32, // W
     fill: f32,
     threshold: u32,
     scale: f32,
@@ -80,6 +83,8 @@ fn factor(i: u32) -> L { return L(1.0); }
 #endif
 #ifndef GRAD
 
+const LEAST = -3.4e38;
+
 // Whether position i of the mask counts.
 fn counts(i: u32) -> bool {
 #ifdef HIDE
@@ -106,61 +111,105 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let column = flat_group(group, groups) * 64u + lane;
-    if (column < p.columns) {
-        let first = column / p.width * p.length;
-        let start = first * p.width + column % p.width;
+    let bundle = flat_group(group, groups) * 64u + lane;
+    if (bundle < p.bundles) {
+        let batch = bundle / p.per_row;
+        let first = batch * p.length;
+        // What would lie beyond the end is the last element once more.
+#for t in 0..SPAN
+        let c{t} = min(bundle % p.per_row * SPAN + {t}u, p.width - 1u);
+        let column{t} = batch * p.width + c{t};
+#endfor
 #ifdef GRAD
         // The gradient of a logit is w g (z x - sum of z w x over S), and that sum is y.
-        let gradient = g[column];
-        let mean = y[column];
+#for t in 0..SPAN
+        let g{t} = g[column{t}];
+        let y{t} = y[column{t}];
+#endfor
         for (var s = 0u; s < p.length; s++) {
-            let i = start + s * p.width;
-            let weight = w[i];
-            let z = factor(i);
-            dx[i] = z * weight * gradient;
-            var slope = weight * gradient * (z * x[i] - mean);
+            let row = (first + s) * p.width;
 #ifdef FILL
             let m = mask[first + s];
-            slope = select(V(0.0), m * slope, m != 0.0);
 #endif
+#for t in 0..SPAN
+            let w{t} = w[row + c{t}];
+            let z{t} = factor(row + c{t});
+            var slope{t} = w{t} * g{t} * (z{t} * x[row + c{t}] - y{t});
+#ifdef FILL
+            slope{t} = select(V(0.0), m * slope{t}, m != 0.0);
+#endif
+            dx[row + c{t}] = z{t} * w{t} * g{t};
             // A weight of 0 may hide anything in x.
-            da[i] = select(slope, V(0.0), weight == V(0.0));
+            da[row + c{t}] = select(slope{t}, V(0.0), w{t} == V(0.0));
+#endfor
         }
 #else
 #ifdef SHARED
-        let origin = first;
-        let stride = 1u;
-#else
-        let origin = start;
-        let stride = p.width;
-#endif
-        var top = L(-3.4e38);
+        var top = L(LEAST);
         for (var s = 0u; s < p.length; s++) {
-            top = select(top, max(top, logit(origin + s * stride, first + s)), counts(first + s));
+            top = select(top, max(top, logit(first + s, first + s)), counts(first + s));
         }
         var total = L(0.0);
-        var sum = V(0.0);
-        for (var s = 0u; s < p.length; s++) {
-            let i = origin + s * stride;
-            let e = exp(logit(i, first + s) - top);
-            total += select(L(0.0), e, counts(first + s));
-            sum += select(V(0.0), factor(i) * e * x[start + s * p.width], counts(first + s));
-        }
-        // Nothing is divided by where all is hidden.
-        total = select(total, L(1.0), total == L(0.0));
-        y[column] = sum / total;
-#ifdef SHARED
-        let writes = column % p.width == 0u;
 #else
-        let writes = true;
+#for t in 0..SPAN
+        var top{t} = L(LEAST);
+        var total{t} = L(0.0);
+#endfor
+        for (var s = 0u; s < p.length; s++) {
+            let row = (first + s) * p.width;
+            let counted = counts(first + s);
+#for t in 0..SPAN
+            top{t} = select(top{t}, max(top{t}, logit(row + c{t}, first + s)), counted);
+#endfor
+        }
 #endif
-        if (writes) {
+#for t in 0..SPAN
+        var sum{t} = V(0.0);
+#endfor
+        for (var s = 0u; s < p.length; s++) {
+            let row = (first + s) * p.width;
+            let counted = counts(first + s);
+#ifdef SHARED
+            let e = exp(logit(first + s, first + s) - top);
+            let z = factor(first + s);
+            total += select(L(0.0), e, counted);
+#for t in 0..SPAN
+            sum{t} += select(V(0.0), z * e * x[row + c{t}], counted);
+#endfor
+#else
+#for t in 0..SPAN
+            let e{t} = exp(logit(row + c{t}, first + s) - top{t});
+            total{t} += select(L(0.0), e{t}, counted);
+            sum{t} += select(V(0.0), factor(row + c{t}) * e{t} * x[row + c{t}], counted);
+#endfor
+#endif
+        }
+        // Where all is hidden, the sums are 0 too.
+#ifdef SHARED
+        total = select(total, 1.0, total == 0.0);
+#for t in 0..SPAN
+        y[column{t}] = sum{t} / total;
+#endfor
+        if (c0 == 0u) {
             for (var s = 0u; s < p.length; s++) {
-                let i = origin + s * stride;
-                w[i] = select(L(0.0), exp(logit(i, first + s) - top) / total, counts(first + s));
+                let e = exp(logit(first + s, first + s) - top);
+                w[first + s] = select(0.0, e / total, counts(first + s));
             }
         }
+#else
+#for t in 0..SPAN
+        total{t} = select(total{t}, L(1.0), total{t} == L(0.0));
+        y[column{t}] = sum{t} / total{t};
+#endfor
+        for (var s = 0u; s < p.length; s++) {
+            let row = (first + s) * p.width;
+            let counted = counts(first + s);
+#for t in 0..SPAN
+            let e{t} = exp(logit(row + c{t}, first + s) - top{t});
+            w[row + c{t}] = select(L(0.0), e{t} / total{t}, counted);
+#endfor
+        }
+#endif
 #endif
     }
 }

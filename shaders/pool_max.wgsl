@@ -4,6 +4,8 @@
 // position. With FILL nothing is hidden, and a position counts as x m + (1 - m) fill, m being its mask.
 //
 // VEC4: D is a multiple of 4, and an element of V stands for four channels; otherwise for one. W is D in elements of V.
+// SPAN: how many neighbouring elements of a row one invocation works on; 4 for software adapters, which run few
+// invocations side by side and would otherwise touch a little of every row before the next.
 //
 // x     (B, S, W)  read; with GRAD instead
 // g     (B, W)     read: the gradient of the maximum
@@ -11,9 +13,9 @@
 // y     (B, W)     written; with GRAD instead
 // dx    (B, S, W)  written
 // mask  (B, S)     read, with MASKED; with GRAD, read with FILL only
-// grid  ceil(B W / 64) workgroups of 64 invocations, folded; one element of the maximum each
+// grid  ceil(n / 64) workgroups of 64 invocations, folded; n = B ceil(W / SPAN), SPAN elements of a row of the maximum each
 
-struct Params { columns: u32, length: u32, width: u32, fill: f32 } // columns = B W
+struct Params { bundles: u32, per_row: u32, length: u32, width: u32, fill: f32 } // n, n / B, S, W
 #params Params p
 
 #ifdef VEC4
@@ -44,48 +46,70 @@ alias Bool = bool;
 
 #import grid
 
+const NONE = 0xffffffffu;
+
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let column = flat_group(group, groups) * 64u + lane;
-    if (column < p.columns) {
-        let batch = column / p.width;
+    let bundle = flat_group(group, groups) * 64u + lane;
+    if (bundle < p.bundles) {
+        let batch = bundle / p.per_row;
         let first = batch * p.length;
-        let start = first * p.width + column % p.width;
+        // What would lie beyond the end is the last element once more.
+#for t in 0..SPAN
+        let c{t} = min(bundle % p.per_row * SPAN + {t}u, p.width - 1u);
+        let column{t} = batch * p.width + c{t};
+#endfor
 #ifdef GRAD
-        let value = g[column];
-        let position = at[column];
+#for t in 0..SPAN
+        let value{t} = g[column{t}];
+        let position{t} = at[column{t}];
+#endfor
         for (var s = 0u; s < p.length; s++) {
+            let row = (first + s) * p.width;
 #ifdef FILL
-            let v = select(V(0.0), value * mask[first + s], mask[first + s] != 0.0);
+            let m = mask[first + s];
+#for t in 0..SPAN
+            let v{t} = select(V(0.0), m * value{t}, m != 0.0);
+            dx[row + c{t}] = select(V(0.0), v{t}, position{t} == U(s));
+#endfor
 #else
-            let v = value;
+#for t in 0..SPAN
+            dx[row + c{t}] = select(V(0.0), value{t}, position{t} == U(s));
+#endfor
 #endif
-            dx[start + s * p.width] = select(V(0.0), v, position == U(s));
         }
 #else
-        var best = V(0.0);
-        var position = U(0xffffffffu);
+#for t in 0..SPAN
+        var best{t} = V(0.0);
+        var position{t} = U(NONE);
+#endfor
         for (var s = 0u; s < p.length; s++) {
-            var v = x[start + s * p.width];
+            let row = (first + s) * p.width;
             var counts = true;
 #ifdef MASKED
             let m = mask[first + s];
-#ifdef FILL
-            v = select(V(p.fill), v * m + (1.0 - m) * p.fill, m != 0.0);
-#else
+#ifndef FILL
             counts = m != 0.0;
 #endif
 #endif
-            let higher = Bool(counts) & ((v > best) | (position == U(0xffffffffu)));
-            best = select(best, v, higher);
-            position = select(position, U(s), higher);
+#for t in 0..SPAN
+            var v{t} = x[row + c{t}];
+#ifdef FILL
+            v{t} = select(V(p.fill), m * v{t} + (1.0 - m) * p.fill, m != 0.0);
+#endif
+            let higher{t} = Bool(counts) & ((v{t} > best{t}) | (position{t} == U(NONE)));
+            best{t} = select(best{t}, v{t}, higher{t});
+            position{t} = select(position{t}, U(s), higher{t});
+#endfor
         }
-        y[column] = best;
-        at[column] = position;
+#for t in 0..SPAN
+        y[column{t}] = best{t};
+        at[column{t}] = position{t};
+#endfor
 #endif
     }
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Extents, Masked, defines, fill_of};
+use super::{Extents, Masked, SPANS, defines, fill_of, span, spanned};
 use crate::gpu::KernelFamily;
 use crate::kernels::dropout::Dropout;
 use crate::kernels::launch;
@@ -34,7 +34,8 @@ pub struct Pooled {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
-    columns: u32,
+    bundles: u32,
+    per_row: u32,
     length: u32,
     width: u32,
     fill: f32,
@@ -57,6 +58,7 @@ struct RowParams {
 /// What a variant depends on, besides forward or backward.
 #[derive(Clone, Copy)]
 struct Kind {
+    span: u32,
     vec4: bool,
     shared: bool,
     masked: bool,
@@ -73,14 +75,14 @@ fn forward_variant(k: Kind) -> Variant {
         ("FILL", k.fill),
         ("DROPOUT", k.dropout),
     ];
-    Variant::own("pool_attention", WGSL, defines(switches))
+    Variant::own("pool_attention", WGSL, spanned(k.span, switches))
 }
 
 fn backward_variant(k: Kind, family: KernelFamily) -> Variant {
     if !k.shared {
         let switches =
             [("VEC4", k.vec4), ("WIDE", k.vec4), ("FILL", k.fill), ("DROPOUT", k.dropout), ("GRAD", true)];
-        return Variant::own("pool_attention", WGSL, defines(switches));
+        return Variant::own("pool_attention", WGSL, spanned(k.span, switches));
     }
     let mut defines = defines([("VEC4", k.vec4), ("FILL", k.fill), ("DROPOUT", k.dropout)]);
     if let KernelFamily::Subgroup { size } = family {
@@ -94,13 +96,17 @@ pub(super) fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
     for bits in 0..16 {
         let [vec4, dropout, fill, shared] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
-        for masked in [false, true].into_iter().filter(|&masked| masked || !fill) {
-            all.push(forward_variant(Kind { vec4, shared, masked, fill, dropout }));
+        for span in SPANS {
+            for masked in [false, true].into_iter().filter(|&masked| masked || !fill) {
+                all.push(forward_variant(Kind { span, vec4, shared, masked, fill, dropout }));
+            }
         }
-        let kind = Kind { vec4, shared, masked: fill, fill, dropout };
-        all.push(backward_variant(kind, KernelFamily::Tiled));
+        let kind = |span| Kind { span, vec4, shared, masked: fill, fill, dropout };
         if shared {
-            all.extend(subgroups.map(|family| backward_variant(kind, family)));
+            let families = subgroups.into_iter().chain([KernelFamily::Tiled]);
+            all.extend(families.map(|family| backward_variant(kind(1), family)));
+        } else {
+            all.extend(SPANS.map(|span| backward_variant(kind(span), KernelFamily::Tiled)));
         }
     }
     all
@@ -135,8 +141,11 @@ impl Call {
         }
         let dropout = options.dropout.filter(|d| d.probability > 0.0);
         let fill = fill_of(mask, options.masked);
+        let span = span(x.gpu().family());
+        let (per_row, bundles) = e.bundles(span);
         let params = Params {
-            columns: e.columns() as u32,
+            bundles,
+            per_row,
             length: e.length as u32,
             width: e.width() as u32,
             fill: fill.unwrap_or(0.0),
@@ -145,6 +154,7 @@ impl Call {
             words: dropout.map_or([0; 4], |d| d.words()),
         };
         let kind = Kind {
+            span,
             vec4: e.vec4(),
             shared,
             masked: mask.is_some(),
@@ -171,7 +181,7 @@ pub fn attention(x: &Tensor, logits: &Tensor, mask: Option<&Tensor>, options: At
         weights.fill_zero()?;
     }
     let tensors: Vec<&Tensor> = [x, logits, &weights, &y].into_iter().chain(mask).collect();
-    let grid = x.gpu().grid(e.columns().div_ceil(64));
+    let grid = x.gpu().grid(params.bundles.div_ceil(64) as usize);
     launch(op, &forward_variant(kind), &tensors, &params, grid, 0)?;
     Ok(Pooled { y, weights })
 }
@@ -207,7 +217,7 @@ pub fn attention_backward(
         let params = RowParams { rows: rows as u32, length, width, threshold, scale, words };
         launch(op, &variant, &tensors, &params, gpu.grid(rows), 0)?;
     } else {
-        launch(op, &variant, &tensors, &params, gpu.grid(e.columns().div_ceil(64)), 0)?;
+        launch(op, &variant, &tensors, &params, gpu.grid(params.bundles.div_ceil(64) as usize), 0)?;
     }
     Ok((dx, dlogits))
 }

@@ -7,6 +7,7 @@ pub use attention::{AttentionPool, Pooled, attention, attention_backward};
 use bytemuck::{Pod, Zeroable};
 
 use super::{fits_u32, launch};
+use crate::gpu::KernelFamily;
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -28,7 +29,8 @@ pub enum Masked {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct MeanParams {
-    columns: u32,
+    bundles: u32,
+    per_row: u32,
     length: u32,
     width: u32,
 }
@@ -36,20 +38,22 @@ struct MeanParams {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct MaxParams {
-    columns: u32,
+    bundles: u32,
+    per_row: u32,
     length: u32,
     width: u32,
     fill: f32,
 }
 
-fn mean_variant(vec4: bool, masked: bool, grad: bool) -> Variant {
-    Variant::own("pool_mean", MEAN, defines([("VEC4", vec4), ("MASKED", masked), ("GRAD", grad)]))
+fn mean_variant(span: u32, vec4: bool, masked: bool, grad: bool) -> Variant {
+    Variant::own("pool_mean", MEAN, spanned(span, [("VEC4", vec4), ("MASKED", masked), ("GRAD", grad)]))
 }
 
-fn max_variant(vec4: bool, masked: bool, fill: bool, grad: bool) -> Variant {
+fn max_variant(span: u32, vec4: bool, masked: bool, fill: bool, grad: bool) -> Variant {
     // Forward needs the mask in either case, backward where there is a fill.
     let masked = masked && !grad;
-    Variant::own("pool_max", MAX, defines([("VEC4", vec4), ("MASKED", masked), ("FILL", fill), ("GRAD", grad)]))
+    let switches = [("VEC4", vec4), ("MASKED", masked), ("FILL", fill), ("GRAD", grad)];
+    Variant::own("pool_max", MAX, spanned(span, switches))
 }
 
 /// The names that are on, as defines.
@@ -57,15 +61,33 @@ fn defines<const N: usize>(switches: [(&'static str, bool); N]) -> Vec<(&'static
     switches.into_iter().filter(|s| s.1).map(|(name, _)| (name, 1)).collect()
 }
 
+/// As [`defines`], with a span.
+fn spanned<const N: usize>(span: u32, switches: [(&'static str, bool); N]) -> Vec<(&'static str, u32)> {
+    [vec![("SPAN", span)], defines(switches)].concat()
+}
+
+/// How many neighbouring elements of a row one invocation works on.
+fn span(family: KernelFamily) -> u32 {
+    match family {
+        // Neighbouring invocations read neighbouring elements.
+        KernelFamily::Tiled => 1,
+        // Few invocations run side by side: a wider piece of each row keeps the memory's prefetching at work.
+        KernelFamily::Subgroup { .. } => 4,
+    }
+}
+
+/// All that [`span`] returns.
+const SPANS: [u32; 2] = [1, 4];
+
 pub(super) fn variants() -> Vec<Variant> {
     let mut all = attention::variants();
-    for vec4 in [false, true] {
+    for (span, vec4) in SPANS.into_iter().flat_map(|span| [(span, false), (span, true)]) {
         for masked in [false, true] {
-            all.extend([false, true].map(|grad| mean_variant(vec4, masked, grad)));
-            all.push(max_variant(vec4, masked, false, false));
+            all.extend([false, true].map(|grad| mean_variant(span, vec4, masked, grad)));
+            all.push(max_variant(span, vec4, masked, false, false));
         }
-        all.push(max_variant(vec4, true, true, false));
-        all.extend([false, true].map(|fill| max_variant(vec4, fill, fill, true)));
+        all.push(max_variant(span, vec4, true, true, false));
+        all.extend([false, true].map(|fill| max_variant(span, vec4, fill, fill, true)));
     }
     all
 }
@@ -127,8 +149,10 @@ impl Extents {
         if self.vec4() { self.channels / 4 } else { self.channels }
     }
 
-    fn columns(self) -> usize {
-        self.batch * self.width()
+    /// Invocations for each item of the batch, and for all.
+    fn bundles(self, span: u32) -> (u32, u32) {
+        let per_row = self.width().div_ceil(span as usize);
+        (per_row as u32, (self.batch * per_row) as u32)
     }
 }
 
@@ -161,10 +185,12 @@ pub fn mean_backward(gradient: &Tensor, length: usize, mask: Option<&Tensor>) ->
 }
 
 fn mean_launch(op: &'static str, e: Extents, tensors: &[&Tensor], masked: bool, grad: bool) -> Result<()> {
-    let params =
-        MeanParams { columns: e.columns() as u32, length: e.length as u32, width: e.width() as u32 };
-    let grid = tensors[0].gpu().grid(e.columns().div_ceil(64));
-    launch(op, &mean_variant(e.vec4(), masked, grad), tensors, &params, grid, 0)
+    let gpu = tensors[0].gpu();
+    let span = span(gpu.family());
+    let (per_row, bundles) = e.bundles(span);
+    let params = MeanParams { bundles, per_row, length: e.length as u32, width: e.width() as u32 };
+    let variant = mean_variant(span, e.vec4(), masked, grad);
+    launch(op, &variant, tensors, &params, gpu.grid(bundles.div_ceil(64) as usize), 0)
 }
 
 /// The maximum over the length, [B, D], and its position, u32 [B, D], for [`max_backward`].
@@ -180,7 +206,7 @@ pub fn max(x: &Tensor, mask: Option<&Tensor>, masked: Masked) -> Result<(Tensor,
     let at = Tensor::uninit_of(x.gpu(), op, e.pooled(), DType::U32)?;
     let fill = fill_of(mask, masked);
     let tensors: Vec<&Tensor> = [x, &at, &y].into_iter().chain(mask).collect();
-    max_launch(op, e, &tensors, &max_variant(e.vec4(), mask.is_some(), fill.is_some(), false), fill)?;
+    max_launch(op, e, &tensors, |span| max_variant(span, e.vec4(), mask.is_some(), fill.is_some(), false), fill)?;
     Ok((y, at))
 }
 
@@ -204,18 +230,28 @@ pub fn max_backward(
     let fill = fill_of(mask, masked);
     let tensors: Vec<&Tensor> =
         [gradient, positions, &dx].into_iter().chain(mask.filter(|_| fill.is_some())).collect();
-    max_launch(op, e, &tensors, &max_variant(e.vec4(), false, fill.is_some(), true), fill)?;
+    max_launch(op, e, &tensors, |span| max_variant(span, e.vec4(), false, fill.is_some(), true), fill)?;
     Ok(dx)
 }
 
-fn max_launch(op: &'static str, e: Extents, tensors: &[&Tensor], variant: &Variant, fill: Option<f32>) -> Result<()> {
+fn max_launch(
+    op: &'static str,
+    e: Extents,
+    tensors: &[&Tensor],
+    variant: impl Fn(u32) -> Variant,
+    fill: Option<f32>,
+) -> Result<()> {
+    let gpu = tensors[0].gpu();
+    let span = span(gpu.family());
+    let (per_row, bundles) = e.bundles(span);
     let params = MaxParams {
-        columns: e.columns() as u32,
+        bundles,
+        per_row,
         length: e.length as u32,
         width: e.width() as u32,
         fill: fill.unwrap_or(0.0),
     };
-    launch(op, variant, tensors, &params, tensors[0].gpu().grid(e.columns().div_ceil(64)), 0)
+    launch(op, &variant(span), tensors, &params, gpu.grid(bundles.div_ceil(64) as usize), 0)
 }
 
 /// What masked positions count as, where there are any.
