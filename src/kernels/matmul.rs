@@ -2,14 +2,15 @@
 //!
 //! | family | a workgroup's tile | when |
 //! |---|---|---|
-//! | subgroup of s | 16 x 4s (8 x 4s for s = 4) | m > 8 and there are at least [`BUSY`] of them |
+//! | subgroup of s | 32 x 4s | m > 16 and these tiles, times the slices of k there may be, are at least 16 |
 //! | | 8 x 4s (16 x 4s for s = 16) | otherwise |
-//! | tiled | 64 x 64 | m, n > 32 and there are at least 96, slices counted |
-//! | | 8 x 128 | m <= 8 |
+//! | tiled | 8 x 128 | m <= 8 |
+//! | | 64 x 64 | m, n > 32 and these tiles, times the slices of k there may be, are at least 128 |
 //! | | 32 x 32 | otherwise |
 //!
-//! Where tiles are few and k is long, k is cut into slices whose partial sums a second kernel adds in order: see
-//! [`slices`]. Choices depend on the family and the shape alone, so results are bitwise repeatable.
+//! With fewer tiles than that (16 or 128), k is cut into slices of at least 256, as many as make up the number; a second
+//! kernel adds their partial sums in order. Weight gradients, whose k is long, are the case this is for; batches are
+//! never cut. Choices depend on the family and the shape alone, so results are bitwise repeatable.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -26,7 +27,7 @@ const TILED: &str = include_str!("../../shaders/matmul_tiled.wgsl");
 const REDUCE: &str = include_str!("../../shaders/matmul_reduce.wgsl");
 
 /// Workgroups that keep a device of either family busy: (subgroup, tiled).
-const BUSY: (usize, usize) = (32, 128);
+const BUSY: (usize, usize) = (16, 128);
 /// The shortest slice of k worth a workgroup of its own.
 const SLICE: usize = 256;
 
@@ -123,11 +124,11 @@ impl Problem {
     /// Whether a and b can be fetched as vec4: both rows' lengths are multiples of 4.
     fn vec(&self) -> bool {
         let (a, b) = (if self.transpose_a { self.m } else { self.k }, if self.transpose_b { self.k } else { self.n });
-        a % 4 == 0 && b % 4 == 0
+        a.is_multiple_of(4) && b.is_multiple_of(4)
     }
 
     fn vec_out(&self) -> bool {
-        self.vec() && self.n % 4 == 0
+        self.vec() && self.n.is_multiple_of(4)
     }
 
     /// Whether the kernel itself can do more than scale. Others leave it to the reduction, which keeps variants few.
@@ -173,21 +174,31 @@ impl Tile {
             KernelFamily::Subgroup { size: lanes } => {
                 let large = Self::Subgroup { lanes, groups: 32 / lanes };
                 let small = Self::Subgroup { lanes, groups: if lanes == 4 { 2 } else { 1 } };
-                if p.m > small.extent().0 && large.count(p) >= BUSY.0 { large } else { small }
+                if p.m > 16 && large.count(p) * most_slices(p) >= BUSY.0 { large } else { small }
             }
             KernelFamily::Tiled if p.m <= 8 => Self::THIN,
             KernelFamily::Tiled => {
-                let most = if p.z == 1 { (p.k / SLICE).max(1) } else { 1 };
-                if p.m > 32 && p.n > 32 && Self::LARGE.count(p) * most >= 96 { Self::LARGE } else { Self::SMALL }
+                let enough = Self::LARGE.count(p) * most_slices(p) >= BUSY.1;
+                if p.m > 32 && p.n > 32 && enough { Self::LARGE } else { Self::SMALL }
             }
         }
     }
 
-    /// Into how many slices k is cut: as many as keep the device busy, of at least [`SLICE`] each.
+    /// Into how many slices k is cut: as many as keep the device busy.
     fn slices(self, p: &Problem) -> usize {
         let busy = if matches!(self, Self::Subgroup { .. }) { BUSY.0 } else { BUSY.1 };
-        if p.z > 1 { 1 } else { busy.div_ceil(self.count(p)).min(p.k / SLICE).max(1) }
+        busy.div_ceil(self.count(p)).min(most_slices(p))
     }
+}
+
+/// Into how many slices k may be cut: none shorter than [`SLICE`], and none at all in a batch.
+fn most_slices(p: &Problem) -> usize {
+    if p.z > 1 { 1 } else { (p.k / SLICE).max(1) }
+}
+
+/// The length of a slice of k: whole steps of either kernel, so that only k's own end is ragged.
+fn slice_len(k: usize, slices: usize) -> usize {
+    k.div_ceil(slices).next_multiple_of(16)
 }
 
 /// What a matmul's kernel is specialised for.
@@ -211,7 +222,7 @@ fn variant(tile: Tile, layout: Layout, epilogue: Option<u32>) -> Variant {
     let (name, source, mut defines) = match tile {
         Tile::Subgroup { lanes, groups } => ("matmul_subgroup", SUBGROUP, vec![("LANES", lanes), ("GROUPS", groups)]),
         Tile::Tiled { tx, ty } => {
-            let loads = |t: u32| ("", (16 * t).div_ceil(tx * ty)).1;
+            let loads = |t: u32| (16 * t).div_ceil(tx * ty);
             ("matmul_tiled", TILED, vec![("TX", tx), ("TY", ty), ("A_LOADS", loads(ty)), ("B_LOADS", loads(tx))])
         }
     };
@@ -269,8 +280,25 @@ pub fn forward(a: &Tensor, b: &Tensor, options: &Options) -> Result<Output> {
     run(a, b, options, None)
 }
 
-/// [`forward`], with a tile and a count of slices other than the rules' if given.
-fn run(a: &Tensor, b: &Tensor, options: &Options, force: Option<(Tile, usize)>) -> Result<Output> {
+/// How a product is carried out.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    tile: Tile,
+    /// Into how many slices k is cut, at most.
+    slices: usize,
+    /// Workgroups that fit in one dimension of a grid.
+    limit: u32,
+}
+
+impl Plan {
+    fn new(gpu: &Gpu, p: &Problem) -> Self {
+        let tile = Tile::choose(gpu.family(), p);
+        Self { tile, slices: tile.slices(p), limit: gpu.report().limits.max_compute_workgroups_per_dimension }
+    }
+}
+
+/// [`forward`], by another plan than the rules' if given.
+fn run(a: &Tensor, b: &Tensor, options: &Options, force: Option<Plan>) -> Result<Output> {
     if options.transpose_a && options.transpose_b {
         check(a, b, options)?;
         // The kernels know three layouts; of the fourth, the smaller operand is turned.
@@ -300,17 +328,14 @@ fn run(a: &Tensor, b: &Tensor, options: &Options, force: Option<(Tile, usize)>) 
         reduce(None, 0, &y, kept, options, epilogue)?;
         return Ok(output(&y));
     }
-    let tile = force.map_or_else(|| Tile::choose(gpu.family(), &problem), |f| f.0);
-    let slices = force.map_or_else(|| tile.slices(&problem), |f| f.1);
-    // Whole steps of either kernel, so that only k's own end is ragged.
-    let k_count = problem.k.div_ceil(slices).next_multiple_of(16);
-    let slices = problem.k.div_ceil(k_count);
+    let plan = force.unwrap_or_else(|| Plan::new(gpu, &problem));
+    let slices = problem.k.div_ceil(slice_len(problem.k, plan.slices));
     if slices == 1 && (epilogue.is_none() || problem.fuses()) {
-        multiply(a, b, &y, kept, options, &problem, (tile, slices, k_count), epilogue)?;
+        multiply(a, b, &y, kept, options, &problem, &Plan { slices, ..plan }, epilogue)?;
     } else {
         let partial = Tensor::uninit(gpu, "matmul partial sums", [slices, y.len()])?;
         let plain = Options { alpha: 1.0, ..Options::default() };
-        multiply(a, b, &partial, None, &plain, &problem, (tile, slices, k_count), None)?;
+        multiply(a, b, &partial, None, &plain, &problem, &Plan { slices, ..plan }, None)?;
         reduce(Some(&partial), slices, &y, kept, options, epilogue)?;
     }
     Ok(output(&y))
@@ -395,7 +420,7 @@ fn multiply(
     kept: Option<&Tensor>,
     options: &Options,
     p: &Problem,
-    (tile, slices, k_count): (Tile, usize, usize),
+    &Plan { tile, slices, limit }: &Plan,
     epilogue: Option<u32>,
 ) -> Result<()> {
     let gpu = a.gpu();
@@ -415,7 +440,7 @@ fn multiply(
         flags |= DOWN;
     }
     let (rows, columns) = tile.extent();
-    let limit = gpu.report().limits.max_compute_workgroups_per_dimension;
+    let k_count = slice_len(p.k, slices);
     let z = p.z * slices;
     for (first_z, count_z) in runs(z, limit) {
         for (first_m, count_m) in runs(p.m.div_ceil(rows), limit) {
@@ -461,7 +486,7 @@ fn reduce(
 ) -> Result<()> {
     let gpu = y.gpu();
     let unused = placeholders(gpu)?;
-    let vec = y.width() % 4 == 0;
+    let vec = y.width().is_multiple_of(4);
     let cell = if vec { 4 } else { 1 };
     let mut tensors = vec![partial.unwrap_or(&unused.0), y];
     let mut flags = 0;
