@@ -41,6 +41,16 @@ fn load(at: u32) -> Element {
 #endif
 }
 
+// 1 / divisor, and what backward needs, from the sum of squared differences.
+fn divisors(square: f32) -> vec2<f32> {
+    if (p.unbiased != 0u) {
+        let deviation = sqrt(square / max(p.width - 1.0, 1.0));
+        return vec2<f32>(1.0 / (deviation + p.eps), deviation);
+    }
+    let inverse = 1.0 / sqrt(square / p.width + p.eps);
+    return vec2<f32>(inverse, inverse);
+}
+
 @compute @workgroup_size(LANES * ROWS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -48,9 +58,39 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let lane = local % LANES;
+#ifndef STEPS
     let steps = (p.n + LANES - 1u) / LANES;
+#endif
     for (var r = 0u; r < SEQUENCE; r++) {
         let row = (flat_group(group, groups) * SEQUENCE + r) * ROWS + local / LANES;
+#ifdef STEPS
+        if (row < p.rows) {
+            let at = row * p.n + lane;
+#for i in 0..STEPS
+            let v{i} = load(at + {i}u * LANES);
+#ifdef SUM
+            total[at + {i}u * LANES] = v{i};
+#endif
+#endfor
+            var sums = v0;
+#for i in 1..STEPS
+            sums += v{i};
+#endfor
+            let mean = row_sum(across_sum(sums), local) / p.width;
+            var squares = Element(0.0);
+#for i in 0..STEPS
+            let d{i} = v{i} - mean;
+            squares += d{i} * d{i};
+#endfor
+            let scales = divisors(row_sum(across_sum(squares), local));
+#for i in 0..STEPS
+            y[at + {i}u * LANES] = d{i} * scales.x * gain[lane + {i}u * LANES] + bias[lane + {i}u * LANES];
+#endfor
+            if (lane == 0u) {
+                stats[row] = vec2<f32>(mean, scales.y);
+            }
+        }
+#else
         let end = select(0u, p.n, row < p.rows);
 
         var sums = Element(0.0);
@@ -74,24 +114,17 @@ fn main(
                 squares += d * d;
             }
         }
-        let square = row_sum(across_sum(squares), local);
-
-        let deviation = sqrt(square / max(p.width - 1.0, 1.0));
-        var inverse = 1.0 / sqrt(square / p.width + p.eps);
-        var saved = inverse;
-        if (p.unbiased != 0u) {
-            inverse = 1.0 / (deviation + p.eps);
-            saved = deviation;
-        }
+        let scales = divisors(row_sum(across_sum(squares), local));
         for (var s = 0u; s < steps; s++) {
             let c = s * LANES + lane;
             if (c < end) {
                 let at = row * p.n + c;
-                y[at] = (load(at) - mean) * inverse * gain[c] + bias[c];
+                y[at] = (load(at) - mean) * scales.x * gain[c] + bias[c];
             }
         }
         if (lane == 0u && row < p.rows) {
-            stats[row] = vec2<f32>(mean, saved);
+            stats[row] = vec2<f32>(mean, scales.y);
         }
+#endif
     }
 }

@@ -1,4 +1,4 @@
-// The gradients of layer_norm.wgsl for gain and bias, summed over rows b, b + blocks, b + 2 blocks, ... for each block b.
+// The gradients of layer_norm.wgsl for gain and bias, summed over `span` rows for each block.
 // With VEC4 an element is four of the tensor.
 //
 // dy     (rows, n)    read
@@ -8,7 +8,7 @@
 // dbias  (blocks, n)  written: the sums of dy
 // grid   ceil(blocks * n / 64) workgroups of 64 invocations, folded; one element each
 
-struct Params { rows: u32, n: u32, blocks: u32, eps: f32, unbiased: u32 }
+struct Params { rows: u32, n: u32, blocks: u32, span: u32, eps: f32, unbiased: u32 }
 #params Params p
 
 #import grid
@@ -37,7 +37,8 @@ fn main(
         let c = i % p.n;
         var gain_sum = Element(0.0);
         var bias_sum = Element(0.0);
-        for (var row = block; row < p.rows; row += p.blocks) {
+        let end = min((block + 1u) * p.span, p.rows);
+        for (var row = block * p.span; row < end; row++) {
             let saved = stats[row];
             let inverse = select(saved.y, 1.0 / (saved.y + p.eps), p.unbiased != 0u);
             let g = dy[row * p.n + c];

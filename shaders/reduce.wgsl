@@ -1,6 +1,6 @@
-// Sums or maxima along the middle of (outer, n, inner), in `blocks` parts: part b takes b, b + blocks, b + 2 blocks, ...
-// in this order, so that neighbours read neighbours and the order depends on the shape only. With VEC4 an element is four
-// of the tensor.
+// Sums or maxima along the middle of (outer, n, inner), in `blocks` parts. Part b starts at b * span: with step 1 it takes
+// the `span` elements from there on; with step `blocks` (and span 1) every blocks-th, so that neighbours read neighbours
+// where inner is too small for that. The order depends on the shape only. With VEC4 an element is four of the tensor.
 //
 // x        (outer, n, inner)       read
 // origin   (outer, n, inner)       read, with MERGE: where each x came from
@@ -8,7 +8,7 @@
 // indices  (outer, blocks, inner)  written, with MAX: where it is; the first one of equals
 // grid     ceil(outer * blocks * inner / 64) workgroups of 64 invocations, folded; one element each
 
-struct Params { count: u32, n: u32, inner: u32, blocks: u32, factor: f32 }
+struct Params { count: u32, n: u32, inner: u32, blocks: u32, span: u32, step: u32, factor: f32 }
 #params Params p
 
 #import grid
@@ -45,15 +45,17 @@ fn main(
     if (i < p.count) {
         let c = i % p.inner;
         let block = (i / p.inner) % p.blocks;
+        let first = block * p.span;
+        let end = select(p.n, min(first + p.span, p.n), p.step == 1u);
         let start = i / (p.inner * p.blocks) * p.n * p.inner + c;
 #ifdef MAX
-        var best = x[start + block * p.inner];
+        var best = x[start + first * p.inner];
 #ifdef MERGE
-        var index = origin[start + block * p.inner];
+        var index = origin[start + first * p.inner];
 #else
-        var index = Index(block);
+        var index = Index(first);
 #endif
-        for (var k = block + p.blocks; k < p.n; k += p.blocks) {
+        for (var k = first + p.step; k < end; k += p.step) {
             let v = x[start + k * p.inner];
 #ifdef MERGE
             let j = origin[start + k * p.inner];
@@ -68,7 +70,7 @@ fn main(
         indices[i] = index;
 #else
         var total = Element(0.0);
-        for (var k = block; k < p.n; k += p.blocks) {
+        for (var k = first; k < end; k += p.step) {
             total += x[start + k * p.inner];
         }
         y[i] = p.factor * total;

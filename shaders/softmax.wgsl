@@ -58,9 +58,55 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let lane = local % LANES;
+#ifndef STEPS
     let steps = (p.n + LANES - 1u) / LANES;
+#endif
     for (var r = 0u; r < SEQUENCE; r++) {
         let row = (flat_group(group, groups) * SEQUENCE + r) * ROWS + local / LANES;
+#ifdef STEPS
+        if (row < p.rows) {
+            let at = row * p.n + lane;
+#for i in 0..STEPS
+            let z{i} = load(row, lane + {i}u * LANES, LOWEST);
+#endfor
+            var tops = z0;
+#for i in 1..STEPS
+            tops = max(tops, z{i});
+#endfor
+            let top = row_max(across_max(tops), local);
+            var totals = Element(0.0);
+#for i in 0..STEPS
+#ifdef MASK
+            let e{i} = select(Element(0.0), exp(z{i} - top), z{i} > Element(LOWEST));
+#else
+            let e{i} = exp(z{i} - top);
+#endif
+            totals += e{i};
+#endfor
+            let total = row_sum(across_sum(totals), local);
+#ifdef SOFTMAX
+            let factor = select(0.0, 1.0 / total, total > 0.0);
+#for i in 0..STEPS
+            y[at + {i}u * LANES] = e{i} * factor;
+#endfor
+#else
+            let lse = select(LOWEST, top + log(total), total > 0.0);
+#ifdef LOG_SOFTMAX
+#for i in 0..STEPS
+#ifdef MASK
+            y[at + {i}u * LANES] = select(z{i} - lse, z{i}, z{i} == Element(LOWEST));
+#else
+            y[at + {i}u * LANES] = z{i} - lse;
+#endif
+#endfor
+#else
+            if (lane == 0u) {
+                y[row] = lse;
+            }
+#endif
+#endif
+        }
+#else
         let end = select(0u, p.n, row < p.rows);
 
         var tops = Element(LOWEST);
@@ -111,6 +157,7 @@ fn main(
         if (lane == 0u && end > 0u) {
             y[row] = lse;
         }
+#endif
 #endif
 #endif
     }

@@ -1,6 +1,7 @@
 // What kernels on rows share. LANES invocations share a row. With SUBGROUP they are the workgroup, which is one subgroup;
 // otherwise a workgroup holds ROWS such teams side by side and reduces through workgroup memory. SEQUENCE: how many rows
-// a team does one after another. With VEC4 an element is four of the tensor.
+// a team does one after another. With VEC4 an element is four of the tensor. With
+// STEPS, which comes with SUBGROUP only, a row is exactly STEPS * LANES elements, and stays in registers.
 //
 // Every reduction must be reached by the whole workgroup.
 

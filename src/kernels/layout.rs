@@ -131,6 +131,8 @@ pub(super) struct RowPlan {
     subgroup: bool,
     /// Whether an element of the shader is four of the tensor.
     vec4: bool,
+    /// Elements of an invocation, where a subgroup holds the whole row in registers; otherwise 0.
+    steps: u32,
     rows: usize,
 }
 
@@ -139,20 +141,23 @@ impl RowPlan {
     const IN_SEQUENCE: u32 = 8;
     /// Invocations of a tiled workgroup.
     const TILED: u32 = 128;
+    /// Rows, in elements of an invocation, for which there are kernels without loops: those of powers of two, and of
+    /// the models' widths (384 and 768 with subgroups of 8).
+    const STRAIGHT: [u32; 7] = [1, 2, 4, 8, 12, 16, 24];
 
     /// The plan for `rows` rows of `width` elements.
     pub(super) fn new(gpu: &Gpu, rows: usize, width: usize) -> Self {
         let vec4 = width % 4 == 0;
         let elements = if vec4 { width / 4 } else { width };
         match gpu.family() {
-            KernelFamily::Subgroup { size } => Self { lanes: size, subgroup: true, vec4, rows },
+            KernelFamily::Subgroup { size } => Self { lanes: size, subgroup: true, vec4, steps: 0, rows },
             KernelFamily::Tiled => {
                 let lanes = match elements {
                     0..=16 => 8,
                     17..=64 => 32,
                     _ => Self::TILED,
                 };
-                Self { lanes, subgroup: false, vec4, rows }
+                Self { lanes, subgroup: false, vec4, steps: 0, rows }
             }
         }
     }
@@ -162,8 +167,24 @@ impl RowPlan {
         let lanes = [(8, false), (32, false), (Self::TILED, false), (4, true), (8, true), (16, true)];
         lanes
             .into_iter()
-            .flat_map(|(lanes, subgroup)| [false, true].map(|vec4| Self { lanes, subgroup, vec4, rows: 0 }))
+            .flat_map(|(lanes, subgroup)| [false, true].map(|vec4| Self { lanes, subgroup, vec4, steps: 0, rows: 0 }))
             .collect()
+    }
+
+    /// As [`RowPlan::all`], and those without loops: for kernels that have such an edition.
+    pub(super) fn all_straight() -> Vec<Self> {
+        let straight = [4, 8, 16]
+            .into_iter()
+            .flat_map(|lanes| Self::STRAIGHT.map(|steps| Self { lanes, subgroup: true, vec4: true, steps, rows: 0 }));
+        Self::all().into_iter().chain(straight).collect()
+    }
+
+    /// The same without loops where there is such an edition for rows of `width`.
+    pub(super) fn straight(self, width: usize) -> Self {
+        let (elements, lanes) = (self.elements(width), self.lanes as usize);
+        let steps = (elements / lanes) as u32;
+        let fits = self.subgroup && self.vec4 && elements % lanes == 0 && Self::STRAIGHT.contains(&steps);
+        Self { steps: if fits { steps } else { 0 }, ..self }
     }
 
     /// The defines that `row.wgsl` expects.
@@ -174,6 +195,9 @@ impl RowPlan {
         }
         if self.vec4 {
             defines.push(("VEC4", 1));
+        }
+        if self.steps > 0 {
+            defines.push(("STEPS", self.steps));
         }
         defines
     }

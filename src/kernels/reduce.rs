@@ -16,6 +16,8 @@ const EXPAND: &str = include_str!("../../shaders/expand.wgsl");
 
 /// Most elements that one invocation takes in.
 const ROUND: usize = 64;
+/// From this width on, neighbours read neighbours although each invocation walks through rows that follow each other.
+const WIDE: usize = 16;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -24,6 +26,8 @@ struct ReduceParams {
     n: u32,
     inner: u32,
     blocks: u32,
+    span: u32,
+    step: u32,
     factor: f32,
 }
 
@@ -267,8 +271,16 @@ fn run(
 ) -> Result<()> {
     let inner = if vec4 { inner / 4 } else { inner };
     let count = outer * blocks * inner;
-    let params =
-        ReduceParams { count: count as u32, n: n as u32, inner: inner as u32, blocks: blocks as u32, factor };
+    let (span, step) = if inner >= WIDE || blocks == 1 { (n.div_ceil(blocks), 1) } else { (1, blocks) };
+    let params = ReduceParams {
+        count: count as u32,
+        n: n as u32,
+        inner: inner as u32,
+        blocks: blocks as u32,
+        span: span as u32,
+        step: step as u32,
+        factor,
+    };
     launch(op, &variant(kind, vec4), tensors, &params, tensors[0].gpu().grid(count.div_ceil(64)), 0)
 }
 
