@@ -1,7 +1,7 @@
 // Rows of a table by their numbers. The caller vouches that no number is beyond the table's end.
 //
-// VEC4: the width is a multiple of 4, and an element of V stands for four channels; otherwise for one. W is the width in
-// elements of V.
+// VEC4: the width is a multiple of 4, and an element of V stands for four channels; otherwise for one. W is the width
+// in elements of V.
 //
 // table  (V, W)  read
 // ids    (N)     read

@@ -3,8 +3,8 @@
 // Sum k is of the rows whose numbers stand in plan from plan[k] to plan[k + 1] - 1, and becomes row
 // plan[p.targets + k] of y. No two sums have the same target.
 //
-// VEC4: the width is a multiple of 4, and an element of V stands for four channels; otherwise for one. W is the width in
-// elements of V.
+// VEC4: the width is a multiple of 4, and an element of V stands for four channels; otherwise for one. W is the width
+// in elements of V.
 //
 // x     (any, W)  read
 // plan  (any)     read

@@ -3,8 +3,8 @@
 //
 // The logits differ between channels, or with SHARED are one for each position. With HIDE, a mask of 0 hides its
 // position; where all are hidden, weights and y are 0. With FILL nothing is hidden, and a position's logit counts as
-// a m + (1 - m) fill, m being its mask. With DROPOUT the weights that multiply x are z w, where z is dropout's factor of
-// the element of w; w itself is written without.
+// a m + (1 - m) fill, m being its mask. With DROPOUT the weights that multiply x are z w, where z is dropout's factor
+// of the element of w; w itself is written without.
 //
 // VEC4: D is a multiple of 4, and an element of V stands for four channels; otherwise for one. W is D in elements of V.
 // L is V, or f32 with SHARED; WIDE says that it is a vector.
@@ -19,7 +19,7 @@
 // g     (B, W)                read, with GRAD: the gradient of y
 // dx    (B, S, W)             written, with GRAD
 // da    (B, S, W)             written, with GRAD
-// grid  ceil(n / 64) workgroups of 64 invocations, folded; n = B ceil(W / SPAN), SPAN elements of a row of y each
+// grid  ceil(n / 64) workgroups of 64 invocations, folded; n = B ceil(W / SPAN), SPAN elements of y each
 
 struct Params {
     bundles: u32, // n

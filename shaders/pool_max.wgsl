@@ -13,7 +13,7 @@
 // y     (B, W)     written; with GRAD instead
 // dx    (B, S, W)  written
 // mask  (B, S)     read, with MASKED; with GRAD, read with FILL only
-// grid  ceil(n / 64) workgroups of 64 invocations, folded; n = B ceil(W / SPAN), SPAN elements of a row of the maximum each
+// grid  ceil(n / 64) workgroups of 64 invocations, folded; n = B ceil(W / SPAN), SPAN elements of y each
 
 struct Params { bundles: u32, per_row: u32, length: u32, width: u32, fill: f32 } // n, n / B, S, W
 #params Params p

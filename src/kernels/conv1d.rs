@@ -256,8 +256,8 @@ fn reduce(op: &'static str, e: Extents, inputs: &[&Tensor], shape: &[usize], fir
 /// [Wout, C, patch, patch] is the product with that weight as [Wout, C patch patch], transposed.
 ///
 /// # Errors
-/// [`Error::Shape`] unless the images have four axes; [`Error::Argument`] for a patch of 0; [`Error::DType`] unless they
-/// are f32; device errors.
+/// [`Error::Shape`] unless the images have four axes; [`Error::Argument`] for a patch of 0; [`Error::DType`] unless
+/// they are f32; device errors.
 pub fn unfold_patches(images: &Tensor, patch: usize) -> Result<Tensor> {
     let op = "unfold patches";
     images.expect_dtype(op, "images", DType::F32)?;
@@ -423,8 +423,10 @@ mod tests {
             for (xs, ws, stride, padding) in CASES {
                 let conv = Conv1d { stride, padding };
                 let ys = [xs[0], ws[0], cpu::steps(xs, ws, conv)];
-                let [x, weight, bias, g] = [(&xs[..], 1), (&ws, 2), (&ws[..1], 3), (&ys, 4)]
-                    .map(|(shape, seed)| (noise_tensor(&gpu, shape, seed), to_f64(&noise(shape.iter().product(), seed))));
+                let [x, weight, bias, g] = [(&xs[..], 1), (&ws, 2), (&ws[..1], 3), (&ys, 4)].map(|(shape, seed)| {
+                    let values = to_f64(&noise(shape.iter().product(), seed));
+                    (noise_tensor(&gpu, shape, seed), values)
+                });
                 for b in [None, Some(&bias)] {
                     let y = forward(&x.0, &weight.0, b.map(|b| &b.0), conv).unwrap();
                     assert_eq!(y.shape(), ys);
