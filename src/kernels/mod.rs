@@ -56,6 +56,7 @@ kernels! {
     transpose,
 }
 
+#[cfg(debug_assertions)]
 /// Whether `variant` is in [`variants`].
 pub(crate) fn is_listed(variant: &Variant) -> bool {
     static LISTED: OnceLock<HashSet<Variant>> = OnceLock::new();
