@@ -31,7 +31,7 @@ struct Options {
     #[arg(long, default_value = "runs/quickstart")]
     out: PathBuf,
     /// Training steps of BiC-Net.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 1200)]
     steps: u64,
     /// Training steps of the baseline.
     #[arg(long, default_value_t = 800)]
