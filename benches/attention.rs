@@ -1,4 +1,4 @@
-//! Attention, forward and with its gradients, at the sizes of a text-video model and of an image model, in both families.
+//! Attention, forward and with its gradients, at the sizes of a text-video model and an image model, in both families.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use reelgrad::gpu::{AdapterChoice, Gpu, KernelFamily};

@@ -1,6 +1,6 @@
 // Gradients of attention's queries, or with KV of its keys and values; tiles in workgroup memory.
 //
-// A workgroup owns 16 R queries and walks over the keys, 8 J at a time; with KV it owns keys and walks over the queries.
+// A workgroup owns 16 R queries and walks over the keys, 8 J at a time; with KV it owns keys and walks over queries.
 // Probabilities come anew from lse. An invocation holds the scores of R rows and J columns, and of the same rows the
 // gradients of CHUNKS vec4s of channels, eight vec4s apart.
 //

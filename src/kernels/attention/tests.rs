@@ -90,7 +90,12 @@ impl Case {
             let (output, gradients) = on.run();
             assert_close(&output.y, &narrow(&y), 1e-4, 1e-5);
             assert_close(&output.lse, &narrow(&lse), 1e-5, 1e-5);
-            assert_close(&probabilities(&on.q, &on.k, &output.lse, &on.options()).unwrap(), &narrow(&shares), 1e-4, 1e-6);
+            assert_close(
+                &probabilities(&on.q, &on.k, &output.lse, &on.options()).unwrap(),
+                &narrow(&shares),
+                1e-4,
+                1e-6,
+            );
             assert_close(&gradients.q, &narrow(&d.q), 1e-4, 5e-5);
             assert_close(&gradients.k, &narrow(&d.k), 1e-4, 5e-5);
             assert_close(&gradients.v, &narrow(&d.v), 1e-4, 5e-5);
@@ -222,7 +227,8 @@ fn a_large_negative_bias_is_arithmetic() {
 fn the_lowest_bias_forbids() {
     for lowest in [f32::MIN, f32::NEG_INFINITY] {
         let bias: Vec<f64> = (0..34).map(|i| if i < 17 || i % 2 == 0 { lowest.into() } else { 0.0 }).collect();
-        let masked = Problem { mask: Some(bias.iter().map(|&b| f32::from(b == 0.0)).collect()), ..problem(2, 1, 9, 17, 16) };
+        let masked =
+            Problem { mask: Some(bias.iter().map(|&b| f32::from(b == 0.0)).collect()), ..problem(2, 1, 9, 17, 16) };
         let biased = Problem { bias: Some((bias, [2, 1, 1, 17])), ..problem(2, 1, 9, 17, 16) };
         for gpu in gpus() {
             let expected = Case::new(masked.clone()).on(&gpu).run();
@@ -388,9 +394,7 @@ fn golden(bytes: &[u8]) {
         assert_slices_close(&got.to_vec().unwrap(), &values(name), rtol, atol);
     };
     for gpu in gpus() {
-        let tensor = |name: &str| {
-            Tensor::from_slice(&gpu, file.tensor(name).unwrap().shape(), &values(name)).unwrap()
-        };
+        let tensor = |name: &str| Tensor::from_slice(&gpu, file.tensor(name).unwrap().shape(), &values(name)).unwrap();
         let [q, k, v, dy] = ["input.q", "input.k", "input.v", "input.cotangent"].map(tensor);
         let additive = |shape: &[usize], bias: Option<&[f32]>| {
             let value = config["mask_value"].as_f64().unwrap() as f32;
