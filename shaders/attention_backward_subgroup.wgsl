@@ -196,7 +196,7 @@ fn main(
 #else
                 let factor = 1.0;
 #endif
-                let d_score = share * (t{r}_{j} * factor - row_stats.y);
+                let d_score = select(0.0, share * (t{r}_{j} * factor - row_stats.y), there);
 #ifdef SCORES
                 if (col{j} < p.cols && at.row + {r}u < p.rows) {
                     d_scores[(at.pair * p.rows + at.row + {r}u) * p.cols + col{j}] = d_score;

@@ -1,6 +1,6 @@
 // Gradients of attention's queries, or with KV of its keys and values; tiles in workgroup memory.
 //
-// A workgroup owns 16 R queries and walks over the keys, 8 J at a time; with KV it owns keys and walks over the queries.
+// A workgroup owns 16 R queries and walks over the keys, 8 J at a time; with KV it owns keys and walks over queries.
 // Probabilities come anew from lse. An invocation holds the scores of R rows and J columns, and of the same rows the
 // gradients of CHUNKS vec4s of channels, eight vec4s apart.
 //
@@ -214,7 +214,7 @@ fn main(
                 let score = masked_score(s{r}_{j}, at, keys, my_row + {r}u, col);
                 let there = score > FORBIDDEN && col < p.cols && my_row + {r}u < p.rows;
                 let share = select(0.0, exp(min(score - column_stats.x, 0.0)), there);
-                s{r}_{j} = share * (t{r}_{j} * keep[{r}] - column_stats.y) * p.scale;
+                s{r}_{j} = select(0.0, share * (t{r}_{j} * keep[{r}] - column_stats.y) * p.scale, there);
                 t{r}_{j} = share * keep[{r}];
             }
 #endfor
@@ -236,7 +236,7 @@ fn main(
                 let score = masked_score(s{r}_{j}, at, keys, row, my_col + {j}u);
                 let there = score > FORBIDDEN && my_col + {j}u < p.cols && row < p.rows;
                 let share = select(0.0, exp(min(score - stats{r}.x, 0.0)), there);
-                let d_score = share * (t{r}_{j} * keep[{j}] - stats{r}.y);
+                let d_score = select(0.0, share * (t{r}_{j} * keep[{j}] - stats{r}.y), there);
 #ifdef SCORES
                 if (my_col + {j}u < p.cols && row < p.rows) {
                     d_scores[(at.pair * p.rows + row) * p.cols + my_col + {j}u] = d_score;

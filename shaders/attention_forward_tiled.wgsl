@@ -1,7 +1,7 @@
 // y = softmax(scale q kᵀ + bias) v by head, with an online softmax; tiles in workgroup memory.
 //
-// A workgroup owns 16 R queries and walks over the keys, 8 J at a time. An invocation holds the scores of R queries and J
-// keys, and of the same queries the outputs of CHUNKS vec4s of channels, eight vec4s apart.
+// A workgroup owns 16 R queries and walks over the keys, 8 J at a time. An invocation holds the scores of R queries and
+// J keys, and of the same queries the outputs of CHUNKS vec4s of channels, eight vec4s apart.
 //
 // q, y     (B, Tq, H d) or (B, H, Tq, d)   read, written
 // k, v     (B, Tk, H d) or (B, H, Tk, d)   read

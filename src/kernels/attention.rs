@@ -1,8 +1,8 @@
 //! Scaled dot-product attention by head, y = softmax(scale q kᵀ + bias) v, and its gradients.
 //!
 //! Neither direction stores the probabilities: forward keeps the logarithm of every row's sum, backward makes the
-//! probabilities anew from it. Two ways to mask: [`Keys`] and causality forbid, so that a query that sees no key gives 0
-//! and gets no gradient; a bias is arithmetic, so that a query whose keys all have a bias of -10000 is an ordinary
+//! probabilities anew from it. Two ways to mask: [`Keys`] and causality forbid, so that a query that sees no key gives
+//! 0 and gets no gradient; a bias is arithmetic, so that a query whose keys all have a bias of -10000 is an ordinary
 //! softmax. A bias of -3e38 or less forbids, too.
 
 mod backward;
@@ -65,8 +65,8 @@ pub struct Options<'a> {
     pub keys: Keys<'a>,
     /// Added to the scaled scores: `[B or 1, H or 1, Tq or 1, Tk]`.
     pub bias: Option<&'a Tensor>,
-    /// Dropout of the probabilities. The index of an element is ((b H + h) Tq + query) Tk4 + key, with Tk4 the number of
-    /// keys rounded up to a multiple of 4.
+    /// Dropout of the probabilities. The index of an element is ((b H + h) Tq + query) Tk4 + key, with Tk4 the number
+    /// of keys rounded up to a multiple of 4.
     pub dropout: Option<Dropout>,
 }
 
@@ -106,7 +106,7 @@ impl Sizes {
         };
         let sizes = match (layout, q.shape(), k.shape()) {
             (Layout::TokensFirst { heads }, &[batch, queries, width], k_shape) => {
-                if heads == 0 || width % heads != 0 {
+                if heads == 0 || !width.is_multiple_of(heads) {
                     let why = format!("({heads}) do not divide the width {width}");
                     return Err(Error::Argument { op, argument: "heads", why });
                 }
@@ -146,7 +146,7 @@ impl Sizes {
 
     /// Elements, or vec4s, in a row of one head.
     fn units(&self) -> usize {
-        if self.width % 4 == 0 { self.width / 4 } else { self.width }
+        if self.width.is_multiple_of(4) { self.width / 4 } else { self.width }
     }
 
     /// Strides between heads and between rows, in units, where a head has `rows`.
@@ -436,7 +436,7 @@ pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options<'_>) -> Res
     let y = Tensor::uninit(gpu, OP, q.shape())?;
     let lse = Tensor::uninit(gpu, OP, lse_shape)?;
     let cut = Cut::new(gpu, &sizes, false);
-    let variant = forward_variant(cut, sizes.width % 4 == 0, masks.define(), dropout(options).is_some());
+    let variant = forward_variant(cut, sizes.width.is_multiple_of(4), masks.define(), dropout(options).is_some());
     let params = Params::new(&sizes, options, &masks, false, cut.tile());
     let tensors: Vec<&Tensor> = [q, k, v, &y, &lse].into_iter().chain(masks.tensor()).collect();
     launch(OP, &variant, &tensors, &params, gpu.grid(params.groups as usize), sizes.flops(2))?;

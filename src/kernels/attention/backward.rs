@@ -123,20 +123,24 @@ pub fn backward(
         return Ok(Gradients { q: zeros(q)?, k: zeros(k)?, v: zeros(v)?, bias: bias.map(zeros).transpose()? });
     }
     let stats = stats(&sizes, output, dy)?;
-    let vec4 = sizes.width % 4 == 0;
+    let vec4 = sizes.width.is_multiple_of(4);
     let run = |of: Of, inputs: [&Tensor; 4], outputs: &[&Tensor], scores: Option<&Tensor>| {
         let kv = of == Of::KeysAndValues;
         let cut = Cut::new(gpu, &sizes, kv);
         let variant = variant(of, cut, vec4, masks.define(), dropout(options).is_some());
         let params = Params::new(&sizes, options, &masks, kv, cut.tile());
-        let tensors: Vec<&Tensor> =
-            inputs.into_iter().chain([&stats]).chain(outputs.iter().copied()).chain(masks.tensor()).chain(scores).collect();
+        let tensors: Vec<&Tensor> = inputs
+            .into_iter()
+            .chain([&stats])
+            .chain(outputs.iter().copied())
+            .chain(masks.tensor())
+            .chain(scores)
+            .collect();
         let grid = gpu.grid(params.groups as usize);
         launch(OP, &variant, &tensors, &params, grid, sizes.flops(if kv { 4 } else { 3 }))
     };
     let gradient_like = |x: &Tensor| Tensor::uninit(gpu, OP, x.shape());
-    let gradients =
-        Gradients { q: gradient_like(q)?, k: gradient_like(k)?, v: gradient_like(v)?, bias: None };
+    let gradients = Gradients { q: gradient_like(q)?, k: gradient_like(k)?, v: gradient_like(v)?, bias: None };
     run(Of::KeysAndValues, [k, v, q, dy], &[&gradients.k, &gradients.v], None)?;
     let Some(bias) = bias else {
         run(Of::Queries, [q, dy, k, v], &[&gradients.q], None)?;
@@ -162,7 +166,7 @@ fn stats(sizes: &Sizes, output: &Output, dy: &Tensor) -> Result<Tensor> {
         row: sizes.strides(sizes.queries, sizes.units()),
     };
     let tensors = [&output.y, dy, &output.lse, &stats];
-    launch(OP, &delta_variant(sizes.width % 4 == 0), &tensors, &params, gpu.grid(rows.div_ceil(64)), 0)?;
+    launch(OP, &delta_variant(sizes.width.is_multiple_of(4)), &tensors, &params, gpu.grid(rows.div_ceil(64)), 0)?;
     Ok(stats)
 }
 
@@ -176,8 +180,11 @@ fn sum_to(mut scores: Tensor, shape: &[usize]) -> Result<Tensor> {
         let mut to = from.clone();
         to[axis] = 1;
         let sum = Tensor::uninit(scores.gpu(), OP, to)?;
-        let params =
-            SumParams { n: sum.len() as u32, middle: from[axis] as u32, inner: from[axis + 1..].iter().product::<usize>() as u32 };
+        let params = SumParams {
+            n: sum.len() as u32,
+            middle: from[axis] as u32,
+            inner: from[axis + 1..].iter().product::<usize>() as u32,
+        };
         launch(OP, &sum_variant(), &[&scores, &sum], &params, sum.gpu().grid(sum.len().div_ceil(64)), 0)?;
         scores = sum;
     }
