@@ -223,7 +223,7 @@ mod tests {
     fn size_classes_hold_and_waste_little() {
         for bytes in (0..100_000).chain([1 << 27, (1 << 27) + 1, (1 << 31) - 5]) {
             let class = size_class(bytes);
-            assert!(class >= bytes && class % 64 == 0);
+            assert!(class >= bytes && class.is_multiple_of(64));
             assert!(bytes < 1024 || class - bytes <= bytes / 4, "{bytes} -> {class}");
         }
     }

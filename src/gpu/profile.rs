@@ -43,20 +43,31 @@ pub struct KernelProfile {
 impl Profile {
     /// One row a kernel, the most time first.
     pub fn kernels(&self) -> Vec<KernelProfile> {
-        let mut rows: BTreeMap<(&str, &str), (&'static str, usize, f64, u64, u64)> = BTreeMap::new();
-        for e in &self.events {
-            let row = rows.entry((e.op, &e.kernel)).or_insert((e.op, 0, 0.0, 0, 0));
-            *row = (e.op, row.1 + 1, row.2 + e.duration_ns, row.3 + e.flops, row.4 + e.bytes);
+        /// Sums over a kernel's calls.
+        #[derive(Default)]
+        struct Sums {
+            calls: usize,
+            ns: f64,
+            flops: u64,
+            bytes: u64,
         }
-        let mut rows: Vec<KernelProfile> = rows
+        let mut sums: BTreeMap<(&'static str, &str), Sums> = BTreeMap::new();
+        for e in &self.events {
+            let row = sums.entry((e.op, &e.kernel)).or_default();
+            row.calls += 1;
+            row.ns += e.duration_ns;
+            row.flops += e.flops;
+            row.bytes += e.bytes;
+        }
+        let mut rows: Vec<KernelProfile> = sums
             .into_iter()
-            .map(|((_, kernel), (op, calls, ns, flops, bytes))| KernelProfile {
+            .map(|((op, kernel), s)| KernelProfile {
                 op,
                 kernel: kernel.to_string(),
-                calls,
-                seconds: ns * 1e-9,
-                gflops: flops as f64 / ns.max(1.0),
-                gbytes: bytes as f64 / ns.max(1.0),
+                calls: s.calls,
+                seconds: s.ns * 1e-9,
+                gflops: s.flops as f64 / s.ns.max(1.0),
+                gbytes: s.bytes as f64 / s.ns.max(1.0),
             })
             .collect();
         rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));

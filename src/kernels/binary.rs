@@ -452,9 +452,12 @@ mod tests {
     #[test]
     fn masks_choose() {
         for gpu in gpus() {
-            for (shape, mask_shape) in [(&[6, 8][..], &[6, 8][..]), (&[6, 8], &[8]), (&[6, 7], &[6, 1]), (&[2, 3, 5], &[2, 1, 5])] {
+            for (shape, mask_shape) in
+                [(&[6, 8][..], &[6, 8][..]), (&[6, 8], &[8]), (&[6, 7], &[6, 1]), (&[2, 3, 5], &[2, 1, 5])]
+            {
                 let x = noise(shape.iter().product(), 1);
-                let mask: Vec<f32> = noise(mask_shape.iter().product(), 2).iter().map(|v| f32::from(*v > 0.0)).collect();
+                let mask: Vec<f32> =
+                    noise(mask_shape.iter().product(), 2).iter().map(|v| f32::from(*v > 0.0)).collect();
                 let (tx, tm) = (poisoned(&gpu, shape, &x), poisoned(&gpu, mask_shape, &mask));
                 let sources = cpu::sources(mask_shape, shape);
                 let expect = |value: f32| -> Vec<f32> {

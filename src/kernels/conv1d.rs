@@ -353,8 +353,7 @@ pub mod cpu {
         conv: Conv1d,
     ) -> Vec<f64> {
         let steps = steps(xs, ws, conv);
-        let mut y: Vec<f64> =
-            (0..xs[0] * ws[0] * steps).map(|i| bias.map_or(0.0, |b| b[i / steps % ws[0]])).collect();
+        let mut y: Vec<f64> = (0..xs[0] * ws[0] * steps).map(|i| bias.map_or(0.0, |b| b[i / steps % ws[0]])).collect();
         walk(xs, ws, conv, |i, at, w| y[i] += x[at] * weight[w]);
         y
     }
@@ -454,8 +453,7 @@ mod tests {
             let count = xs[0] * ws[0] * cpu::steps(xs, ws, conv);
             let [x, w, b, g] = [(xs.iter().product(), 1), (ws.iter().product(), 2), (ws[0], 3), (count, 4)]
                 .map(|(n, seed)| to_f64(&noise(n, seed)));
-            let loss =
-                |x: &[f64], w: &[f64], b: &[f64]| inner(&cpu::forward((x, xs), (w, ws), Some(b), conv), &g);
+            let loss = |x: &[f64], w: &[f64], b: &[f64]| inner(&cpu::forward((x, xs), (w, ws), Some(b), conv), &g);
             let differences = [
                 differences(&x, |x| loss(x, &w, &b)),
                 differences(&w, |w| loss(&x, w, &b)),

@@ -300,8 +300,7 @@ mod tests {
     fn masked_rows_equal_the_reference() {
         let Some(golden) = Golden::open("op-cross_entropy-masked-1e10") else { return };
         let mask = golden.f32("input.mask");
-        let z: Vec<f32> =
-            golden.f32("input.x").iter().zip(&mask).map(|(x, m)| x * m + (1.0 - m) * -1e10).collect();
+        let z: Vec<f32> = golden.f32("input.x").iter().zip(&mask).map(|(x, m)| x * m + (1.0 - m) * -1e10).collect();
         for gpu in gpus() {
             let logits = Tensor::from_slice(&gpu, golden.shape("input.x"), &z).unwrap();
             let (loss, saved) = forward(&logits, &golden.u32("input.target")).unwrap();

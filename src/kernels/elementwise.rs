@@ -161,12 +161,7 @@ mod tests {
 
     #[test]
     fn every_function_equals_its_twin() {
-        let ops = [
-            Unary::Affine { scale: -0.5, shift: 2.0 },
-            Unary::Exp,
-            Unary::Log,
-            Unary::Square,
-        ];
+        let ops = [Unary::Affine { scale: -0.5, shift: 2.0 }, Unary::Exp, Unary::Log, Unary::Square];
         for gpu in gpus() {
             for op in Activation::ALL.map(Unary::Activation).into_iter().chain(ops) {
                 for n in [1usize, 63, 64, 257, 1000] {
@@ -179,8 +174,7 @@ mod tests {
                     let g: Vec<f32> = (0..n).map(|i| (i as f32 * 0.71).sin()).collect();
                     let tx = Tensor::from_slice(&gpu, [n], &x).unwrap();
                     let tg = Tensor::from_slice(&gpu, [n], &g).unwrap();
-                    let twin: Vec<(f64, f64)> =
-                        x.iter().map(|&v| cpu::value_and_derivative(op, v.into())).collect();
+                    let twin: Vec<(f64, f64)> = x.iter().map(|&v| cpu::value_and_derivative(op, v.into())).collect();
                     let y: Vec<f32> = twin.iter().map(|t| t.0 as f32).collect();
                     let dx: Vec<f32> = twin.iter().zip(&g).map(|(t, &g)| t.1 as f32 * g).collect();
                     assert_close(&forward(op, &tx).unwrap(), &y, 1e-5, 2e-6);

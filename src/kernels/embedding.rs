@@ -282,10 +282,7 @@ mod tests {
         for gpu in gpus() {
             let table = noise_tensor(&gpu, &[5, 4], 1);
             assert_eq!(forward(&table, &[1, 2, 3, 4, 0, 0], &[2, 3]).unwrap().shape(), [2, 3, 4]);
-            assert!(matches!(
-                gather_rows(&table, &[0, 5, 9]),
-                Err(Error::IndexOutOfRange { index: 5, len: 5, .. })
-            ));
+            assert!(matches!(gather_rows(&table, &[0, 5, 9]), Err(Error::IndexOutOfRange { index: 5, len: 5, .. })));
             assert!(matches!(forward(&table, &[0, 1], &[3]), Err(Error::Shape { argument: "shape", .. })));
             assert!(matches!(forward(&noise_tensor(&gpu, &[5], 1), &[0], &[1]), Err(Error::Shape { .. })));
             let integers = Tensor::from_u32(&gpu, [1, 1], &[0]).unwrap();

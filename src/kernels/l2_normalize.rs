@@ -159,8 +159,7 @@ mod tests {
     fn the_twins_gradient_equals_differences() {
         for divisor in [DIVISORS[0], Divisor::Clamped { eps: 7.0 }, Divisor::Added { eps: 0.3 }] {
             let (x, g) = (to_f64(&noise(6, 1)), to_f64(&noise(6, 2)));
-            let numeric =
-                differences(&x, |x| cpu::forward(x, divisor).iter().zip(&g).map(|(y, g)| y * g).sum());
+            let numeric = differences(&x, |x| cpu::forward(x, divisor).iter().zip(&g).map(|(y, g)| y * g).sum());
             assert_slices_close(&to_f32(&cpu::backward(&x, &g, divisor)), &to_f32(&numeric), 1e-5, 1e-7);
         }
     }
@@ -186,7 +185,10 @@ mod tests {
         for gpu in gpus() {
             let x = noise_tensor(&gpu, &[2, 3], 1);
             let (y, stats) = forward(&x, DIVISORS[0]).unwrap();
-            assert!(matches!(backward(&y, &stats, &stats, DIVISORS[0]), Err(Error::Shape { argument: "gradient", .. })));
+            assert!(matches!(
+                backward(&y, &stats, &stats, DIVISORS[0]),
+                Err(Error::Shape { argument: "gradient", .. })
+            ));
             assert!(matches!(backward(&y, &y, &y, DIVISORS[0]), Err(Error::Shape { argument: "stats", .. })));
             let none = Tensor::from_slice(&gpu, [0, 3], &[]).unwrap();
             let (y, stats) = forward(&none, DIVISORS[0]).unwrap();

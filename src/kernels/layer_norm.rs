@@ -108,7 +108,12 @@ pub(super) fn variants() -> Vec<Variant> {
     forward.chain(backward).chain([false, true].map(params_variant)).collect()
 }
 
-fn check(op: &'static str, x: &Tensor, same: &[(&'static str, &Tensor)], rows: &[(&'static str, &Tensor)]) -> Result<()> {
+fn check(
+    op: &'static str,
+    x: &Tensor,
+    same: &[(&'static str, &Tensor)],
+    rows: &[(&'static str, &Tensor)],
+) -> Result<()> {
     x.expect_dtype(op, "x", DType::F32)?;
     checked_len(op, x.shape())?;
     if x.shape().is_empty() {
@@ -179,7 +184,7 @@ pub fn backward(
     launch(OP, &backward_variant(plan), &[dy, x, gain, stats, &dx], &params, plan.grid(gpu), 0)?;
 
     let blocks = x.rows().div_ceil(ROWS_PER_BLOCK);
-    let vec4 = x.width() % 4 == 0;
+    let vec4 = x.width().is_multiple_of(4);
     let n = if vec4 { x.width() / 4 } else { x.width() };
     let dgain = Tensor::uninit(gpu, OP, [blocks, x.width()])?;
     let dbias = Tensor::uninit(gpu, OP, [blocks, x.width()])?;
@@ -257,11 +262,15 @@ mod tests {
     #[test]
     fn rows_equal_the_twin() {
         for gpu in gpus() {
-            for (rows, n) in [(1, 1), (9, 3), (17, 4), (33, 16), (5, 31),
-(9, 32), (8, 64), (3, 65), (130, 68), (11, 256), (7, 1030)] {
-                for (norm, with_residual, keep_sum) in
-                    [(NORMS[0], false, false), (NORMS[1], true, true), (NORMS[0], true, false), (NORMS[1], false, false)]
-                {
+            for (rows, n) in
+                [(1, 1), (9, 3), (17, 4), (33, 16), (5, 31), (9, 32), (8, 64), (3, 65), (130, 68), (11, 256), (7, 1030)]
+            {
+                for (norm, with_residual, keep_sum) in [
+                    (NORMS[0], false, false),
+                    (NORMS[1], true, true),
+                    (NORMS[0], true, false),
+                    (NORMS[1], false, false),
+                ] {
                     let x = noise(rows * n, 1);
                     let residual: Vec<f32> = noise(rows * n, 2).iter().map(|v| v + 3.0).collect();
                     let (gain, bias, dy) = (noise(n, 3), noise(n, 4), noise(rows * n, 5));
@@ -340,7 +349,8 @@ mod tests {
         let names = ["eps12", "eps5", "unbiased"];
         for (name, case) in names.iter().flat_map(|n| ["0", "1", "smallvar"].map(|case| (*n, case))) {
             let unbiased = name == "unbiased";
-            let file = if unbiased { format!("op-layer_norm_{name}-{case}") } else { format!("op-layer_norm-{name}-{case}") };
+            let file =
+                if unbiased { format!("op-layer_norm_{name}-{case}") } else { format!("op-layer_norm-{name}-{case}") };
             let Some(golden) = Golden::open(&file) else { return };
             let eps = golden.config["eps"].as_f64().unwrap() as f32;
             let norm = if unbiased { Norm::Unbiased { eps } } else { Norm::Biased { eps } };

@@ -147,7 +147,7 @@ impl RowPlan {
 
     /// The plan for `rows` rows of `width` elements.
     pub(super) fn new(gpu: &Gpu, rows: usize, width: usize) -> Self {
-        let vec4 = width % 4 == 0;
+        let vec4 = width.is_multiple_of(4);
         let elements = if vec4 { width / 4 } else { width };
         match gpu.family() {
             KernelFamily::Subgroup { size } => Self { lanes: size, subgroup: true, vec4, steps: 0, rows },

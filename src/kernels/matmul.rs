@@ -393,13 +393,11 @@ fn check(a: &Tensor, b: &Tensor, options: &Options) -> Result<(Problem, Vec<usiz
 }
 
 /// The tensors of the epilogue, with `unused` in place of those that are not there; and its flags.
-fn extras<'t>(
-    options: &Options<'t>,
-    kept: Option<&'t Tensor>,
-    unused: &'t (Tensor, Tensor),
-) -> ([&'t Tensor; 3], u32) {
+fn extras<'t>(options: &Options<'t>, kept: Option<&'t Tensor>, unused: &'t (Tensor, Tensor)) -> ([&'t Tensor; 3], u32) {
     let mut flags = 0;
-    for (there, flag) in [(options.bias.is_some(), BIAS), (options.residual.is_some(), RESIDUAL), (kept.is_some(), KEEP)] {
+    for (there, flag) in
+        [(options.bias.is_some(), BIAS), (options.residual.is_some(), RESIDUAL), (kept.is_some(), KEEP)]
+    {
         if there {
             flags |= flag;
         }

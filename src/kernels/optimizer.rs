@@ -343,7 +343,10 @@ mod tests {
                         let run = || {
                             // Garbage between the ranges must neither spread nor change.
                             let poison = |x: &[f32]| -> Vec<f32> {
-                                x.iter().enumerate().map(|(i, &x)| if inside(i).is_some() { x } else { f32::NAN }).collect()
+                                x.iter()
+                                    .enumerate()
+                                    .map(|(i, &x)| if inside(i).is_some() { x } else { f32::NAN })
+                                    .collect()
                             };
                             let upload = |x: &[f32]| Tensor::from_slice(&gpu, [n], &poison(x)).unwrap();
                             let t = [&p, &g, &m, &v].map(|x| upload(x));
@@ -455,9 +458,10 @@ mod tests {
                 let mut traces = [const { Vec::new() }; 3];
                 let mut norms = Vec::new();
                 for t in 0..number("steps").unwrap() as usize {
-                    let grads = flat([0, 1, 2].map(|i| {
-                        golden.f32(&format!("input.grads.{}", names[i]))[t * lens[i]..][..lens[i]].to_vec()
-                    }));
+                    let grads =
+                        flat([0, 1, 2].map(|i| {
+                            golden.f32(&format!("input.grads.{}", names[i]))[t * lens[i]..][..lens[i]].to_vec()
+                        }));
                     let grads = Tensor::from_slice(&gpu, [192], &grads).unwrap();
                     let global = number("clip_global_norm").map(|limit| {
                         let clip = clip_global(&grads, &all, limit as f32).unwrap();
@@ -466,7 +470,9 @@ mod tests {
                     });
                     for (group, decay) in &groups {
                         let scale = match number("clip_tensor_norm") {
-                            Some(limit) => Some(clip_ranges(&grads, group, limit as f32, global.as_ref()).unwrap().scale),
+                            Some(limit) => {
+                                Some(clip_ranges(&grads, group, limit as f32, global.as_ref()).unwrap().scale)
+                            }
                             None => global.clone(),
                         };
                         let scheduled = golden.has("output.lr").then(|| f64::from(golden.f32("output.lr")[t]));

@@ -75,9 +75,8 @@ fn variant(kernel: Kernel) -> Variant {
 }
 
 pub(super) fn variants() -> Vec<Variant> {
-    let rows = lanes::FAMILIES.into_iter().flat_map(|family| {
-        [false, true].map(|vec4| Kernel::CountRows { vec4, family })
-    });
+    let rows =
+        lanes::FAMILIES.into_iter().flat_map(|family| [false, true].map(|vec4| Kernel::CountRows { vec4, family }));
     let others = [
         Kernel::Best(Queries::Rows),
         Kernel::Best(Queries::Columns),
@@ -195,7 +194,11 @@ impl Ranking {
                 let family = tile.gpu().family();
                 let lanes = if let KernelFamily::Subgroup { size } = family { size as usize } else { 64 };
                 let chunks = columns.div_ceil(64 * lanes);
-                (Kernel::CountRows { vec4: columns.is_multiple_of(4) && start.1.is_multiple_of(4), family }, chunks, rows * chunks)
+                (
+                    Kernel::CountRows { vec4: columns.is_multiple_of(4) && start.1.is_multiple_of(4), family },
+                    chunks,
+                    rows * chunks,
+                )
             }
             Queries::Columns => {
                 let chunks = columns.div_ceil(64);
@@ -341,7 +344,9 @@ mod tests {
     #[test]
     fn whole_matrices_equal_plain_counting() {
         for gpu in gpus() {
-            for (n, m) in [(1usize, 1usize), (3, 1), (1, 5), (7, 8), (64, 64), (65, 63), (33, 260), (5, 4099), (130, 12)] {
+            for (n, m) in
+                [(1usize, 1usize), (3, 1), (1, 5), (7, 8), (64, 64), (65, 63), (33, 260), (5, 4099), (130, 12)]
+            {
                 let s = tied(n * m, (n * m) as u64);
                 let scores = lanes::poisoned(&gpu, &[n, m], &s);
                 let to_columns: Vec<u32> = (0..n).map(|i| (i * 7 % m) as u32).collect();
@@ -428,7 +433,9 @@ mod tests {
             let shape = floats(&file["similarity"]["shape"]);
             let (n, m) = (shape[0] as usize, shape[1] as usize);
             let owners: Vec<u32> = match file["config"]["captions_per_video"].as_array() {
-                Some(counts) => counts.iter().zip(0..).flat_map(|(c, v)| vec![v; c.as_u64().unwrap() as usize]).collect(),
+                Some(counts) => {
+                    counts.iter().zip(0..).flat_map(|(c, v)| vec![v; c.as_u64().unwrap() as usize]).collect()
+                }
                 None => iota(n),
             };
             let check = |key: &str, ranks: Vec<Rank>| {

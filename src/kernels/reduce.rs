@@ -297,7 +297,7 @@ fn run_expand(op: &'static str, tensors: &[&Tensor], n: usize, inner: usize, max
     if y.is_empty() {
         return Ok(());
     }
-    let vec4 = inner % 4 == 0;
+    let vec4 = inner.is_multiple_of(4);
     let width = if vec4 { 4 } else { 1 };
     let count = y.len() / width;
     let params = ExpandParams { count: count as u32, n: n as u32, inner: (inner / width) as u32, factor };
@@ -410,7 +410,9 @@ mod tests {
         for gpu in gpus() {
             let x = noise(2 * 3 * 4 * 5, 1);
             let t = Tensor::from_slice(&gpu, [2, 3, 4, 5], &x).unwrap();
-            for shape in [&[][..], &[5], &[1, 5], &[4, 1], &[3, 1, 1], &[2, 1, 4, 1], &[1, 3, 1, 5], &[2, 3, 4, 5], &[1, 1]] {
+            for shape in
+                [&[][..], &[5], &[1, 5], &[4, 1], &[3, 1, 1], &[2, 1, 4, 1], &[1, 3, 1, 5], &[2, 3, 4, 5], &[1, 1]]
+            {
                 let mut expected = vec![0.0; shape.iter().product()];
                 for (i, j) in crate::kernels::binary::cpu::sources(shape, &[2, 3, 4, 5]).into_iter().enumerate() {
                     expected[j] -= f64::from(x[i]);

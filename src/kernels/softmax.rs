@@ -131,13 +131,7 @@ pub fn logsumexp(x: &Tensor, scale: f32, mask: Option<&Tensor>) -> Result<Tensor
 ///
 /// # Errors
 /// [`Error::Shape`] unless `lse` and `g` have x's shape without its last dimension; as [`softmax`].
-pub fn logsumexp_backward(
-    x: &Tensor,
-    scale: f32,
-    mask: Option<&Tensor>,
-    lse: &Tensor,
-    g: &Tensor,
-) -> Result<Tensor> {
+pub fn logsumexp_backward(x: &Tensor, scale: f32, mask: Option<&Tensor>, lse: &Tensor, g: &Tensor) -> Result<Tensor> {
     let op = Kind::LogSumExp.backward_name();
     let mask_stride = check(op, x, mask)?;
     lse.expect_shape(op, "lse", outer(x))?;
@@ -280,8 +274,9 @@ mod tests {
     #[test]
     fn rows_equal_the_twin() {
         for gpu in gpus() {
-            for (rows, n) in [(1, 1), (9, 3), (17, 4), (33, 16), (5, 31),
-(9, 32), (8, 64), (3, 65), (16, 68), (11, 256), (7, 1030)] {
+            for (rows, n) in
+                [(1, 1), (9, 3), (17, 4), (33, 16), (5, 31), (9, 32), (8, 64), (3, 65), (16, 68), (11, 256), (7, 1030)]
+            {
                 for masked in [None, Some(rows), Some(1)] {
                     let scale = 1.7;
                     let x: Vec<f32> = noise(rows * n, 1).iter().map(|v| 5.0 * v).collect();
@@ -319,8 +314,7 @@ mod tests {
                     assert_close(&dx, &expected_dx, 1e-4, 4e-6);
 
                     let lse = logsumexp(&tx, scale, tm.as_ref()).unwrap();
-                    let expected =
-                        by_rows(n, rows, |r| vec![cpu::logsumexp(&wide(&x, r), scale.into(), mask_row(r))]);
+                    let expected = by_rows(n, rows, |r| vec![cpu::logsumexp(&wide(&x, r), scale.into(), mask_row(r))]);
                     assert_close(&lse, &expected, 1e-5, 2e-6);
                     let tg = poisoned(&gpu, &[rows], &g[..rows]);
                     let dx = logsumexp_backward(&tx, scale, tm.as_ref(), &lse, &tg).unwrap();
@@ -380,14 +374,17 @@ mod tests {
                     let tensor = |name: &str| Tensor::from_slice(&gpu, golden.shape(name), &golden.f32(name)).unwrap();
                     let x = tensor("input.x");
                     let mask = golden.has("input.mask").then(|| tensor("input.mask"));
-                    let z = mask.as_ref().map_or_else(|| x.clone(), |mask| {
-                        let one = Tensor::from_slice(&gpu, [], &[1.0]).unwrap();
-                        let far = Tensor::from_slice(&gpu, [], &[-1e10]).unwrap();
-                        let kept = binary::forward(Binary::Mul, &x, mask).unwrap();
-                        let rest = binary::forward(Binary::Sub, &one, mask).unwrap();
-                        let rest = binary::forward(Binary::Mul, &rest, &far).unwrap();
-                        binary::forward(Binary::Add, &kept, &rest).unwrap()
-                    });
+                    let z = mask.as_ref().map_or_else(
+                        || x.clone(),
+                        |mask| {
+                            let one = Tensor::from_slice(&gpu, [], &[1.0]).unwrap();
+                            let far = Tensor::from_slice(&gpu, [], &[-1e10]).unwrap();
+                            let kept = binary::forward(Binary::Mul, &x, mask).unwrap();
+                            let rest = binary::forward(Binary::Sub, &one, mask).unwrap();
+                            let rest = binary::forward(Binary::Mul, &rest, &far).unwrap();
+                            binary::forward(Binary::Add, &kept, &rest).unwrap()
+                        },
+                    );
                     let forward = if log { log_softmax } else { softmax };
                     let backward = if log { log_softmax_backward } else { softmax_backward };
                     let y = forward(&z, 1.0, None).unwrap();

@@ -43,7 +43,8 @@ pub fn forward(x: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
     x.expect_dtype(op, "x", DType::F32)?;
     let m = x.width();
     if k > MAX_K || k > m {
-        let why = format!("of {k} exceeds the {}", if k > m { format!("row's {m}") } else { format!("limit, {MAX_K}") });
+        let why =
+            format!("of {k} exceeds the {}", if k > m { format!("row's {m}") } else { format!("limit, {MAX_K}") });
         return Err(Error::Argument { op, argument: "k", why });
     }
     // The shader steps through a row by up to 4 * 64 * 64.
@@ -94,9 +95,18 @@ mod tests {
     #[test]
     fn equals_sorting() {
         for gpu in gpus() {
-            for (rows, m) in
-                [(1usize, 1usize), (3, 3), (2, 31), (5, 32), (4, 33), (2, 255), (3, 256), (2, 257), (1, 3001), (70, 100)]
-            {
+            for (rows, m) in [
+                (1usize, 1usize),
+                (3, 3),
+                (2, 31),
+                (5, 32),
+                (4, 33),
+                (2, 255),
+                (3, 256),
+                (2, 257),
+                (1, 3001),
+                (70, 100),
+            ] {
                 for grain in [2.0f32, 1e6] {
                     let mut x: Vec<f32> = noise(rows * m, m as u64).iter().map(|v| (v * grain).round()).collect();
                     for (i, v) in x.iter_mut().enumerate() {

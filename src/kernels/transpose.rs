@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn equals_its_twin() {
         for gpu in gpus() {
-            for (z, rows, columns) in [(1, 1, 7), (1, 7, 1), (1, 5, 3), (3, 31, 17), (2, 64, 64), (0, 3, 4), (2, 0, 4)] {
+            for (z, rows, columns) in [(1, 1, 7), (1, 7, 1), (1, 5, 3), (3, 31, 17), (2, 64, 64), (0, 3, 4), (2, 0, 4)]
+            {
                 let x = noise(z * rows * columns, 1);
                 let y = forward(&noise_tensor(&gpu, &[z, rows, columns], 1)).unwrap();
                 assert_eq!(y.shape(), [z, columns, rows]);

@@ -36,7 +36,7 @@ impl MultiHeadAttention {
         dropout: f32,
         init: &Init,
     ) -> Result<Self> {
-        if heads == 0 || width % heads != 0 {
+        if heads == 0 || !width.is_multiple_of(heads) {
             let why = format!("of {heads} does not divide the width {width}");
             return Err(crate::Error::Argument { op: "MultiHeadAttention", argument: "heads", why });
         }

@@ -34,7 +34,7 @@ impl ChannelAttentionPool {
         dropout: f32,
         init: &Init,
     ) -> Result<Self> {
-        if heads == 0 || width % heads != 0 || hidden % heads != 0 {
+        if heads == 0 || !width.is_multiple_of(heads) || !hidden.is_multiple_of(heads) {
             let why = format!("of {heads} does not divide the widths {width} and {hidden}");
             return Err(Error::Argument { op: "ChannelAttentionPool", argument: "heads", why });
         }

@@ -87,6 +87,9 @@ pub struct Optimizer {
     layout: Vec<(String, usize, usize, Vec<usize>)>,
 }
 
+/// A group's hyper-parameters, and where its parameters lie: starts and lengths.
+type GroupRanges = (GroupOptions, Vec<(usize, usize)>);
+
 /// What belongs to one flat buffer.
 struct State {
     m: Tensor,
@@ -108,7 +111,7 @@ impl Optimizer {
         let gpu = store.gpu();
         let trained: Vec<&Parameter> = store.parameters().iter().filter(|p| p.is_trained()).collect();
         let mut layout = Vec::with_capacity(trained.len());
-        let mut ranges: Vec<Vec<(GroupOptions, Vec<(usize, usize)>)>> = vec![Vec::new(); store.shards().len()];
+        let mut ranges: Vec<Vec<GroupRanges>> = vec![Vec::new(); store.shards().len()];
         for p in trained {
             let (shard, offset) = p.location()?;
             layout.push((p.name().to_string(), shard, offset, p.shape().to_vec()));

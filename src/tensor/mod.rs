@@ -231,7 +231,7 @@ impl Tensor {
     /// [`Error::Shape`] if it reaches beyond the end; [`Error::Argument`] unless `offset` is a multiple of 64.
     pub fn view(&self, offset: usize, shape: impl Into<Vec<usize>>) -> Result<Self> {
         let shape = shape.into();
-        if offset % 64 != 0 {
+        if !offset.is_multiple_of(64) {
             let why = format!("of {offset} is not a multiple of 64 elements");
             return Err(Error::Argument { op: "view", argument: "offset", why });
         }

@@ -243,16 +243,17 @@ fn wrong_arguments_are_named() {
 #[test]
 #[ignore = "prints times"]
 fn times_of_the_tiles() {
-    let all: [[usize; 3]; 5] =
-        [[512, 512, 512], [1536, 512, 512], [1536, 512, 2048], [2048, 128, 128], [64, 2048, 64]];
+    let all: [[usize; 3]; 5] = [[512, 512, 512], [1536, 512, 512], [1536, 512, 2048], [2048, 128, 128], [64, 2048, 64]];
     for gpu in gpus() {
         for [m, k, n] in all {
             for (ta, tb) in LAYOUTS.into_iter().take(3) {
                 let a = noise_tensor(&gpu, &stored(&[], m, k, ta), 1);
                 let b = noise_tensor(&gpu, &stored(&[], k, n, tb), 2);
                 let options = Options { transpose_a: ta, transpose_b: tb, ..Options::default() };
-                let ways: Vec<(Tile, usize)> =
-                    tiles(&gpu).into_iter().flat_map(|t| if m == 64 { vec![(t, 1), (t, 4)] } else { vec![(t, 1)] }).collect();
+                let ways: Vec<(Tile, usize)> = tiles(&gpu)
+                    .into_iter()
+                    .flat_map(|t| if m == 64 { vec![(t, 1), (t, 4)] } else { vec![(t, 1)] })
+                    .collect();
                 let mut times = vec![Vec::new(); ways.len()];
                 for _ in 0..6 {
                     for (way, times) in ways.iter().zip(&mut times) {

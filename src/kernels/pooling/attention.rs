@@ -80,8 +80,7 @@ fn forward_variant(k: Kind) -> Variant {
 
 fn backward_variant(k: Kind, family: KernelFamily) -> Variant {
     if !k.shared {
-        let switches =
-            [("VEC4", k.vec4), ("WIDE", k.vec4), ("FILL", k.fill), ("DROPOUT", k.dropout), ("GRAD", true)];
+        let switches = [("VEC4", k.vec4), ("WIDE", k.vec4), ("FILL", k.fill), ("DROPOUT", k.dropout), ("GRAD", true)];
         return Variant::own("pool_attention", WGSL, spanned(k.span, switches));
     }
     let mut defines = defines([("VEC4", k.vec4), ("FILL", k.fill), ("DROPOUT", k.dropout)]);

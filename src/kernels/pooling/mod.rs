@@ -228,8 +228,7 @@ pub fn max_backward(
     positions.expect_shape(op, "positions", gradient.shape())?;
     let dx = Tensor::uninit(gradient.gpu(), op, e.full())?;
     let fill = fill_of(mask, masked);
-    let tensors: Vec<&Tensor> =
-        [gradient, positions, &dx].into_iter().chain(mask.filter(|_| fill.is_some())).collect();
+    let tensors: Vec<&Tensor> = [gradient, positions, &dx].into_iter().chain(mask.filter(|_| fill.is_some())).collect();
     max_launch(op, e, &tensors, |span| max_variant(span, e.vec4(), false, fill.is_some(), true), fill)?;
     Ok(dx)
 }
@@ -244,13 +243,8 @@ fn max_launch(
     let gpu = tensors[0].gpu();
     let span = span(gpu.family());
     let (per_row, bundles) = e.bundles(span);
-    let params = MaxParams {
-        bundles,
-        per_row,
-        length: e.length as u32,
-        width: e.width() as u32,
-        fill: fill.unwrap_or(0.0),
-    };
+    let params =
+        MaxParams { bundles, per_row, length: e.length as u32, width: e.width() as u32, fill: fill.unwrap_or(0.0) };
     launch(op, &variant(span), tensors, &params, gpu.grid(bundles.div_ceil(64) as usize), 0)
 }
 

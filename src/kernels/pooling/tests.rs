@@ -10,8 +10,7 @@ use crate::kernels::testing::{
 
 const FILLS: [Masked; 3] = [Masked::Hide, Masked::Fill(-1e10), Masked::Fill(-1e19)];
 /// Batch, length, channels: one of each, both editions, more than a workgroup, a length that is no round number.
-const SHAPES: [[usize; 3]; 7] =
-    [[1, 1, 1], [1, 1, 4], [3, 7, 5], [2, 13, 64], [5, 3, 260], [4, 6, 63], [2, 33, 8]];
+const SHAPES: [[usize; 3]; 7] = [[1, 1, 1], [1, 1, 4], [3, 7, 5], [2, 13, 64], [5, 3, 260], [4, 6, 63], [2, 33, 8]];
 
 /// Ragged lengths; the first row is masked in full where there are several, the last not at all.
 fn ragged(batch: usize, length: usize) -> Vec<f32> {
