@@ -148,7 +148,7 @@ fn three(op: &'static str, argument: &'static str, tensor: &Tensor, axes: &str) 
 const X: &str = "[batch, channels, length]";
 const WEIGHT: &str = "[channels out, channels in, taps]";
 
-/// Cross-correlation of x, [B, Cin, L], with weight, [Cout, Cin, K], plus bias, [Cout]: [B, Cout, M] with
+/// Cross-correlation of x, (B, Cin, L), with weight, (Cout, Cin, K), plus bias, (Cout): (B, Cout, M) with
 /// M = (L + 2 padding - K) / stride + 1.
 ///
 /// # Errors
@@ -197,7 +197,7 @@ pub fn backward_weight(gradient: &Tensor, x: &Tensor, taps: usize, conv: Conv1d)
     reduce(op, e, &[gradient, x], &[cout, cin, taps], &variant("conv1d_weights", WEIGHTS, &[]))
 }
 
-/// The gradient of [`forward`]'s bias, [Cout], from its result's, `gradient`, [B, Cout, M].
+/// The gradient of [`forward`]'s bias, (Cout), from its result's, `gradient`, (B, Cout, M).
 ///
 /// # Errors
 /// [`Error::Shape`] unless the gradient has three axes; [`Error::DType`] unless it is f32; device errors.

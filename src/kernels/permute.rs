@@ -96,7 +96,7 @@ pub fn slice(x: &Tensor, axis: usize, range: Range<usize>) -> Result<Tensor> {
     Ok(y)
 }
 
-/// The gradient of [`slice`] for x, whose `axis` had extent `n`: `g` where it was cut out, 0 elsewhere.
+/// The gradient of [`slice()`] for x, whose `axis` had extent `n`: `g` where it was cut out, 0 elsewhere.
 ///
 /// # Errors
 /// [`Error::Argument`], [`Error::IndexOutOfRange`] and [`Error::Shape`] where `g`, `axis`, `start` and `n` do not fit;
@@ -130,7 +130,7 @@ pub fn slice_backward(g: &Tensor, axis: usize, start: usize, n: usize) -> Result
 }
 
 /// `parts` one after another along `axis`; their other extents and element types agree. The gradient of a part is the
-/// [`slice`] of the result's where it went.
+/// [`slice()`] of the result's where it went.
 ///
 /// # Errors
 /// [`Error::Argument`] if there are no parts or no such axis; [`Error::ShapeMismatch`] and [`Error::DType`] where they
@@ -240,7 +240,7 @@ pub mod cpu {
         (0..outer).flat_map(|o| x[(o * n + start) * inner..][..m * inner].to_vec()).collect()
     }
 
-    /// The gradient of [`slice`].
+    /// The gradient of [`slice()`].
     pub fn slice_backward(g: &[f32], [outer, n, inner]: [usize; 3], start: usize, m: usize) -> Vec<f32> {
         let mut dx = vec![0.0; outer * n * inner];
         for o in 0..outer {
