@@ -1,7 +1,7 @@
 // Activations and their derivatives. ACTIVATION: 0 none, 1 GELU (erf), 2 QuickGELU, 3 ReLU, 4 tanh, 5 sigmoid, 6 softplus.
 
-// erf by Abramowitz and Stegun 7.1.26's form is good to 1.5e-7 only; this is W. J. Cody's pair of rational
-// approximations (1969), good to f32 rounding on both sides of 0.5.
+// The error function in two pieces, each good to about 1e-7: a rational approximation around 0, where the other would
+// lose the small result in 1 - erfc, and a Chebyshev fit of erfc beyond.
 fn erf(x: f32) -> f32 {
     let a = abs(x);
     if (a < 0.84375) {

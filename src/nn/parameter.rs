@@ -1,7 +1,7 @@
 //! Parameters under their official names, in a few flat buffers.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::autograd::{Tape, Var};
 use crate::gpu::Gpu;
@@ -63,6 +63,30 @@ impl Init {
 /// FNV-1a: a fixed number for a name, the same on every platform.
 fn stream_of(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Fills each parameter's place in the flat buffers, on all processors: a large model has 10^8 values to draw.
+fn initialise(parameters: &[&Parameter], places: &[(usize, usize)], flats: &mut [Vec<f32>], seed: u64) {
+    let mut rest: Vec<(usize, &mut [f32])> = flats.iter_mut().map(|flat| (0, flat.as_mut_slice())).collect();
+    let mut jobs = Vec::with_capacity(parameters.len());
+    for (&parameter, &(shard, offset)) in parameters.iter().zip(places) {
+        let (start, tail) = std::mem::take(&mut rest[shard]);
+        let (slot, tail) = tail[offset - start..].split_at_mut(parameter.len());
+        jobs.push((parameter, slot));
+        rest[shard] = (offset + parameter.len(), tail);
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let queue = Mutex::new(jobs.into_iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((parameter, slot)) = next() {
+                    slot.copy_from_slice(&parameter.0.init.values(parameter.name(), slot.len(), seed));
+                }
+            });
+        }
+    });
 }
 
 /// One parameter: a name, a shape, and, once the store is allocated, its place in the flat buffers. Clones share it.
@@ -261,9 +285,8 @@ impl ParameterStore {
             }
         }
         let mut flats: Vec<Vec<f32>> = lengths.iter().map(|&n| vec![0.0; n]).collect();
-        for (p, &(shard, offset)) in self.declared.iter().filter(|p| p.is_trained()).zip(&places) {
-            flats[shard][offset..offset + p.len()].copy_from_slice(&p.0.init.values(p.name(), p.len(), seed));
-        }
+        let trained: Vec<&Parameter> = self.declared.iter().filter(|p| p.is_trained()).collect();
+        initialise(&trained, &places, &mut flats, seed);
         self.shards = flats
             .iter()
             .map(|flat| {
