@@ -113,7 +113,8 @@ impl GpuBuilder {
     ///
     /// # Errors
     /// [`Error::NoAdapter`], [`Error::AdapterNotFound`]; [`Error::MissingFeature`] if a forced family or profiling needs
-    /// what the adapter lacks; [`Error::Gpu`] if the driver refuses.
+    /// what the adapter lacks; [`Error::Argument`] for a family whose subgroups are not 4, 8 or 16 wide or wider than the
+    /// adapter's; [`Error::Gpu`] if the driver refuses.
     pub fn build(self) -> Result<Gpu> {
         Gpu::open(self.0)
     }
@@ -153,6 +154,14 @@ impl Gpu {
                     feature: "SUBGROUP",
                     remedy: "use KernelFamily::Tiled",
                 });
+            }
+            // Lanes beyond the adapter's subgroup would never hear of each other.
+            Some(KernelFamily::Subgroup { size }) if !matches!(size, 4 | 8 | 16) || size > info.subgroup_min_size => {
+                let why = format!(
+                    "has subgroups of {size}; 4, 8 or 16 are possible, up to this adapter's {}",
+                    info.subgroup_min_size
+                );
+                return Err(Error::Argument { op: "opening the device", argument: "family", why });
             }
             Some(family) => family,
             None => KernelFamily::for_adapter(&info, available),
