@@ -35,6 +35,10 @@ impl Buffer {
         self.slot().bytes
     }
 
+    pub(super) fn is_of(&self, pool: &Arc<Pool>) -> bool {
+        Arc::ptr_eq(&self.0.pool, pool)
+    }
+
     pub(super) fn last_batch(&self) -> u64 {
         self.slot().batch.load(Ordering::Relaxed)
     }

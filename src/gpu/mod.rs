@@ -113,7 +113,8 @@ impl GpuBuilder {
     ///
     /// # Errors
     /// [`Error::NoAdapter`], [`Error::AdapterNotFound`]; [`Error::MissingFeature`] if a forced family or profiling needs
-    /// what the adapter lacks; [`Error::Gpu`] if the driver refuses.
+    /// what the adapter lacks; [`Error::Argument`] for a family whose subgroups are not 4, 8 or 16 wide or wider than the
+    /// adapter's; [`Error::Gpu`] if the driver refuses.
     pub fn build(self) -> Result<Gpu> {
         Gpu::open(self.0)
     }
@@ -153,6 +154,14 @@ impl Gpu {
                     feature: "SUBGROUP",
                     remedy: "use KernelFamily::Tiled",
                 });
+            }
+            // Lanes beyond the adapter's subgroup would never hear of each other.
+            Some(KernelFamily::Subgroup { size }) if !matches!(size, 4 | 8 | 16) || size > info.subgroup_min_size => {
+                let why = format!(
+                    "has subgroups of {size}; 4, 8 or 16 are possible, up to this adapter's {}",
+                    info.subgroup_min_size
+                );
+                return Err(Error::Argument { op: "opening the device", argument: "family", why });
             }
             Some(family) => family,
             None => KernelFamily::for_adapter(&info, available),
@@ -235,7 +244,8 @@ impl Gpu {
     /// Records one dispatch. A grid with a zero extent does nothing.
     ///
     /// # Errors
-    /// [`Error::ShaderRejected`], [`Error::LimitExceeded`], [`Error::DeviceLost`], [`Error::Gpu`].
+    /// [`Error::ShaderRejected`], [`Error::LimitExceeded`], [`Error::DeviceLost`], [`Error::Gpu`]; [`Error::Argument`] for
+    /// a binding that reaches beyond its buffer, or is of another device.
     pub fn launch(&self, launch: Launch<'_>) -> Result<()> {
         self.0.health.check()?;
         if launch.grid.contains(&0) {
@@ -251,6 +261,7 @@ impl Gpu {
                 remedy: "split the batch",
             });
         }
+        launch.bindings.iter().try_for_each(|b| self.expect_own(launch.op, b.buffer))?;
         let pipeline = self.0.pipelines.get(launch.variant)?;
         self.0.recorder.record(&self.0, launch, pipeline)
     }
@@ -277,6 +288,7 @@ impl Gpu {
     /// Records a copy on the device.
     pub(crate) fn copy(&self, from: (&Buffer, u64), to: (&Buffer, u64), bytes: u64) -> Result<()> {
         self.0.health.check()?;
+        self.expect_own("copy", from.0)?;
         self.0.recorder.copy(&self.0, from, to, bytes)
     }
 
@@ -288,7 +300,16 @@ impl Gpu {
 
     /// Submits what is pending, waits, and returns the bytes of each range.
     pub(crate) fn read(&self, op: &'static str, ranges: &[(&Buffer, u64, u64)]) -> Result<Vec<Vec<u8>>> {
+        ranges.iter().try_for_each(|r| self.expect_own(op, r.0))?;
         self.0.recorder.read(&self.0, op, ranges)
+    }
+
+    /// Mixed devices would fail inside the driver, and for good.
+    fn expect_own(&self, op: &'static str, buffer: &Buffer) -> Result<()> {
+        if buffer.is_of(&self.0.pool) {
+            return Ok(());
+        }
+        Err(Error::Argument { op, argument: "tensors", why: "are on different devices".into() })
     }
 
     /// Submits what is pending without waiting.

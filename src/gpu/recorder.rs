@@ -209,6 +209,10 @@ impl Recorder {
                     remedy: "split the tensor along its first dimension, or use a smaller batch",
                 });
             }
+            if b.offset.checked_add(b.bytes).is_none_or(|end| end > b.buffer.bytes()) {
+                let why = format!("reach beyond a buffer: {} bytes from {} of {}", b.bytes, b.offset, b.buffer.bytes());
+                return Err(Error::Argument { op: launch.op, argument: "bindings", why });
+            }
             if b.offset % self.alignment != 0 {
                 return Err(Error::LimitExceeded {
                     op: launch.op,

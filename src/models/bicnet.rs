@@ -141,6 +141,17 @@ impl Bicnet {
     /// # Errors
     /// [`Error::Argument`] for sizes that do not fit each other; device errors.
     pub fn new(gpu: &Gpu, config: BicnetConfig, seed: u64) -> Result<Self> {
+        let mut model = Self::declare(gpu, config)?;
+        model.store.allocate(seed)?;
+        Ok(model)
+    }
+
+    /// Declares the network without memory for its parameters: their names, shapes and count are known, and nothing can
+    /// be computed.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for sizes that do not fit each other.
+    pub fn declare(gpu: &Gpu, config: BicnetConfig) -> Result<Self> {
         let mut store = ParameterStore::new(gpu);
         let s = &mut store;
         let c = &config;
@@ -175,7 +186,6 @@ impl Bicnet {
         let proj_text = Linear::new(s, "proj_text", c.text_dim, d, &init)?;
         let pool_text = pool(s, "pool_text")?;
         let norm_text_out = norm(s, "norm_3")?;
-        store.allocate(seed)?;
         Ok(Self {
             config,
             store,

@@ -136,14 +136,14 @@ pub fn pad_texts(gpu: &Gpu, texts: &[Array]) -> Result<(Tensor, Tensor)> {
     let Some(width) = texts.first().and_then(|t| t.shape().last().copied()) else {
         return Err(Error::Argument { op, argument: "texts", why: "is empty".into() });
     };
+    if let Some(text) = texts.iter().find(|t| t.shape().len() != 2 || t.shape()[1] != width) {
+        let (expected, got) = (format!("(tokens, {width})"), text.shape().to_vec());
+        return Err(Error::Shape { op, argument: "texts", expected, got });
+    }
     let longest = texts.iter().map(|t| t.shape()[0]).max().unwrap_or(0);
     let mut features = vec![0.0; texts.len() * longest * width];
     let mut mask = vec![0.0; texts.len() * longest];
     for (i, text) in texts.iter().enumerate() {
-        if text.shape().len() != 2 || text.shape()[1] != width {
-            let (expected, got) = (format!("(tokens, {width})"), text.shape().to_vec());
-            return Err(Error::Shape { op, argument: "texts", expected, got });
-        }
         let at = i * longest;
         features[at * width..at * width + text.len()].copy_from_slice(text.data());
         mask[at..at + text.shape()[0]].fill(1.0);

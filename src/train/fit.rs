@@ -17,6 +17,10 @@ use crate::tensor::Tensor;
 use crate::train::{Checkpoint, Progress, RunFolder, Sampler, Slot, StopFlag};
 use crate::{Error, Result};
 
+/// Losses that are held before they are read back, at most.
+const MAX_HELD: u64 = 100;
+/// Elements between two of them: views start at multiples of 256 bytes.
+const HELD_STRIDE: usize = 64;
 /// Batches that are read ahead while the GPU works.
 const READ_AHEAD: usize = 2;
 /// The streams of caption choices, apart from those of other uses of the seed.
@@ -165,8 +169,12 @@ struct Session<'a> {
     optimizer: Optimizer,
     plateau: Option<ReduceLrOnPlateau>,
     step: u64,
-    /// Losses since the last log, not read back yet.
+    /// Losses not read back yet, in memory of their own, so that no step needs more than another.
     losses: Vec<Tensor>,
+    /// How many of them hold one.
+    held: usize,
+    /// Losses before those, since the last log.
+    unlogged: Vec<f64>,
     videos: usize,
     seconds: f64,
     clock: Instant,
@@ -177,7 +185,7 @@ impl<'a> Session<'a> {
     fn new(model: &'a dyn TwoSpaceModel, options: &'a FitOptions, resume: Option<&Checkpoint>) -> Result<Self> {
         let mut optimizer = Optimizer::new(model.store(), Algorithm::ADAM, |_| GroupOptions::default())?;
         let mut plateau = options.plateau.map(|c| ReduceLrOnPlateau::new(options.lr, c)).transpose()?;
-        let (mut step, mut report) = (0, FitReport::default());
+        let (mut step, mut report, mut unlogged) = (0, FitReport::default(), Vec::new());
         if let Some(checkpoint) = resume {
             let origin = "the checkpoint";
             let bad = |key: &str| Error::Malformed {
@@ -192,7 +200,13 @@ impl<'a> Session<'a> {
                 plateau = serde_json::from_value(checkpoint.state["plateau"].clone()).map_err(|_| bad("plateau"))?;
             }
             report.best = serde_json::from_value(checkpoint.state["best"].clone()).map_err(|_| bad("best"))?;
+            let losses: Option<Vec<f64>> =
+                serde_json::from_value(checkpoint.state["losses"].clone()).map_err(|_| bad("losses"))?;
+            unlogged = losses.unwrap_or_default();
         }
+        let capacity = options.log_every.clamp(1, MAX_HELD) as usize;
+        let losses = Tensor::uninit(model.store().gpu(), "losses", [capacity * HELD_STRIDE])?;
+        let losses = (0..capacity).map(|i| losses.view(i * HELD_STRIDE, [])).collect::<Result<_>>()?;
         let clock = Instant::now();
         Ok(Self {
             model,
@@ -200,7 +214,9 @@ impl<'a> Session<'a> {
             optimizer,
             plateau,
             step,
-            losses: Vec::new(),
+            losses,
+            held: 0,
+            unlogged,
             videos: 0,
             seconds: 0.0,
             clock,
@@ -222,7 +238,8 @@ impl<'a> Session<'a> {
         tape.backward(&loss.total)?;
         let lr = self.lr();
         self.optimizer.step(store, lr)?;
-        self.losses.push(loss.total.into_value());
+        self.losses[self.held].copy_from(loss.total.value())?;
+        self.held += 1;
         self.videos += samples.len();
         self.step += 1;
         Ok(())
@@ -231,10 +248,13 @@ impl<'a> Session<'a> {
     /// Logs, evaluates, saves and stops where it is time to.
     fn after_step(&mut self, hooks: &mut FitHooks<'_>) -> Result<()> {
         let last = self.step == self.options.steps;
+        if self.held == self.losses.len() {
+            self.collect()?;
+        }
         let evaluates =
             last || (self.options.evaluate_every > 0 && self.step.is_multiple_of(self.options.evaluate_every));
         let stops = hooks.stop.is_set();
-        if self.step.is_multiple_of(self.options.log_every.max(1)) || evaluates || stops {
+        if self.step.is_multiple_of(self.options.log_every.max(1)) || evaluates {
             self.log(hooks)?;
         }
         if evaluates {
@@ -245,6 +265,7 @@ impl<'a> Session<'a> {
                 return Err(Error::Interrupted { path: "nowhere: the run has no folder".into() });
             };
             if !evaluates {
+                self.collect()?;
                 run.save(Slot::Last, &self.checkpoint()?)?;
             }
             return Err(Error::Interrupted { path: run.checkpoint_path(Slot::Last) });
@@ -252,19 +273,27 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn log(&mut self, hooks: &mut FitHooks<'_>) -> Result<()> {
-        let losses = Tensor::read_all(&self.losses.iter().collect::<Vec<_>>())?;
+    /// Reads the losses back.
+    fn collect(&mut self) -> Result<()> {
+        let losses = Tensor::read_all(&self.losses[..self.held].iter().collect::<Vec<_>>())?;
         let losses: Vec<f64> = losses.iter().map(|l| f64::from(l[0])).collect();
         if let Some(i) = losses.iter().position(|l| !l.is_finite()) {
             let step = self.step - (losses.len() - i) as u64 + 1;
             let count = losses.iter().filter(|l| !l.is_finite()).count() as u64;
             return Err(Error::NonFinite { origin: "training loss".into(), place: format!("step {step}"), count });
         }
-        self.losses.clear();
+        self.held = 0;
+        self.unlogged.extend(losses);
+        Ok(())
+    }
+
+    fn log(&mut self, hooks: &mut FitHooks<'_>) -> Result<()> {
+        self.collect()?;
         self.seconds += self.clock.elapsed().as_secs_f64();
         self.report.samples_per_second = self.videos as f64 / self.seconds.max(1e-9);
-        if !losses.is_empty() {
-            self.report.loss = losses.iter().sum::<f64>() / losses.len() as f64;
+        if !self.unlogged.is_empty() {
+            self.report.loss = self.unlogged.iter().sum::<f64>() / self.unlogged.len() as f64;
+            self.unlogged.clear();
             if let Some(run) = hooks.run.as_deref_mut() {
                 let rate = self.report.samples_per_second;
                 run.log(self.step, &[("loss", self.report.loss), ("lr", self.lr()), ("samples_per_second", rate)])?;
@@ -303,7 +332,12 @@ impl<'a> Session<'a> {
         Ok(Checkpoint {
             model: self.model.store().to_arrays()?,
             optimizer: self.optimizer.to_arrays()?,
-            state: json!({ "step": self.step, "plateau": self.plateau, "best": self.report.best }),
+            state: json!({
+                "step": self.step,
+                "plateau": self.plateau,
+                "best": self.report.best,
+                "losses": self.unlogged,
+            }),
         })
     }
 

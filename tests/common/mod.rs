@@ -1,0 +1,53 @@
+//! What the integration tests share.
+
+// Each test program uses a part.
+#![allow(dead_code)]
+
+use std::sync::OnceLock;
+
+use reelgrad::gpu::{AdapterChoice, GpuBuilder, KernelFamily};
+use reelgrad::random::Random;
+use reelgrad::{Array, Gpu};
+
+/// The adapter and the shader mode that the environment variables `REELGRAD_ADAPTER` and `REELGRAD_CHECKED=1` choose.
+pub fn builder() -> GpuBuilder {
+    let adapter = AdapterChoice::parse(&std::env::var("REELGRAD_ADAPTER").unwrap_or_default());
+    Gpu::builder().adapter(adapter).checked(std::env::var("REELGRAD_CHECKED").is_ok_and(|v| v == "1"))
+}
+
+/// A device of the adapter's own kernel family, shared by a test program.
+pub fn gpu() -> Gpu {
+    gpus()[0].clone()
+}
+
+/// Devices of both kernel families where the adapter runs both; the second one passes parameters in a uniform buffer.
+pub fn gpus() -> Vec<Gpu> {
+    static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
+    GPUS.get_or_init(|| {
+        let chosen = builder().build().expect("the tests need a GPU adapter; on Debian: mesa-vulkan-drivers");
+        match chosen.family() {
+            KernelFamily::Tiled => vec![chosen],
+            KernelFamily::Subgroup { .. } => {
+                let tiled = builder().family(KernelFamily::Tiled).immediates(false).build();
+                vec![chosen, tiled.expect("the tiled family runs everywhere")]
+            }
+        }
+    })
+    .clone()
+}
+
+/// Normal values, the same for the same seed.
+pub fn noise(shape: &[usize], seed: u64) -> Array {
+    let mut random = Random::new(seed, 0);
+    let data = (0..shape.iter().product()).map(|_| random.normal()).collect();
+    Array::new(shape, data).expect("as many values as the shape holds")
+}
+
+/// A random order of values that are `gap` apart and at least half of it from 0, for functions with kinks.
+pub fn spaced(shape: &[usize], gap: f32, seed: u64) -> Array {
+    let n: usize = shape.iter().product();
+    let mut order: Vec<usize> = (0..n).collect();
+    Random::new(seed, 0).shuffle(&mut order);
+    let data = order.iter().map(|&i| gap * (i as f32 - (n / 2) as f32 + 0.5)).collect();
+    Array::new(shape, data).expect("as many values as the shape holds")
+}
