@@ -47,7 +47,7 @@ pub struct FitOptions {
 }
 
 impl Default for FitOptions {
-    /// The official trainer's numbers, except that steps are counted instead of epochs.
+    /// The official trainer's numbers, except that steps are counted instead of epochs; it evaluates once an epoch.
     fn default() -> Self {
         Self {
             batch: 64,
@@ -56,7 +56,7 @@ impl Default for FitOptions {
             seed: 42,
             log_every: 10,
             evaluate_every: 0,
-            plateau: Some(PlateauConfig::default()),
+            plateau: Some(PlateauConfig { factor: 0.5, patience: 5, cooldown: 5, ..PlateauConfig::default() }),
             skip_last_caption: true,
             mask_frames: false,
         }
