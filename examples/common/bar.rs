@@ -26,6 +26,15 @@ impl Bar {
         Self { name, bar, started: None, printed: 0 }
     }
 
+    /// Prints lines above the bar.
+    pub fn printer(&self) -> impl Fn(&str) + use<> {
+        let bar = self.bar.clone();
+        move |line| match &bar {
+            Some(bar) => bar.suspend(|| println!("{line}")),
+            None => println!("{line}"),
+        }
+    }
+
     pub fn finish(self) {
         if let Some(bar) = self.bar {
             bar.finish();
