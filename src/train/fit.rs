@@ -105,7 +105,7 @@ pub fn fit(
     mut hooks: FitHooks<'_>,
 ) -> Result<FitReport> {
     let size = groups.first().map_or(0, Vec::len);
-    if size == 0 || groups.iter().any(|g| g.len() != size) || options.batch % size != 0 {
+    if size == 0 || groups.iter().any(|g| g.len() != size) || !options.batch.is_multiple_of(size) {
         let why = format!("must be of one size that divides the batch of {}", options.batch);
         return Err(Error::Argument { op: "fit", argument: "groups", why });
     }
@@ -231,9 +231,10 @@ impl<'a> Session<'a> {
     /// Logs, evaluates, saves and stops where it is time to.
     fn after_step(&mut self, hooks: &mut FitHooks<'_>) -> Result<()> {
         let last = self.step == self.options.steps;
-        let evaluates = last || (self.options.evaluate_every > 0 && self.step % self.options.evaluate_every == 0);
+        let evaluates =
+            last || (self.options.evaluate_every > 0 && self.step.is_multiple_of(self.options.evaluate_every));
         let stops = hooks.stop.is_set();
-        if self.step % self.options.log_every.max(1) == 0 || evaluates || stops {
+        if self.step.is_multiple_of(self.options.log_every.max(1)) || evaluates || stops {
             self.log(hooks)?;
         }
         if evaluates {
@@ -314,5 +315,19 @@ impl<'a> Session<'a> {
         #[cfg(not(feature = "plot"))]
         let _ = hooks;
         Ok(self.report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FitOptions;
+
+    #[test]
+    fn the_default_is_the_official_trainer() {
+        let options = FitOptions::default();
+        let plateau = options.plateau.unwrap();
+        assert_eq!((options.batch, options.lr, options.seed), (64, 2e-4, 42));
+        assert_eq!((plateau.factor, plateau.patience, plateau.cooldown, plateau.threshold), (0.5, 5, 5, 1e-4));
+        assert!(options.skip_last_caption && !options.mask_frames);
     }
 }
