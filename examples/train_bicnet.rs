@@ -138,7 +138,9 @@ fn run(options: &Options) -> Result<()> {
     let test = encoded.evaluate(settings.evaluation.ties)?;
     println!("\n{}", table::head(false));
     println!("{}", table::line("test", &test, None));
-    println!("{}", table::chance(parts.test.len(), false));
+    if !settings.evaluation.all_captions() {
+        println!("{}", table::chance(parts.test.len(), false));
+    }
     let scripts = options.compat.map(|c| compat(c, &encoded)).transpose()?;
     let result = json!({ "step": step, "validation": figure, "test": test, "compat": scripts });
     let path = folder.path().join("test.json");
@@ -178,7 +180,9 @@ fn train(
     let every = if evaluate_every == 0 { steps.max(1) } else { evaluate_every };
     let mut bar = Bar::new("BiC-Net");
     let print = bar.printer();
-    print(&format!("\n{}", table::head(false)));
+    if done < steps {
+        print(&format!("\n{}", table::head(false)));
+    }
     let mut step = done;
     let report = fit(
         model,
