@@ -11,14 +11,18 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Parser};
 use reelgrad::data::{npy, safetensors};
 use reelgrad::retrieval::compat::CompatMetrics;
-use reelgrad::retrieval::{Compat, RetrievalMetrics, Scores, Ties};
+use reelgrad::retrieval::ranking::{Source, Tiles};
+use reelgrad::retrieval::{Compat, RetrievalMetrics, Ties};
 use reelgrad::tensor::Array;
 use reelgrad::{Error, Result};
 use serde_json::{Map, Value, json};
 
+mod common;
+use common::table;
+
 /// Retrieval metrics: R@1, R@5, R@10, R@50, median and mean rank, in both directions.
 ///
-/// Matrices are read from .npy, .safetensors (FILE, or FILE:NAME where it holds several) and .json (a list of rows, or
+/// Ranks are counted on the GPU, a tile of scores at a time: embeddings may be of any number. Matrices are read from .npy, .safetensors (FILE, or FILE:NAME where it holds several) and .json (a list of rows, or
 /// an object with "shape" and "data"). A NaN or infinite score is an error.
 #[derive(Parser)]
 #[command(version, group(ArgGroup::new("source").required(true).args(["similarity", "text"])))]
@@ -45,105 +49,146 @@ struct Options {
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
+    /// The adapter: fastest, low-power, its number, or a part of its name. The default is the environment variable
+    /// REELGRAD_ADAPTER, else the fastest.
+    #[arg(long, value_name = "ADAPTER")]
+    adapter: Option<String>,
 }
 
 fn main() -> ExitCode {
-    env_logger::init();
+    common::init_log();
     // Exits with 2 by itself when the arguments are wrong.
     let options = Options::parse();
-    match evaluate(&options) {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::from(2)
-        }
-    }
+    common::finish(evaluate(&options).map(|text| {
+        println!("{text}");
+        ExitCode::SUCCESS
+    }))
 }
 
 fn evaluate(options: &Options) -> Result<String> {
-    let matrix = match (&options.similarity, &options.text, &options.video) {
-        (Some(similarity), ..) => read(similarity)?,
-        (None, Some(text), Some(video)) => cosines((text, read(text)?), (video, read(video)?))?,
+    let (matrix, videos) = match (&options.similarity, &options.text, &options.video) {
+        (Some(similarity), ..) => (finite(similarity, read(similarity)?)?, None),
+        (None, Some(text), Some(video)) => (unit_rows(text, read(text)?)?, Some(unit_rows(video, read(video)?)?)),
         // The argument parser lets nothing else through.
         _ => return Err(usage("similarity", "or --text and --video must be given")),
     };
-    let scores = match &options.captions_per_video {
-        None => Scores::square(matrix)?,
-        Some(counts) => {
-            let videos = matrix.shape().get(1).copied().unwrap_or(0);
-            Scores::grouped(matrix, &captions(counts, videos)?)?
-        }
+    let (source, video_count) = match &videos {
+        Some(videos) => (Source::Embeddings(&matrix, videos), videos.shape()[0]),
+        None => (Source::Matrix(&matrix), matrix.shape()[1]),
     };
-    let mut ours = vec![
-        ("text to video", "text_to_video", scores.text_to_video().metrics(options.ties)?),
-        ("video to text", "video_to_text", scores.video_to_text().metrics(options.ties)?),
-    ];
-    if scores.is_grouped() {
-        ours.push(("video to caption", "video_to_caption", scores.video_to_caption().metrics(options.ties)?));
+    let texts = matrix.shape()[0];
+    let captions = options.captions_per_video.as_deref().map(|counts| captions(counts, video_count)).transpose()?;
+    let owners = owners(captions.as_deref(), texts, video_count)?;
+    let gpu = common::open_gpu(options.adapter.as_deref());
+    let tiles = Tiles::new(&gpu, source, &owners)?;
+    let ranks = tiles.ranks()?;
+    let mut report = Report {
+        texts,
+        videos: video_count,
+        ties: options.ties,
+        ours: vec![("text to video", "text_to_video", ranks.text_to_video.metrics(options.ties)?)],
+        script: None,
+    };
+    if captions.is_some() {
+        report.ours.push(("video to text", "video_to_text", tiles.video_to_text()?.metrics(options.ties)?));
+        let captions = ranks.video_to_caption.metrics(options.ties)?;
+        report.ours.push(("video to caption", "video_to_caption", captions));
+    } else {
+        // With one caption a video both are one.
+        report.ours.push(("video to text", "video_to_text", ranks.video_to_caption.metrics(options.ties)?));
     }
-    let theirs = match options.compat {
-        None => Vec::new(),
-        Some(compat) => vec![
+    if let Some(compat) = options.compat {
+        // The scripts' orders of tied scores need the whole matrix.
+        let scores = tiles.to_scores()?;
+        let theirs = vec![
             ("text to video", "text_to_video", compat.text_to_video(&scores)?),
             ("video to text", "video_to_text", compat.video_to_text(&scores)?),
-        ],
+        ];
+        report.script = Some((compat, theirs));
+    }
+    Ok(if options.json { report.json() } else { report.table() })
+}
+
+/// The video of every text, whose captions are consecutive.
+fn owners(captions: Option<&[usize]>, texts: usize, videos: usize) -> Result<Vec<u32>> {
+    let Some(captions) = captions else {
+        if texts != videos {
+            let why = format!("must be given for {texts} texts and {videos} videos");
+            return Err(usage("captions_per_video", &why));
+        }
+        return Ok((0..videos as u32).collect());
     };
-    Ok(if options.json {
-        to_json(options, &scores, &ours, &theirs)
-    } else {
-        to_table(options, &scores, &ours, &theirs)
-    })
+    let sum = captions.iter().try_fold(0usize, |sum, &n| sum.checked_add(n));
+    if captions.len() != videos || sum != Some(texts) {
+        let why = format!(
+            "must be {videos} counts with a sum of {texts}, got {} with a sum of {}",
+            captions.len(),
+            sum.map_or("too many".into(), |n| n.to_string())
+        );
+        return Err(usage("captions_per_video", &why));
+    }
+    if let Some(video) = captions.iter().position(|&n| n == 0) {
+        return Err(usage("captions_per_video", &format!("gives video {video} no caption")));
+    }
+    Ok(captions.iter().zip(0..).flat_map(|(&n, video)| std::iter::repeat_n(video, n)).collect())
 }
 
-type Rows<'a, T> = [(&'a str, &'a str, T)];
+/// Title, key and metrics of every direction.
+type Rows<T> = Vec<(&'static str, &'static str, T)>;
 
-fn to_json(options: &Options, scores: &Scores, ours: &Rows<RetrievalMetrics>, theirs: &Rows<CompatMetrics>) -> String {
-    let mut report = json!({
-        "schema": "reelgrad.evaluate/1",
-        "texts": scores.texts(),
-        "videos": scores.videos(),
-        "ties": options.ties,
-        "metrics": ours.iter().map(|(_, key, m)| (key.to_string(), json!(m))).collect::<Map<_, _>>(),
-    });
-    if let Some(compat) = options.compat {
-        let values =
-            |m: &CompatMetrics| m.values.iter().map(|&(n, v)| (n.to_string(), json!(v))).collect::<Map<_, _>>();
-        let directions: Map<_, _> = theirs.iter().map(|(_, key, m)| (key.to_string(), values(m).into())).collect();
-        report["compat"] = json!({"script": format!("{compat:?}").to_lowercase(), "metrics": directions});
-    }
-    format!("{report:#}")
+struct Report {
+    texts: usize,
+    videos: usize,
+    ties: Ties,
+    ours: Rows<RetrievalMetrics>,
+    script: Option<(Compat, Rows<CompatMetrics>)>,
 }
 
-fn to_table(options: &Options, scores: &Scores, ours: &Rows<RetrievalMetrics>, theirs: &Rows<CompatMetrics>) -> String {
-    let ties = json!(options.ties);
-    let mut text = format!(
-        "{} texts, {} videos; ties: {}; recalls in percent, ranks from 1\n\n{:<18}",
-        scores.texts(),
-        scores.videos(),
-        ties.as_str().unwrap_or_default(),
-        ""
-    );
-    for name in ["R@1", "R@5", "R@10", "R@50", "MdR", "MnR", "RSum", "queries"] {
-        text.push_str(&format!("{name:>9}"));
-    }
-    for (title, _, m) in ours {
-        text.push_str(&format!("\n{title:<18}"));
-        for value in [m.r1, m.r5, m.r10, m.r50, m.mdr, m.mnr, m.rsum] {
-            text.push_str(&format!("{value:>9.2}"));
+impl Report {
+    fn json(&self) -> String {
+        let mut report = json!({
+            "schema": "reelgrad.evaluate/1",
+            "texts": self.texts,
+            "videos": self.videos,
+            "ties": self.ties,
+            "metrics": self.ours.iter().map(|(_, key, m)| (key.to_string(), json!(m))).collect::<Map<_, _>>(),
+        });
+        if let Some((compat, theirs)) = &self.script {
+            let values =
+                |m: &CompatMetrics| m.values.iter().map(|&(n, v)| (n.to_string(), json!(v))).collect::<Map<_, _>>();
+            let directions: Map<_, _> = theirs.iter().map(|(_, key, m)| (key.to_string(), values(m).into())).collect();
+            report["compat"] = json!({"script": format!("{compat:?}").to_lowercase(), "metrics": directions});
         }
-        text.push_str(&format!("{:>9}", m.queries));
+        format!("{report:#}")
     }
-    if let Some(compat) = options.compat {
-        text.push_str(&format!("\n\nas {compat:?}'s script prints it"));
-        for (title, _, m) in theirs {
-            let values: Vec<String> = m.values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-            text.push_str(&format!("\n{title:<18}{}", values.join("  ")));
+
+    fn table(&self) -> String {
+        let ties = json!(self.ties);
+        let mut text = format!(
+            "{} texts, {} videos; ties: {}; recalls in percent, ranks from 1\n\n{:<18}",
+            self.texts,
+            self.videos,
+            ties.as_str().unwrap_or_default(),
+            ""
+        );
+        for name in ["R@1", "R@5", "R@10", "R@50", "MdR", "MnR", "RSum", "queries"] {
+            text.push_str(&format!("{name:>9}"));
         }
+        for (title, _, m) in &self.ours {
+            text.push_str(&format!("\n{title:<18}"));
+            for value in [m.r1, m.r5, m.r10, m.r50, m.mdr, m.mnr, m.rsum] {
+                text.push_str(&format!("{value:>9.2}"));
+            }
+            text.push_str(&format!("{:>9}", m.queries));
+        }
+        if let Some((compat, theirs)) = &self.script {
+            text.push_str(&format!("\n\nas {compat:?}'s script prints it"));
+            for (title, _, m) in theirs {
+                text.push_str(&format!("\n{title:<18}{}", table::script(m)));
+            }
+        }
+        text
     }
-    text
 }
 
 /// One number for all videos, a list, or a JSON file with a list.
@@ -162,36 +207,34 @@ fn captions(counts: &str, videos: usize) -> Result<Vec<usize>> {
     Ok(if let [count] = list[..] { vec![count; videos] } else { list })
 }
 
-/// Cosines of all pairs of rows, in f64 sums.
-fn cosines((text_name, text): (&str, Array), (video_name, video): (&str, Array)) -> Result<Array> {
-    let (text_rows, video_rows) = (unit_rows(text_name, &text)?, unit_rows(video_name, &video)?);
-    if text.shape()[1] != video.shape()[1] {
-        let (left, right) = (text.shape().to_vec(), video.shape().to_vec());
-        return Err(Error::ShapeMismatch { op: "cosine", left, right, why: "rows must have the same width" });
-    }
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>() as f32;
-    let all = text_rows.iter().flat_map(|t| video_rows.iter().map(move |v| dot(t, v))).collect();
-    Array::new([text_rows.len(), video_rows.len()], all)
-}
-
-fn unit_rows(name: &str, embeddings: &Array) -> Result<Vec<Vec<f64>>> {
-    let [rows, width] = *embeddings.shape() else {
-        let expected = "[rows, width]".into();
-        return Err(Error::Shape { op: "cosine", argument: "embeddings", expected, got: embeddings.shape().to_vec() });
+/// The matrix, if it has two dimensions and no NaN or infinity.
+fn finite(name: &str, matrix: Array) -> Result<Array> {
+    let &[_, width] = matrix.shape() else {
+        return Err(Error::malformed(
+            name,
+            "shape",
+            format_args!("must be [rows, columns], it is {:?}", matrix.shape()),
+        ));
     };
-    if let Some((count, first)) = embeddings.non_finite() {
+    if let Some((count, first)) = matrix.non_finite() {
         let place = format!("row {}, column {}", first / width, first % width);
         return Err(Error::NonFinite { origin: name.into(), place, count });
     }
-    let unit = |row: usize| {
-        let values: Vec<f64> = embeddings.row(row).iter().map(|&v| f64::from(v)).collect();
-        let norm = values.iter().map(|v| v * v).sum::<f64>().sqrt();
+    Ok(matrix)
+}
+
+/// Rows of length 1, by f64 sums: the products of two are cosines.
+fn unit_rows(name: &str, embeddings: Array) -> Result<Array> {
+    let mut embeddings = finite(name, embeddings)?;
+    let width = embeddings.shape()[1].max(1);
+    for (i, row) in embeddings.data_mut().chunks_exact_mut(width).enumerate() {
+        let norm = row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         if norm == 0.0 {
-            return Err(Error::malformed(name, format_args!("row {row}"), "all zeros have no direction"));
+            return Err(Error::malformed(name, format_args!("row {i}"), "all zeros have no direction"));
         }
-        Ok(values.iter().map(|v| v / norm).collect())
-    };
-    (0..rows).map(unit).collect()
+        row.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
+    }
+    Ok(embeddings)
 }
 
 /// Reads a matrix by the file's ending; `FILE.safetensors:NAME` names a tensor.

@@ -15,7 +15,7 @@ use reelgrad::models::bicnet::{Bicnet, BicnetConfig};
 use reelgrad::models::mean_pool::MeanPool;
 use reelgrad::models::two_space::TwoSpaceModel;
 use reelgrad::retrieval::Ties;
-use reelgrad::retrieval::two_space::{Captions, Encoded, Evaluation, encode};
+use reelgrad::retrieval::two_space::{EncodeOptions, Encoded, Evaluation, encode};
 use reelgrad::train::{FitHooks, FitOptions, FitReport, RunFolder, StopFlag, fit};
 use reelgrad::{Error, Result};
 
@@ -102,10 +102,10 @@ fn run(options: &Options) -> Result<()> {
         "\nheld-out test: {} videos, one caption each; \"order\" is how often a caption prefers its video",
         test.len() / 2
     );
-    println!("to the same two events in the other order\n\n{}", table::HEAD);
+    println!("to the same two events in the other order\n\n{}", table::head(true));
     println!("{}", table::line("BiC-Net", &bicnet_test, Some(bicnet_order)));
     println!("{}", table::line("mean pooling", &baseline_test, Some(baseline_order)));
-    println!("{}", table::chance(test.len() / 2));
+    println!("{}", table::chance(test.len() / 2, true));
 
     search(&bicnet, &test)?;
     println!("\ntraining speed   {:.0} videos/s", report.samples_per_second);
@@ -216,15 +216,15 @@ fn free_folder(out: &Path, name: &str) -> PathBuf {
 /// Recall among one video of each content, and order accuracy over all.
 fn evaluate(model: &dyn TwoSpaceModel, data: &dyn SampleSource, rivals: &[usize]) -> Result<(Evaluation, f64)> {
     let all: Vec<usize> = (0..data.len()).collect();
-    let order = encode(model, data, &all, Captions::First, 128)?.preference(rivals)?;
+    let order = encode(model, data, &all, &EncodeOptions::default())?.preference(rivals)?;
     let one_of_each: Vec<usize> = all.into_iter().filter(|&v| v < rivals[v]).collect();
-    Ok((encode(model, data, &one_of_each, Captions::First, 128)?.evaluate(Ties::Expected)?, order))
+    Ok((encode(model, data, &one_of_each, &EncodeOptions::default())?.evaluate(Ties::Expected)?, order))
 }
 
 /// Searches three captions and prints what comes first.
 fn search(model: &dyn TwoSpaceModel, test: &BicnetDataset) -> Result<()> {
     let all: Vec<usize> = (0..test.len()).collect();
-    let encoded: Encoded = encode(model, test, &all, Captions::First, 128)?;
+    let encoded: Encoded = encode(model, test, &all, &EncodeOptions::default())?;
     let captions: Split = test.raw_captions()?;
     println!("\nsearches among all {} test videos", test.len());
     for query in [0, test.len() / 3, 2 * test.len() / 3].into_iter().filter(|&q| q < test.len()) {

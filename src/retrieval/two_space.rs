@@ -10,16 +10,13 @@ use serde::Serialize;
 use crate::autograd::{Tape, Var};
 use crate::data::bicnet::{Sample, SampleSource, collate};
 use crate::gpu::Gpu;
-use crate::kernels::rank::{Queries, Ranking};
 use crate::kernels::{matmul, topk};
 use crate::models::bicnet::BicnetInputs;
 use crate::models::two_space::TwoSpaceModel;
-use crate::retrieval::metrics::{Counts, RetrievalMetrics, Ties};
+use crate::retrieval::metrics::{RetrievalMetrics, Scores, Ties};
+use crate::retrieval::ranking::{Source, Tiles};
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};
-
-/// Texts whose scores are computed at a time: bounds the memory of any gallery's metrics.
-const TEXT_TILE: usize = 1024;
 
 /// Which captions of a video are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +25,23 @@ pub enum Captions {
     First,
     /// All of them.
     All,
+}
+
+/// How a dataset is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodeOptions {
+    /// Which captions.
+    pub captions: Captions,
+    /// Videos, or captions, at a time.
+    pub batch: usize,
+    /// Hides padded frames, for a model that was trained so; the official trainer shows them.
+    pub mask_frames: bool,
+}
+
+impl Default for EncodeOptions {
+    fn default() -> Self {
+        Self { captions: Captions::First, batch: 128, mask_frames: false }
+    }
 }
 
 /// The vectors of a dataset, on the GPU.
@@ -65,7 +79,7 @@ pub fn upload(gpu: &Gpu, samples: &[Sample], masked: bool) -> Result<BicnetInput
     })
 }
 
-/// Encodes `videos` (numbers in `data`) and their captions, `batch` at a time.
+/// Encodes `videos` (numbers in `data`) and their captions.
 ///
 /// # Errors
 /// What `data` returns for a sample; [`Error::Shape`] if the features do not fit the model.
@@ -73,22 +87,22 @@ pub fn encode(
     model: &dyn TwoSpaceModel,
     data: &dyn SampleSource,
     videos: &[usize],
-    captions: Captions,
-    batch: usize,
+    options: &EncodeOptions,
 ) -> Result<Encoded> {
     let gpu = model.store().gpu();
+    let batch = options.batch.max(1);
     let d = model.config().embedding_dim;
     let (mut video_rows, mut text_rows, mut owners) = (Vec::new(), Vec::new(), Vec::new());
-    for (start, chunk) in videos.chunks(batch.max(1)).enumerate().map(|(i, c)| (i * batch.max(1), c)) {
+    for (start, chunk) in videos.chunks(batch).enumerate().map(|(i, c)| (i * batch, c)) {
         let samples: Vec<Sample> = chunk.iter().map(|&v| data.sample(v, 0)).collect::<Result<_>>()?;
         let tape = Tape::inference(gpu);
-        let e = model.forward(&tape, &upload(gpu, &samples, false)?)?;
+        let e = model.forward(&tape, &upload(gpu, &samples, options.mask_frames)?)?;
         let unit = |x: &Var| x.l2_normalize(1e-12);
         let video = unit(&e.global)?.add(&unit(&e.region)?)?.scale(0.5)?;
         video_rows.push(video.into_value());
         text_rows.push(unit(&e.text)?.into_value());
         owners.extend((start..start + chunk.len()).map(|i| i as u32));
-        if captions == Captions::All {
+        if options.captions == Captions::All {
             encode_more(model, data, (start, chunk), batch, &mut text_rows, &mut owners)?;
         }
     }
@@ -116,7 +130,7 @@ fn encode_more(
     for (i, &video) in chunk.iter().enumerate() {
         rest.extend((1..data.captions(video)?).map(|caption| (i, caption)));
     }
-    for part in rest.chunks(batch.max(1)) {
+    for part in rest.chunks(batch) {
         let texts: Vec<Array> =
             part.iter().map(|&(i, caption)| Ok(data.sample(chunk[i], caption)?.text)).collect::<Result<_>>()?;
         let (features, mask) = pad_texts(gpu, &texts)?;
@@ -168,30 +182,23 @@ impl Encoded {
     /// # Errors
     /// [`Error::NonFinite`] if any score is; [`Error::Argument`] for no captions.
     pub fn evaluate(&self, ties: Ties) -> Result<Evaluation> {
+        let ranks = self.tiles()?.ranks()?;
         Ok(Evaluation {
-            text_to_video: self.counts(Queries::Rows)?.metrics(ties)?,
-            video_to_text: self.counts(Queries::Columns)?.metrics(ties)?,
+            text_to_video: ranks.text_to_video.metrics(ties)?,
+            video_to_text: ranks.video_to_caption.metrics(ties)?,
         })
     }
 
-    fn counts(&self, queries: Queries) -> Result<Counts> {
-        let videos: Vec<u32> = (0..self.videos.rows() as u32).collect();
-        let ranking = Ranking::new(self.texts.gpu(), queries, &self.owners, &videos)?;
-        let n = self.texts.rows();
-        let tiles = || (0..n).step_by(TEXT_TILE).map(|start| start..n.min(start + TEXT_TILE));
-        for range in tiles() {
-            let start = range.start;
-            ranking.find_targets(&self.scores(range)?, (start, 0))?;
-        }
-        for range in tiles() {
-            let start = range.start;
-            ranking.count(&self.scores(range)?, (start, 0))?;
-        }
-        let ranks = ranking.read("similarity")?;
-        Ok(Counts {
-            greater: ranks.iter().map(|r| r.greater).collect(),
-            equal: ranks.iter().map(|r| r.equal).collect(),
-        })
+    /// All scores on the host, captions in the order of their videos: for the published scripts' metrics.
+    ///
+    /// # Errors
+    /// As [`Encoded::evaluate`].
+    pub fn to_scores(&self) -> Result<Scores> {
+        self.tiles()?.to_scores()
+    }
+
+    fn tiles(&self) -> Result<Tiles<'_>> {
+        Tiles::new(self.texts.gpu(), Source::Tensors(&self.texts, &self.videos), &self.owners)
     }
 
     /// The share of captions, in percent, that score their own video above another one, ties counting half:

@@ -74,15 +74,30 @@ pub fn save(dir: impl AsRef<Path>, checkpoint: &Checkpoint) -> Result<()> {
 /// # Errors
 /// [`Error::Checkpoint`] naming the file that is missing, damaged, truncated or not listed; [`Error::Io`].
 pub fn load(dir: impl AsRef<Path>) -> Result<Checkpoint> {
-    let dir = dir.as_ref();
+    newest(dir.as_ref(), load_exactly)
+}
+
+/// The parameters alone, by their official names; verifies every byte as [`load`] does.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_model(dir: impl AsRef<Path>) -> Result<BTreeMap<String, Array>> {
+    newest(dir.as_ref(), |dir| {
+        verify(dir)?;
+        safetensors::read(dir.join(MODEL))
+    })
+}
+
+/// What `read` returns for `dir`, or where that is missing for the newest whole copy beside it.
+fn newest<T>(dir: &Path, read: impl Fn(&Path) -> Result<T>) -> Result<T> {
     if !exists(dir)? {
         for candidate in leftovers(dir)? {
-            if let Ok(checkpoint) = load_exactly(&candidate) {
-                return Ok(checkpoint);
+            if let Ok(value) = read(&candidate) {
+                return Ok(value);
             }
         }
     }
-    load_exactly(dir)
+    read(dir)
 }
 
 /// Finishes or undoes a save that a crash interrupted, and removes what it left behind. [`save`] does this by itself.
@@ -148,6 +163,18 @@ fn save_in_steps(dir: &Path, checkpoint: &Checkpoint, at: &mut dyn FnMut(&str) -
 
 /// Reads `dir` itself, without a look beside it.
 fn load_exactly(dir: &Path) -> Result<Checkpoint> {
+    verify(dir)?;
+    let path = dir.join(STATE);
+    let text = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+    Ok(Checkpoint {
+        model: safetensors::read(dir.join(MODEL))?,
+        optimizer: safetensors::read(dir.join(OPTIMIZER))?,
+        state: serde_json::from_slice(&text).map_err(|e| Error::malformed(&path, format!("line {}", e.line()), e))?,
+    })
+}
+
+/// Compares the files of `dir` with its manifest.
+fn verify(dir: &Path) -> Result<()> {
     let manifest = read_manifest(dir)?;
     for entry in fs::read_dir(dir).map_err(|e| Error::io("list", dir, e))? {
         let name = entry.map_err(|e| Error::io("list", dir, e))?.file_name();
@@ -170,13 +197,7 @@ fn load_exactly(dir: &Path) -> Result<Checkpoint> {
             return Err(broken(path, "SHA-256 does not match the manifest"));
         }
     }
-    let path = dir.join(STATE);
-    let text = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-    Ok(Checkpoint {
-        model: safetensors::read(dir.join(MODEL))?,
-        optimizer: safetensors::read(dir.join(OPTIMIZER))?,
-        state: serde_json::from_slice(&text).map_err(|e| Error::malformed(&path, format!("line {}", e.line()), e))?,
-    })
+    Ok(())
 }
 
 fn read_manifest(dir: &Path) -> Result<Manifest> {

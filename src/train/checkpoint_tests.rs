@@ -37,6 +37,7 @@ fn survives_exactly_and_replaces_the_older_one() {
     assert_eq!((back.state, back.optimizer), (first.state, first.optimizer));
     save(&dir, &checkpoint(2)).unwrap();
     assert_eq!(load(&dir).unwrap(), checkpoint(2));
+    assert_eq!(load_model(&dir).unwrap(), checkpoint(2).model);
     assert_eq!(names(folder.path()), ["last"]);
     assert_eq!(names(&dir), [MANIFEST, MODEL, OPTIMIZER, STATE]);
 }

@@ -51,7 +51,7 @@ pub struct FitOptions {
 }
 
 impl Default for FitOptions {
-    /// The official trainer's numbers, except that steps are counted instead of epochs.
+    /// The official trainer's numbers, except that steps are counted instead of epochs; it evaluates once an epoch.
     fn default() -> Self {
         Self {
             batch: 64,
@@ -60,7 +60,7 @@ impl Default for FitOptions {
             seed: 42,
             log_every: 10,
             evaluate_every: 0,
-            plateau: Some(PlateauConfig::default()),
+            plateau: Some(PlateauConfig { factor: 0.5, patience: 5, cooldown: 5, ..PlateauConfig::default() }),
             skip_last_caption: true,
             mask_frames: false,
         }
@@ -349,5 +349,19 @@ impl<'a> Session<'a> {
         #[cfg(not(feature = "plot"))]
         let _ = hooks;
         Ok(self.report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FitOptions;
+
+    #[test]
+    fn the_default_is_the_official_trainer() {
+        let options = FitOptions::default();
+        let plateau = options.plateau.unwrap();
+        assert_eq!((options.batch, options.lr, options.seed), (64, 2e-4, 42));
+        assert_eq!((plateau.factor, plateau.patience, plateau.cooldown, plateau.threshold), (0.5, 5, 5, 1e-4));
+        assert!(options.skip_last_caption && !options.mask_frames);
     }
 }

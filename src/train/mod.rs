@@ -6,6 +6,7 @@ mod curves;
 mod fit;
 mod history;
 mod interrupt;
+mod model_files;
 mod progress;
 mod run_folder;
 mod sampler;

@@ -12,7 +12,7 @@ use super::history::History;
 use crate::data::atomic;
 use crate::{Error, Result};
 
-const CONFIG: &str = "config.json";
+pub(super) const CONFIG: &str = "config.json";
 const JSONL: &str = "metrics.jsonl";
 const CSV: &str = "metrics.csv";
 const LOCK: &str = ".lock";
@@ -100,10 +100,7 @@ impl RunFolder {
     /// damaged, or has no `step`; [`Error::Malformed`] for files that were edited by hand.
     pub fn resume(path: impl AsRef<Path>, slot: Slot) -> Result<Resumed> {
         let path = path.as_ref().to_path_buf();
-        let config_path = path.join(CONFIG);
-        let text = fs::read(&config_path).map_err(|e| Error::io("read", &config_path, e))?;
-        let config = serde_json::from_slice(&text)
-            .map_err(|e| Error::malformed(&config_path, format_args!("line {}", e.line()), e))?;
+        let config = Self::config(&path)?;
         let lock = lock(&path)?;
         for slot in [Slot::Last, Slot::Best] {
             checkpoint::settle(slot_path(&path, slot))?;
@@ -123,6 +120,16 @@ impl RunFolder {
         }
         Self::write_tables(&path, &history, length)?;
         Ok(Resumed { folder: Self::open(path, lock, history)?, config, checkpoint })
+    }
+
+    /// The configuration of the run in the folder `path`, which may be in use.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when there is no run; [`Error::Malformed`].
+    pub fn config(path: impl AsRef<Path>) -> Result<Value> {
+        let path = path.as_ref().join(CONFIG);
+        let text = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        serde_json::from_slice(&text).map_err(|e| Error::malformed(&path, format_args!("line {}", e.line()), e))
     }
 
     /// Cuts the JSON lines to `length` and writes the CSV anew.
@@ -204,7 +211,7 @@ impl RunFolder {
     }
 }
 
-fn slot_path(path: &Path, slot: Slot) -> PathBuf {
+pub(super) fn slot_path(path: &Path, slot: Slot) -> PathBuf {
     path.join("checkpoints").join(slot.name())
 }
 
