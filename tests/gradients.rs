@@ -53,7 +53,7 @@ fn check(cases: Vec<Case>) {
             ] {
                 let report = report.unwrap_or_else(|e| panic!("{} {place} ({}): {e}", case.name, gpu.family()));
                 for (input, r) in report.inputs.iter().enumerate() {
-                    if !(r.error <= options.tolerance) {
+                    if r.error.is_nan() || r.error > options.tolerance {
                         failed.push(format!("{} {place} ({}), input {input}: {r:?}", case.name, gpu.family()));
                     }
                 }
