@@ -118,10 +118,10 @@ fn run(options: &Options) -> Result<()> {
 /// Renders the world, unless the folder holds just this one.
 fn make_world(folder: &Path, options: &Options) -> Result<Manifest> {
     let config = WorldConfig { seed: options.seed, train: options.train, test: options.test, ..WorldConfig::default() };
-    if let Ok(manifest) = Manifest::read(folder) {
-        if manifest.config == config {
-            return Ok(manifest);
-        }
+    if let Ok(manifest) = Manifest::read(folder)
+        && manifest.config == config
+    {
+        return Ok(manifest);
     }
     let started = Instant::now();
     let world = World::new(config)?;
