@@ -17,7 +17,7 @@ use reelgrad::models::bicnet::{Bicnet, BicnetConfig, BicnetInputs};
 use reelgrad::models::two_space::{Embeddings, TwoSpaceModel};
 use reelgrad::nn::{Parameter, ParameterStore};
 use reelgrad::retrieval::Ties;
-use reelgrad::retrieval::two_space::{Captions, encode};
+use reelgrad::retrieval::two_space::{EncodeOptions, encode};
 use reelgrad::train::{FitHooks, FitOptions, RunFolder, Silent, Slot, StopFlag, fit};
 use reelgrad::{Array, Error, Gpu, Result, Tensor};
 
@@ -89,7 +89,8 @@ fn train(model: &Bicnet, folder: &Path, options: &FitOptions, resume: bool, stop
     let groups: Vec<Vec<usize>> = (0..data.len()).map(|i| vec![i]).collect();
     let hooks = FitHooks {
         evaluate: &mut || {
-            let encoded = encode(model, &validation, &[0, 1, 2, 3], Captions::First, 4)?;
+            let options = EncodeOptions { batch: 4, ..EncodeOptions::default() };
+            let encoded = encode(model, &validation, &[0, 1, 2, 3], &options)?;
             let metrics = encoded.evaluate(Ties::Expected)?.text_to_video;
             Ok((metrics.r1, vec![("val/R@1".into(), metrics.r1), ("val/MnR".into(), metrics.mnr)]))
         },
