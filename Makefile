@@ -23,6 +23,7 @@ demo: vulkan
 test: vulkan
 	$(CARGO) test $(FULL)
 	REELGRAD_CHECKED=1 $(KERNELS)
+	REELGRAD_CHECKED=1 $(CARGO) test $(FULL) --test bicnet --test gradients --test parity --test tape --test training
 	sh scripts/other_subgroup_sizes.sh $(KERNELS)
 
 bench: vulkan
