@@ -58,12 +58,14 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let lane = local % LANES;
-#ifndef STEPS
-    let steps = (p.n + LANES - 1u) / LANES;
-#endif
-    for (var r = 0u; r < SEQUENCE; r++) {
-        let row = (flat_group(group, groups) * SEQUENCE + r) * ROWS + local / LANES;
 #ifdef STEPS
+    // Loaded once for all rows: on a software adapter a value kept is far cheaper than one loaded lane by lane.
+#for i in 0..STEPS
+    let gain{i} = gain[lane + {i}u * LANES];
+    let bias{i} = bias[lane + {i}u * LANES];
+#endfor
+    for (var r = 0u; r < SEQUENCE; r++) {
+        let row = flat_group(group, groups) * SEQUENCE + r;
         if (row < p.rows) {
             let at = row * p.n + lane;
 #for i in 0..STEPS
@@ -84,13 +86,17 @@ fn main(
 #endfor
             let scales = divisors(row_sum(across_sum(squares), local));
 #for i in 0..STEPS
-            y[at + {i}u * LANES] = d{i} * scales.x * gain[lane + {i}u * LANES] + bias[lane + {i}u * LANES];
+            y[at + {i}u * LANES] = d{i} * scales.x * gain{i} + bias{i};
 #endfor
             if (lane == 0u) {
                 stats[row] = vec2<f32>(mean, scales.y);
             }
         }
+    }
 #else
+    let steps = (p.n + LANES - 1u) / LANES;
+    for (var r = 0u; r < SEQUENCE; r++) {
+        let row = (flat_group(group, groups) * SEQUENCE + r) * ROWS + local / LANES;
         let end = select(0u, p.n, row < p.rows);
 
         var sums = Element(0.0);
@@ -125,6 +131,6 @@ fn main(
         if (lane == 0u && row < p.rows) {
             stats[row] = vec2<f32>(mean, scales.y);
         }
-#endif
     }
+#endif
 }
