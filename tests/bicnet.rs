@@ -41,8 +41,7 @@ fn features() -> Vec<Array> {
 
 /// 1 up to each length.
 fn mask(gpu: &Gpu, lengths: [usize; BATCH], width: usize) -> Result<Tensor> {
-    let data: Vec<f32> =
-        lengths.iter().flat_map(|&l| (0..width).map(move |i| if i < l { 1.0 } else { 0.0 })).collect();
+    let data: Vec<f32> = lengths.iter().flat_map(|&l| (0..width).map(move |i| if i < l { 1.0 } else { 0.0 })).collect();
     Tensor::from_slice(gpu, [BATCH, width], &data)
 }
 
