@@ -19,6 +19,7 @@ pub use adapter::{AdapterChoice, AdapterReport, adapters};
 pub use buffer::{Buffer, MemoryLabel, MemoryReport};
 pub use family::KernelFamily;
 pub use profile::{KernelProfile, Profile};
+pub(crate) use recorder::status_variant;
 pub use recorder::{Binding, Launch};
 
 use crate::shader::{ParamsIn, Variant};

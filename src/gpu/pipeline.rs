@@ -60,12 +60,6 @@ impl PipelineCache {
     }
 
     fn build(&self, variant: &Variant) -> Result<Pipeline> {
-        #[cfg(debug_assertions)]
-        assert!(
-            !variant.trusted || crate::kernels::is_listed(variant),
-            "{} is not in the list of variants that the offline test walks",
-            variant.label()
-        );
         let label = variant.label();
         let wgsl = preprocess(variant, self.params)?;
         let declared = bindings(&wgsl);

@@ -403,7 +403,7 @@ impl Recorder {
     /// Records the dispatch that proves, when its number arrives, that the work before it was done.
     fn record_status(&self, gpu: &Inner, state: &mut State) -> Result<u32> {
         state.nonce = state.nonce.wrapping_add(1);
-        let pipeline = gpu.pipelines.get(&crate::kernels::status::variant())?;
+        let pipeline = gpu.pipelines.get(&status_variant())?;
         let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("status"),
             layout: &pipeline.layout,
@@ -453,6 +453,11 @@ impl Recorder {
     pub(super) fn take_profile(&self) -> Profile {
         self.timeline.as_ref().map(Timeline::take).unwrap_or_default()
     }
+}
+
+/// The shader that writes the number of a readback, as the last work before it.
+pub(crate) fn status_variant() -> Variant {
+    Variant::own("status", include_str!("../../shaders/status.wgsl"), vec![])
 }
 
 /// One range to copy into a staging buffer.

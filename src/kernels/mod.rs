@@ -56,9 +56,8 @@ kernels! {
     transpose,
 }
 
-#[cfg(debug_assertions)]
 /// Whether `variant` is in [`variants`].
-pub(crate) fn is_listed(variant: &Variant) -> bool {
+fn is_listed(variant: &Variant) -> bool {
     static LISTED: OnceLock<HashSet<Variant>> = OnceLock::new();
     LISTED.get_or_init(|| variants().into_iter().collect()).contains(variant)
 }
@@ -87,6 +86,7 @@ pub(crate) fn launch<P: bytemuck::Pod>(
     grid: [u32; 3],
     flops: u64,
 ) -> Result<()> {
+    debug_assert!(is_listed(variant), "{} is not in the list that the offline test walks", variant.label());
     let Some(first) = tensors.first() else { return Ok(()) };
     let bindings: Vec<_> = tensors.iter().map(|t| t.binding()).collect();
     first.gpu().launch(Launch { op, variant, bindings: &bindings, params: bytemuck::bytes_of(params), grid, flops })

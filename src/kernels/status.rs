@@ -1,12 +1,8 @@
-//! The last dispatch before a readback; see `shaders/status.wgsl`.
+//! The dispatch with which a readback proves that the work before it was done; the GPU layer launches it itself.
 
+use crate::gpu::status_variant;
 use crate::shader::Variant;
 
-/// The kernel's one variant.
-pub(crate) fn variant() -> Variant {
-    Variant::own("status", include_str!("../../shaders/status.wgsl"), vec![])
-}
-
 pub(super) fn variants() -> Vec<Variant> {
-    vec![variant()]
+    vec![status_variant()]
 }
