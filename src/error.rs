@@ -257,11 +257,11 @@ pub enum Error {
         /// What does not agree.
         problem: String,
     },
-    /// The user asked to stop; the state is saved.
-    #[error("interrupted; the state is saved in {}", path.display())]
+    /// The user asked to stop.
+    #[error("interrupted; {}", saved.as_ref().map_or("nothing was saved".into(), |p| format!("the state is saved in {}", p.display())))]
     Interrupted {
-        /// The checkpoint to resume from.
-        path: PathBuf,
+        /// The checkpoint to resume from, if the run has a folder.
+        saved: Option<PathBuf>,
     },
 }
 

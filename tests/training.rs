@@ -148,7 +148,7 @@ fn a_stopped_run_resumes_as_if_it_had_not() {
     let model = Bicnet::new(&gpu, tiny(dims), 7).unwrap();
     // Stops after step 5: between two logs and two evaluations; then after step 9.
     match train(&model, &path, &options(7), false, Some(4)) {
-        Err(Error::Interrupted { path: saved }) => assert_eq!(saved, path.join("checkpoints/last")),
+        Err(Error::Interrupted { saved }) => assert_eq!(saved, Some(path.join("checkpoints/last"))),
         other => panic!("{other:?}"),
     }
     for (stop_at, saved_step) in [(Some(8), 5), (None, 9)] {

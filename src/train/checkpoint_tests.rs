@@ -104,7 +104,7 @@ fn a_crash_at_any_step_leaves_the_old_or_the_new_one() {
             let crashed = save_in_steps(&dir, &checkpoint(2), &mut |step| {
                 published |= step == MANIFEST && !replaces || step == "set aside";
                 steps += 1;
-                if steps > stop { Err(Error::Interrupted { path: PathBuf::new() }) } else { Ok(()) }
+                if steps > stop { Err(Error::Interrupted { saved: None }) } else { Ok(()) }
             });
             if crashed.is_ok() {
                 assert_eq!(stop, if replaces { 8 } else { 6 });

@@ -193,7 +193,6 @@ impl<'a> Session<'a> {
                 place: key.into(),
                 problem: "is missing or of the wrong type".into(),
             };
-            model.store().load(origin, &checkpoint.model)?;
             step = checkpoint.state["step"].as_u64().ok_or_else(|| bad("step"))?;
             optimizer.load(origin, &checkpoint.optimizer, step)?;
             if plateau.is_some() {
@@ -203,6 +202,8 @@ impl<'a> Session<'a> {
             let losses: Option<Vec<f64>> =
                 serde_json::from_value(checkpoint.state["losses"].clone()).map_err(|_| bad("losses"))?;
             unlogged = losses.unwrap_or_default();
+            // Last: a checkpoint that does not fit leaves the model as it was.
+            model.store().load(origin, &checkpoint.model)?;
         }
         let capacity = options.log_every.clamp(1, MAX_HELD) as usize;
         let losses = Tensor::uninit(model.store().gpu(), "losses", [capacity * HELD_STRIDE])?;
@@ -262,13 +263,13 @@ impl<'a> Session<'a> {
         }
         if stops && !last {
             let Some(run) = hooks.run.as_deref_mut() else {
-                return Err(Error::Interrupted { path: "nowhere: the run has no folder".into() });
+                return Err(Error::Interrupted { saved: None });
             };
             if !evaluates {
                 self.collect()?;
                 run.save(Slot::Last, &self.checkpoint()?)?;
             }
-            return Err(Error::Interrupted { path: run.checkpoint_path(Slot::Last) });
+            return Err(Error::Interrupted { saved: Some(run.checkpoint_path(Slot::Last)) });
         }
         Ok(())
     }
