@@ -18,6 +18,6 @@ esac
 for bits in 128 256 512; do
     case $adapter in *"$bits bits"*) continue ;; esac
     echo "Subgroups of $((bits / 32)):"
-    # Mesa's cache of compiled shaders does not tell the widths apart.
-    LP_NATIVE_VECTOR_WIDTH=$bits MESA_SHADER_CACHE_DISABLE=true "$@"
+    # Mesa's cache of compiled shaders does not tell the widths apart. The tiled family does not depend on the size.
+    LP_NATIVE_VECTOR_WIDTH=$bits MESA_SHADER_CACHE_DISABLE=true REELGRAD_ONE_FAMILY=1 "$@"
 done

@@ -6,7 +6,8 @@ use crate::gpu::{AdapterChoice, Gpu, KernelFamily};
 use crate::tensor::Tensor;
 
 /// The devices a kernel is tested on: both families where the adapter can run both. The environment variables
-/// `REELGRAD_ADAPTER` and `REELGRAD_CHECKED=1` choose the adapter and checked shaders.
+/// `REELGRAD_ADAPTER` and `REELGRAD_CHECKED=1` choose the adapter and checked shaders; `REELGRAD_ONE_FAMILY=1` leaves the
+/// adapter's own family alone.
 pub(crate) fn gpus() -> Vec<Gpu> {
     static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
     GPUS.get_or_init(|| {
@@ -16,6 +17,9 @@ pub(crate) fn gpus() -> Vec<Gpu> {
         let chosen = builder().build().expect("the tests need a GPU adapter; on Debian: mesa-vulkan-drivers");
         match chosen.family() {
             KernelFamily::Tiled => vec![chosen],
+            KernelFamily::Subgroup { .. } if std::env::var("REELGRAD_ONE_FAMILY").is_ok_and(|v| v == "1") => {
+                vec![chosen]
+            }
             KernelFamily::Subgroup { .. } => {
                 // The second device also takes the way of adapters without immediates.
                 let tiled = builder().family(KernelFamily::Tiled).immediates(false).build();
