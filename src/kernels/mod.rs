@@ -86,7 +86,11 @@ pub(crate) fn launch<P: bytemuck::Pod>(
     grid: [u32; 3],
     flops: u64,
 ) -> Result<()> {
-    debug_assert!(is_listed(variant), "{} is not in the list that the offline test walks", variant.label());
+    debug_assert!(
+        !variant.trusted || is_listed(variant),
+        "{} is not in the list that the offline test walks",
+        variant.label()
+    );
     let Some(first) = tensors.first() else { return Ok(()) };
     let bindings: Vec<_> = tensors.iter().map(|t| t.binding()).collect();
     first.gpu().launch(Launch { op, variant, bindings: &bindings, params: bytemuck::bytes_of(params), grid, flops })
