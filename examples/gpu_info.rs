@@ -63,7 +63,7 @@ const FEATURES: &[(&str, Features, &str)] = &[
     ("TIMESTAMP_QUERY", Features::TIMESTAMP_QUERY, "time per kernel"),
     ("SHADER_F16", Features::SHADER_F16, "half precision"),
     ("EXPERIMENTAL_COOPERATIVE_MATRIX", Features::EXPERIMENTAL_COOPERATIVE_MATRIX, "matrix units; not used yet"),
-    ("PIPELINE_CACHE", Features::PIPELINE_CACHE, "compiled shaders kept on disk; not used yet"),
+    ("PIPELINE_CACHE", Features::PIPELINE_CACHE, "compiled shaders kept on disk, where asked for"),
 ];
 
 fn main() -> ExitCode {

@@ -6,12 +6,14 @@
 
 mod adapter;
 mod buffer;
+mod disk_cache;
 mod family;
 mod health;
 mod pipeline;
 mod profile;
 mod recorder;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ pub use recorder::{Binding, Launch};
 use crate::shader::{ParamsIn, Variant};
 use crate::{Error, Result};
 use buffer::Pool;
+use disk_cache::DiskCache;
 use health::Health;
 use pipeline::PipelineCache;
 use recorder::Recorder;
@@ -54,6 +57,7 @@ struct Options {
     max_dispatches_per_submit: usize,
     timeout: Duration,
     binding_limit: Option<u64>,
+    pipeline_cache: Option<PathBuf>,
 }
 
 /// Chooses an adapter and the ways to use it; made by [`Gpu::builder`].
@@ -110,6 +114,14 @@ impl GpuBuilder {
         self
     }
 
+    /// Keeps compiled pipelines in `folder` between runs, in a file for each adapter and driver, where the driver offers it
+    /// (Vulkan). Written when the last handle of the device goes. The folder must be the user's own: the driver trusts
+    /// what it holds. The default is to keep none; most drivers have a cache of their own.
+    pub fn pipeline_cache(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.0.pipeline_cache = Some(folder.into());
+        self
+    }
+
     /// Opens the device.
     ///
     /// # Errors
@@ -141,6 +153,7 @@ impl Gpu {
             max_dispatches_per_submit: 128,
             timeout: Duration::from_secs(120),
             binding_limit: None,
+            pipeline_cache: None,
         })
     }
 
@@ -181,6 +194,9 @@ impl Gpu {
         if options.profile {
             features |= wgpu::Features::TIMESTAMP_QUERY;
         }
+        if options.pipeline_cache.is_some() {
+            features |= available & wgpu::Features::PIPELINE_CACHE;
+        }
         // Limits must be asked for; otherwise the device keeps to WebGPU's smallest.
         let mut limits = adapter.limits();
         if !features.contains(wgpu::Features::IMMEDIATES) {
@@ -210,7 +226,8 @@ impl Gpu {
         let report = AdapterReport::new(&info, available, limits, family, params);
         log::info!("{}", report.line());
         let pool = Pool::new(device.clone(), health.clone(), &report.limits);
-        let pipelines = PipelineCache::new(device.clone(), options.checked, params);
+        let disk = options.pipeline_cache.as_deref().and_then(|folder| DiskCache::open(&device, &info, folder));
+        let pipelines = PipelineCache::new(device.clone(), options.checked, params, disk);
         let recorder = Recorder::new(&device, &queue, &options, params);
         Ok(Self(Arc::new(Inner { report, device, queue, health, pool, pipelines, recorder, options })))
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::disk_cache::DiskCache;
 use crate::shader::{ParamsIn, Variant, bindings, preprocess};
 use crate::{Error, Result};
 
@@ -19,15 +20,16 @@ pub(super) struct PipelineCache {
     device: wgpu::Device,
     checked: bool,
     params: ParamsIn,
+    disk: Option<DiskCache>,
     /// The uniform that holds parameters where there are no immediates.
     uniform: wgpu::BindGroupLayout,
     built: Mutex<HashMap<Variant, Arc<Pipeline>>>,
 }
 
 impl PipelineCache {
-    pub(super) fn new(device: wgpu::Device, checked: bool, params: ParamsIn) -> Self {
+    pub(super) fn new(device: wgpu::Device, checked: bool, params: ParamsIn, disk: Option<DiskCache>) -> Self {
         let uniform = uniform_layout(&device);
-        Self { device, checked, params, uniform, built: Mutex::default() }
+        Self { device, checked, params, disk, uniform, built: Mutex::default() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -117,13 +119,21 @@ impl PipelineCache {
                 zero_initialize_workgroup_memory: checked,
                 ..Default::default()
             },
-            cache: None,
+            cache: self.disk.as_ref().map(DiskCache::raw),
         });
         let errors = [pollster::block_on(validation.pop()), pollster::block_on(internal.pop())];
         if let Some(error) = errors.into_iter().flatten().next() {
             return Err(Error::ShaderRejected { kernel: label, message: error.to_string() });
         }
         Ok(Pipeline { raw, layout, buffers: declared.len(), label })
+    }
+}
+
+impl Drop for PipelineCache {
+    fn drop(&mut self) {
+        if let (Some(disk), true) = (&self.disk, self.len() > 0) {
+            disk.save();
+        }
     }
 }
 
