@@ -15,7 +15,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::elementwise::Activation;
-use super::{launch, transpose};
+use super::{launch, permute};
 use crate::gpu::{Gpu, KernelFamily};
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
@@ -303,9 +303,9 @@ fn run(a: &Tensor, b: &Tensor, options: &Options, force: Option<Plan>) -> Result
         check(a, b, options)?;
         // The kernels know three layouts; of the fourth, the smaller operand is turned.
         return if a.len() <= b.len() {
-            run(&transpose::forward(a)?, b, &Options { transpose_a: false, ..*options }, force)
+            run(&permute::transpose(a)?, b, &Options { transpose_a: false, ..*options }, force)
         } else {
-            run(a, &transpose::forward(b)?, &Options { transpose_b: false, ..*options }, force)
+            run(a, &permute::transpose(b)?, &Options { transpose_b: false, ..*options }, force)
         };
     }
     let (problem, shape) = check(a, b, options)?;

@@ -53,7 +53,6 @@ kernels! {
     status,
     topk,
     total,
-    transpose,
 }
 
 /// Whether `variant` is in [`variants`].

@@ -72,6 +72,19 @@ pub fn permute(x: &Tensor, axes: &[usize]) -> Result<Tensor> {
     Ok(y)
 }
 
+/// The last two dimensions swapped; x has at least two.
+///
+/// # Errors
+/// As [`permute`].
+pub fn transpose(x: &Tensor) -> Result<Tensor> {
+    let mut axes: Vec<usize> = (0..x.shape().len()).collect();
+    let rank = axes.len();
+    if rank >= 2 {
+        axes.swap(rank - 2, rank - 1);
+    }
+    permute(x, &axes)
+}
+
 /// The order that undoes [`permute`] by `axes`: its gradient is `permute(g, &inverse(axes))`.
 pub fn inverse(axes: &[usize]) -> Vec<usize> {
     let mut inverse: Vec<usize> = (0..axes.len()).collect();
