@@ -8,6 +8,7 @@ mod elements;
 pub mod hdf5;
 #[cfg(feature = "datasets")]
 pub mod hdf5_write;
+pub mod moments;
 #[cfg(feature = "datasets")]
 pub mod npy;
 pub mod safetensors;
