@@ -46,6 +46,7 @@ kernels! {
     matmul,
     optimizer,
     permute,
+    pick,
     pooling,
     rank,
     reduce,

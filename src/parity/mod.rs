@@ -5,6 +5,7 @@ mod case;
 mod composed;
 mod metrics;
 mod ops;
+mod reloclnet;
 mod training;
 
 use std::path::Path;
@@ -43,6 +44,7 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
     let rows = match case.model.as_str() {
         "op" => ops::check(gpu, &case)?,
         "bicnet" => Some(bicnet::check(gpu, &case)?),
+        "reloclnet" => Some(reloclnet::check(gpu, &case)?),
         _ => None,
     };
     Ok(rows.map_or_else(|| Outcome::NotSupported(name), Outcome::Checked))
