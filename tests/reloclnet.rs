@@ -112,7 +112,9 @@ fn padded_otherwise(config: &ReloclnetConfig) -> [ReloclnetInputs; 2] {
     for s in &mut dirty.streams {
         let (mut values, mask) = (s.features.to_vec().unwrap(), s.mask.to_vec().unwrap());
         let width = s.features.width();
-        values.chunks_exact_mut(width).zip(&mask).filter(|(_, m)| **m == 0.0).for_each(|(row, _)| row.fill(2.5));
+        // Not constant: the first normalisation would make it zeros.
+        let spike = |row: &mut [f32]| row[0] = 2.5;
+        values.chunks_exact_mut(width).zip(&mask).filter(|(_, m)| **m == 0.0).for_each(|(row, _)| spike(row));
         s.features = Tensor::from_slice(&gpu(), s.features.shape(), &values).unwrap();
     }
     [full, dirty]

@@ -9,9 +9,10 @@ mod scores;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::moments::{BatchOptions, MomentBatch};
 use crate::gpu::Gpu;
 use crate::nn::{Init, LinearInit, Parameter, ParameterStore};
-use crate::tensor::Tensor;
+use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};
 
 pub use encoders::{ClipLevels, StreamInput};
@@ -135,6 +136,11 @@ impl Default for ReloclnetConfig {
 }
 
 impl ReloclnetConfig {
+    /// How samples become the network's batches.
+    pub fn batch_options(&self) -> BatchOptions {
+        BatchOptions { clips: self.max_clips, endpoints: self.endpoints }
+    }
+
     /// Of affine maps: normal weights, zero biases.
     fn linear_init(&self) -> LinearInit {
         LinearInit { weight: Init::Normal { std: self.init_std }, bias: Init::Constant(0.0) }
@@ -174,6 +180,46 @@ pub struct ReloclnetInputs {
     pub streams: Vec<StreamInput>,
     /// First and last clip of each label, inclusive.
     pub spans: Vec<[u32; 2]>,
+}
+
+impl ReloclnetInputs {
+    /// Uploads a batch that was made with [`ReloclnetConfig::batch_options`].
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the batch lacks a stream that the configuration has; device errors.
+    pub fn upload(gpu: &Gpu, config: &ReloclnetConfig, batch: &MomentBatch) -> Result<Self> {
+        Ok(Self {
+            query: Tensor::from_array(gpu, &batch.query)?,
+            query_mask: Tensor::from_array(gpu, &batch.query_mask)?,
+            streams: upload_streams(gpu, config, [&batch.video, &batch.sub], &batch.clip_mask)?,
+            spans: batch.spans.clone(),
+        })
+    }
+}
+
+/// Uploads the padded streams of `[video, sub]` that the configuration has, with their common mask.
+///
+/// # Errors
+/// As [`ReloclnetInputs::upload`].
+pub fn upload_streams(
+    gpu: &Gpu,
+    config: &ReloclnetConfig,
+    streams: [&Option<Array>; 2],
+    mask: &Array,
+) -> Result<Vec<StreamInput>> {
+    let mask = Tensor::from_array(gpu, mask)?;
+    let wanted = match config.streams {
+        Streams::Both => &streams[..],
+        Streams::Video => &streams[..1],
+        Streams::Sub => &streams[1..],
+    };
+    let upload = |stream: &&Option<Array>| {
+        let missing =
+            || Error::Argument { op: "ReLoCLNet", argument: "batch", why: "lacks a stream of the model".into() };
+        let features = Tensor::from_array(gpu, stream.as_ref().ok_or_else(missing)?)?;
+        Ok(StreamInput { features, mask: mask.clone() })
+    };
+    wanted.iter().map(upload).collect()
 }
 
 impl Reloclnet {
