@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod bicnet;
 pub mod captions;
+pub(crate) mod digest;
 mod elements;
 #[cfg(feature = "datasets")]
 pub mod hdf5;

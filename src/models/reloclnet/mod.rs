@@ -265,4 +265,17 @@ impl Reloclnet {
     pub fn store(&self) -> &ParameterStore {
         &self.store
     }
+
+    /// The streams by their official names: `video`, `sub`, or both in this order.
+    pub fn stream_names(&self) -> Vec<&'static str> {
+        self.config.stream_widths().into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// The taps of the two span convolutions, of starts and of ends.
+    ///
+    /// # Errors
+    /// [`Error::MissingParameter`] for a model that was only declared.
+    pub fn span_taps(&self) -> Result<(&Tensor, &Tensor)> {
+        Ok((self.start_predictor.value()?, self.end_predictor.value()?))
+    }
 }
