@@ -44,6 +44,7 @@ kernels! {
     l2_normalize,
     layer_norm,
     matmul,
+    max_similarity,
     optimizer,
     permute,
     pick,
