@@ -2,7 +2,7 @@
 // exactly one subgroup of LANES lanes; otherwise they go through workgroup memory. The order is fixed, so results repeat
 // bit by bit. Call them in uniform control flow only.
 
-#import best
+#import entry
 
 #ifndef SUBGROUP
 var<workgroup> lanes_f32: array<f32, LANES>;
@@ -68,7 +68,7 @@ fn lanes_tally(value: vec4<u32>, lane: u32) -> vec4<u32> {
 #endif
 }
 
-// The best entry of all lanes; see best.wgsl.
+// The best entry of all lanes.
 fn lanes_best(value: vec2<u32>, lane: u32) -> vec2<u32> {
 #ifdef SUBGROUP
     let key = subgroupMax(value.x);

@@ -18,7 +18,7 @@ struct Params {
 #params Params p
 
 #import grid
-#import best
+#import entry
 #import ordered
 
 // The score of a video without a valid clip.

@@ -10,6 +10,7 @@
 pub(crate) mod golden;
 mod lanes;
 mod layout;
+mod select;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -52,6 +53,7 @@ kernels! {
     rank,
     reduce,
     softmax,
+    spans,
     status,
     topk,
     total,

@@ -2,66 +2,136 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::select::{self, Parts};
 use super::{lanes, launch};
+use crate::Result;
 use crate::gpu::KernelFamily;
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
-use crate::{Error, Result};
 
-const WGSL: &str = include_str!("../../shaders/topk.wgsl");
+const ROUNDS: &str = include_str!("../../shaders/topk.wgsl");
+const SELECT: &str = include_str!("../../shaders/topk_select.wgsl");
 
 /// The largest `k` that [`forward`] takes.
-pub const MAX_K: usize = 64;
+pub const MAX_K: usize = select::MAX_PICKED;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
+struct RoundsParams {
     rows: u32,
     m: u32,
     k: u32,
 }
 
-fn variant(vec4: bool, family: KernelFamily) -> Variant {
-    let mut defines = lanes::defines(family);
-    if vec4 {
-        defines.push(("VEC4", 1));
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct SelectParams {
+    rows: u32,
+    m: u32,
+    k: u32,
+    room: u32,
+    parts: u32,
+    part_size: u32,
+    longer_parts: u32,
+}
+
+/// How a row is searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Search {
+    /// A round for each of the k; see `shaders/topk.wgsl`.
+    Rounds,
+    /// A radix select; see `shaders/topk_select.wgsl`. `merge`: of what it found before, in the parts of rows.
+    Select { merge: bool },
+}
+
+impl Search {
+    /// The faster one.
+    fn of(k: usize, _m: usize) -> Self {
+        if std::env::var("ROUNDS").is_ok() && k > 0 { Self::Rounds } else { Self::Select { merge: false } }
     }
-    Variant::own("topk", WGSL, defines)
+}
+
+fn variant(search: Search, vec4: bool, family: KernelFamily) -> Variant {
+    let vec4 = if vec4 { vec![("VEC4", 1)] } else { vec![] };
+    match search {
+        Search::Rounds => Variant::own("topk", ROUNDS, [lanes::defines(family), vec4].concat()),
+        Search::Select { merge } => {
+            let merge = if merge { vec![("MERGE", 1)] } else { vec![] };
+            Variant::own("topk_select", SELECT, [select::defines(family), vec4, merge].concat())
+        }
+    }
 }
 
 pub(super) fn variants() -> Vec<Variant> {
-    lanes::FAMILIES.into_iter().flat_map(|family| [variant(false, family), variant(true, family)]).collect()
+    let searches = [Search::Rounds, Search::Select { merge: false }, Search::Select { merge: true }];
+    let each = searches.into_iter().flat_map(|search| lanes::FAMILIES.map(|family| (search, family)));
+    each.flat_map(|(search, family)| [false, true].map(|vec4| variant(search, vec4, family))).collect()
 }
 
 /// The `k` largest elements of each row of x (over the last dimension) and their indices (u32), both of x's shape with
 /// `k` in place of the last extent. The order is total: value descending, then index ascending; NaN after all numbers.
 ///
 /// # Errors
-/// [`Error::Argument`] if `k` exceeds [`MAX_K`] or the row, [`Error::DType`] unless x is f32; device errors.
+/// [`crate::Error::Argument`] if `k` exceeds [`MAX_K`] or the row, [`crate::Error::DType`] unless x is f32; device errors.
 pub fn forward(x: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
     let op = "topk";
     x.expect_dtype(op, "x", DType::F32)?;
     let m = x.width();
-    if k > MAX_K || k > m {
-        let why =
-            format!("of {k} exceeds the {}", if k > m { format!("row's {m}") } else { format!("limit, {MAX_K}") });
-        return Err(Error::Argument { op, argument: "k", why });
-    }
-    // The shader steps through a row by up to 4 * 64 * 64.
+    select::expect_k(op, "k", k, m)?;
+    // The shaders step through a row by up to 4 * 64 * 64.
     lanes::expect_u32(op, &[x.rows() + 1, m + (1 << 14)])?;
-    let rows = x.rows();
     let mut shape = x.shape().to_vec();
     match shape.last_mut() {
         Some(last) => *last = k,
         None => shape.push(k),
     }
-    let values = Tensor::uninit(x.gpu(), op, shape.clone())?;
-    let indices = Tensor::uninit_of(x.gpu(), op, shape, DType::U32)?;
-    if !values.is_empty() {
-        let params = Params { rows: rows as u32, m: m as u32, k: k as u32 };
-        let variant = variant(m.is_multiple_of(4), x.gpu().family());
-        launch(op, &variant, &[x, &values, &indices], &params, x.gpu().grid(rows), 0)?;
+    if x.rows() * k == 0 {
+        return Ok((Tensor::uninit(x.gpu(), op, shape.clone())?, Tensor::uninit_of(x.gpu(), op, shape, DType::U32)?));
     }
+    let (values, indices) = match Search::of(k, m) {
+        Search::Rounds => rounds(x, k)?,
+        Search::Select { .. } => {
+            let parts = Parts::new(x.rows(), units(x), m, k);
+            let found = select_parts(x, None, k, parts)?;
+            if parts.count > 1 { select_parts(&found.0, Some(&found.1), k, Parts::whole(units(&found.0)))? } else { found }
+        }
+    };
+    Ok((values.reshape(shape.clone())?, indices.reshape(shape)?))
+}
+
+/// Elements of a row as a shader with or without VEC4 counts them.
+fn units(x: &Tensor) -> usize {
+    if x.width().is_multiple_of(4) { x.width() / 4 } else { x.width() }
+}
+
+fn rounds(x: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
+    let op = "topk";
+    let values = Tensor::uninit(x.gpu(), op, [x.rows(), k])?;
+    let indices = Tensor::uninit_of(x.gpu(), op, [x.rows(), k], DType::U32)?;
+    let params = RoundsParams { rows: x.rows() as u32, m: x.width() as u32, k: k as u32 };
+    let variant = variant(Search::Rounds, x.width().is_multiple_of(4), x.gpu().family());
+    launch(op, &variant, &[x, &values, &indices], &params, x.gpu().grid(x.rows()), 0)?;
+    Ok((values, indices))
+}
+
+/// The `k` best of each part of each row, side by side, with their indices or what `sources` has there.
+fn select_parts(x: &Tensor, sources: Option<&Tensor>, k: usize, parts: Parts) -> Result<(Tensor, Tensor)> {
+    let op = "topk";
+    let (gpu, rows) = (x.gpu(), x.rows());
+    let values = Tensor::uninit(gpu, op, [rows, parts.count * k])?;
+    let indices = Tensor::uninit_of(gpu, op, [rows, parts.count * k], DType::U32)?;
+    let params = SelectParams {
+        rows: rows as u32,
+        m: x.width() as u32,
+        k: k as u32,
+        room: select::room(k),
+        parts: parts.count as u32,
+        part_size: parts.size,
+        longer_parts: parts.longer,
+    };
+    let variant = variant(Search::Select { merge: sources.is_some() }, x.width().is_multiple_of(4), gpu.family());
+    let tensors: Vec<&Tensor> = [x, &values, &indices].into_iter().chain(sources).collect();
+    launch(op, &variant, &tensors, &params, gpu.grid(rows * parts.count), 0)?;
     Ok((values, indices))
 }
 
@@ -85,6 +155,7 @@ pub mod cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use crate::kernels::golden::Golden;
     use crate::kernels::testing::{gpus, noise, noise_tensor};
 
@@ -106,6 +177,11 @@ mod tests {
                 (2, 257),
                 (1, 3001),
                 (70, 100),
+                (2, 1023),
+                (2, 1024),
+                (2, 1025),
+                (3, 4100),
+                (1, 40_001),
             ] {
                 for grain in [2.0f32, 1e6] {
                     let mut x: Vec<f32> = noise(rows * m, m as u64).iter().map(|v| (v * grain).round()).collect();
@@ -118,7 +194,7 @@ mod tests {
                         }
                     }
                     let tensor = lanes::poisoned(&gpu, &[rows, m], &x);
-                    for k in [1, 2, 10, m.min(64)].into_iter().filter(|&k| k <= m) {
+                    for k in [1, 2, 10, m.min(64), 65, 129, m.min(1024)].into_iter().filter(|&k| k <= m) {
                         let (values, indices) = forward(&tensor, k).unwrap();
                         let expected: Vec<u32> = x.chunks(m).flat_map(|row| cpu::topk(row, k)).collect();
                         assert_eq!(indices.to_u32().unwrap(), expected, "{rows} x {m}, k {k}");
@@ -161,8 +237,8 @@ mod tests {
         for gpu in gpus() {
             let x = noise_tensor(&gpu, &[2, 3], 1);
             assert!(matches!(forward(&x, 4), Err(Error::Argument { argument: "k", .. })));
-            let x = noise_tensor(&gpu, &[2, 65], 1);
-            assert!(matches!(forward(&x, 65), Err(Error::Argument { argument: "k", .. })));
+            let x = noise_tensor(&gpu, &[2, 1025], 1);
+            assert!(matches!(forward(&x, 1025), Err(Error::Argument { argument: "k", .. })));
             let empty = Tensor::from_slice(&gpu, [0, 3], &[]).unwrap();
             assert_eq!(forward(&empty, 2).unwrap().1.shape(), &[0, 2]);
             assert_eq!(forward(&x, 0).unwrap().0.shape(), &[2, 0]);

@@ -81,15 +81,4 @@ impl Var {
     pub fn negatives_at(&self, places: &[u32]) -> Result<Var> {
         self.pick(&pick::at_rank(self.value(), places)?)
     }
-
-    /// TEMPORARY
-    ///
-    /// # Errors
-    /// x
-    pub fn max_similarity(&self, clips: &Var, mask: Option<&Tensor>) -> Result<Var> {
-        let &[videos, length, d] = clips.shape() else { return Ok(clips.clone()) };
-        let s = self.matmul_transposed(&clips.reshape([videos * length, d])?, false, true)?;
-        let s = s.reshape([self.shape()[0], videos, length])?;
-        if let Some(m) = mask { s.masked_fill(m, -1e10)?.max(2) } else { s.max(2) }
-    }
 }
