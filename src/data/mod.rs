@@ -14,6 +14,7 @@ pub mod npy;
 pub mod safetensors;
 #[cfg(feature = "datasets")]
 pub mod synthetic;
+mod text;
 
 #[cfg(test)]
 pub(crate) mod testing;
