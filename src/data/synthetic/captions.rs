@@ -14,7 +14,8 @@ pub const MAX_TOKENS: usize = 11;
 
 /// The length of a word's vector; a token holds its own word's and the previous word's.
 const WORD_DIMS: usize = 32;
-const POSITION_DIMS: usize = TOKEN_DIMS - 2 * WORD_DIMS;
+/// The length of a position's code.
+pub const POSITION_DIMS: usize = TOKEN_DIMS - 2 * WORD_DIMS;
 /// The position counts double, or it would be drowned by the words; without it no model can know the order.
 const POSITION_WEIGHT: f64 = 2.0;
 
@@ -29,13 +30,14 @@ pub fn captions(events: [Event; 2], random: &mut Random) -> Vec<String> {
     captions.into()
 }
 
-fn phrase(Event { colour, shape, action }: Event, other_words: bool) -> String {
+/// An event in either wording.
+pub fn phrase(Event { colour, shape, action }: Event, other_words: bool) -> String {
     let verb = if other_words { action.other_words() } else { action.word() };
     format!("a {} {} {verb}", colour.word(), shape.word())
 }
 
 /// All words of the grammar, sorted.
-fn vocabulary() -> Vec<&'static str> {
+pub fn vocabulary() -> Vec<&'static str> {
     let nouns = Colour::ALL.iter().map(|c| c.word()).chain(Shape::ALL.iter().map(|s| s.word()));
     let verbs = Action::ALL.iter().flat_map(|a| [a.word(), a.other_words()]).flat_map(str::split_whitespace);
     let mut words: Vec<_> = nouns.chain(verbs).chain(["a", "then"]).collect();
@@ -96,7 +98,7 @@ impl TokenEncoder {
 }
 
 /// The sinusoids of "Attention is all you need", for [`POSITION_DIMS`] dimensions.
-fn position_code(position: usize, code: &mut [f64]) {
+pub fn position_code(position: usize, code: &mut [f64]) {
     /// The ratio of one frequency to the one before: 10000^(-2 / POSITION_DIMS).
     const STEP: f64 = 0.316_227_766_016_837_94;
     const { assert!(POSITION_DIMS == 16) };

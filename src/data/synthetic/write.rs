@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::captions::TOKEN_DIMS;
@@ -60,15 +61,7 @@ impl Manifest {
     /// # Errors
     /// [`Error::Io`]; [`Error::Malformed`] if it is not JSON of this form and version.
     pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(Self::FILE);
-        let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
-        let manifest: Self = serde_json::from_reader(io::BufReader::new(file))
-            .map_err(|e| Error::malformed(&path, format!("line {}", e.line()), e))?;
-        if manifest.version != Self::VERSION {
-            let problem = format!("is {}, but must be {}", manifest.version, Self::VERSION);
-            return Err(Error::malformed(&path, "version", problem));
-        }
-        Ok(manifest)
+        read_manifest(&folder.join(Self::FILE), Self::VERSION, |manifest: &Self| manifest.version)
     }
 }
 
@@ -91,14 +84,9 @@ impl World {
     /// # Errors
     /// [`Error::Io`].
     pub fn write(&self, folder: &Path) -> Result<()> {
-        fs::create_dir_all(folder).map_err(|e| Error::io("create the folder", folder, e))?;
-        // An old manifest must not vouch for new files.
+        create_folder(folder)?;
         let manifest = folder.join(Manifest::FILE);
-        match fs::remove_file(&manifest) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", &manifest, e)),
-            _ => {}
-        }
-
+        remove_manifest(&manifest)?;
         let features = self.features()?;
         for (file, dataset, array) in [
             ("msr-vtt_features.h5", "feats", &features.frames),
@@ -159,7 +147,31 @@ fn id(video: usize) -> String {
     format!("video{video}")
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+pub(super) fn create_folder(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).map_err(|e| Error::io("create the folder", folder, e))
+}
+
+/// Reads a manifest and checks its version.
+pub(super) fn read_manifest<M: DeserializeOwned>(path: &Path, version: u32, found: fn(&M) -> u32) -> Result<M> {
+    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let manifest = serde_json::from_reader(io::BufReader::new(file))
+        .map_err(|e| Error::malformed(path, format!("line {}", e.line()), e))?;
+    if found(&manifest) != version {
+        let problem = format!("is {}, but must be {version}", found(&manifest));
+        return Err(Error::malformed(path, "version", problem));
+    }
+    Ok(manifest)
+}
+
+/// Removes an old manifest: it must not vouch for new files.
+pub(super) fn remove_manifest(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     atomic::write(path, |file| {
         serde_json::to_writer(&mut *file, value)?;
         file.write_all(b"\n")

@@ -1,0 +1,186 @@
+//! A world of moments as a folder in TVR's layout.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{MomentWorld, MomentWorldConfig, SimulatedVideo, Stretch};
+use crate::Result;
+use crate::data::moments::QueryKind;
+use crate::data::synthetic::captions::phrase;
+use crate::data::synthetic::world::Split;
+use crate::data::synthetic::write::{create_folder, read_manifest, remove_manifest, write_json};
+use crate::data::{atomic, hdf5_write};
+use crate::tensor::Array;
+
+/// TVR's names of the splits. Unlike TVR's, the labels of the test are given.
+const SPLITS: [(Split, &str); 3] = [(Split::Train, "train"), (Split::Validation, "val"), (Split::Test, "test_public")];
+
+const VIDEO_FILE: &str = "video_feature/tvr_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5";
+const SUB_FILE: &str = "bert_feature/sub_query/tvr_sub_pretrained_w_sub_query_max_cl-1.5.h5";
+const QUERY_FILE: &str = "bert_feature/sub_query/tvr_query_pretrained_w_sub_query.h5";
+
+/// What TVR's layout has no place for: how the world was made, which videos are twins, and which queries ask for an
+/// order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MomentManifest {
+    /// The version of this file's format and of the world's recipe.
+    pub version: u32,
+    /// What the world was made from.
+    pub config: MomentWorldConfig,
+    /// One entry for each video, in the order of their numbers.
+    pub videos: Vec<MomentRecord>,
+}
+
+/// One video in a [`MomentManifest`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MomentRecord {
+    /// The video's id.
+    pub video_id: String,
+    /// The id of the video with the same events in the opposite order.
+    pub twin: Option<String>,
+    /// What the video is for.
+    pub split: Split,
+    /// The events, in order, in words, with start and end in seconds.
+    pub events: Vec<(String, [f64; 2])>,
+    /// The numbers of the queries that ask for two events in order.
+    pub order_queries: Vec<u64>,
+}
+
+impl MomentManifest {
+    const FILE: &str = "synthetic_moments.json";
+    const VERSION: u32 = 1;
+
+    fn new(world: &MomentWorld) -> Self {
+        let record = |video: &SimulatedVideo| MomentRecord {
+            video_id: video.id.clone(),
+            twin: video.twin.map(|twin| world.videos[twin].id.clone()),
+            split: video.split,
+            events: video.events.iter().map(|(event, stretch)| (phrase(*event, false), stretch.window())).collect(),
+            order_queries: video.order_queries.clone(),
+        };
+        Self { version: Self::VERSION, config: world.config, videos: world.videos.iter().map(record).collect() }
+    }
+
+    /// Reads the manifest of the world in `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Malformed`] if it is not JSON of this form and version.
+    pub fn read(folder: &Path) -> Result<Self> {
+        read_manifest(&folder.join(Self::FILE), Self::VERSION, |manifest: &Self| manifest.version)
+    }
+}
+
+impl MomentWorld {
+    /// Writes the world to `folder`, which is made if need be, in the layout that ReLoCLNet's code reads:
+    ///
+    /// | file | content |
+    /// |---|---|
+    /// | `video_feature/tvr_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5` | for each video id a dataset (clips, 64), L2-normalised by row |
+    /// | `bert_feature/sub_query/tvr_sub_pretrained_w_sub_query_max_cl-1.5.h5` | for each video id a dataset (clips, 48) |
+    /// | `bert_feature/sub_query/tvr_query_pretrained_w_sub_query.h5` | for each query's number a dataset (words, 64) |
+    /// | `tvr_{train,val,test_public}_release.jsonl` | the queries; those of the test have labels too |
+    /// | `tvr_video2dur_idx.json` | for each split its videos with duration and number |
+    /// | `tvqa_preprocessed_subtitles.jsonl` | what is said when |
+    /// | `synthetic_moments.json` | the [`MomentManifest`]; written last, so a folder that has it is whole |
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        create_folder(&folder.join("video_feature"))?;
+        create_folder(&folder.join("bert_feature/sub_query"))?;
+        let manifest = folder.join(MomentManifest::FILE);
+        remove_manifest(&manifest)?;
+
+        let put = |path: &Path, features: &dyn Fn(usize, &SimulatedVideo) -> Array| {
+            hdf5_write::write(path, |file| {
+                self.videos.iter().enumerate().try_for_each(|(i, video)| {
+                    let array = features(i, video);
+                    file.dataset(&video.id, array.shape(), array.data())
+                })
+            })
+        };
+        put(&folder.join(VIDEO_FILE), &|i, video| self.encoder.seen(video, &self.config, i))?;
+        put(&folder.join(SUB_FILE), &|i, video| self.encoder.said(video, &self.config, i))?;
+        hdf5_write::write(&folder.join(QUERY_FILE), |file| {
+            self.videos.iter().flat_map(|v| &v.queries).try_for_each(|query| {
+                let tokens = self.encode_query(&query.text)?;
+                file.dataset(&query.id.to_string(), tokens.shape(), tokens.data())
+            })
+        })?;
+        self.write_annotations(folder)?;
+        write_json(&manifest, &MomentManifest::new(self))
+    }
+
+    fn write_annotations(&self, folder: &Path) -> Result<()> {
+        let mut listed = BTreeMap::new();
+        for (split, name) in SPLITS {
+            let videos = || self.videos.iter().enumerate().filter(|(_, v)| v.split == split);
+            let rows = videos().flat_map(|(_, video)| {
+                video.queries.iter().map(|query| Described {
+                    vid_name: &video.id,
+                    duration: video.duration(),
+                    ts: query.windows.first(),
+                    desc: &query.text,
+                    kind: query.kind,
+                    desc_id: query.id,
+                })
+            });
+            write_json_lines(&folder.join(format!("tvr_{name}_release.jsonl")), rows)?;
+            let durations: BTreeMap<_, _> = videos().map(|(i, v)| (&v.id, (v.duration(), i))).collect();
+            listed.insert(name, durations);
+        }
+        write_json(&folder.join("tvr_video2dur_idx.json"), &listed)?;
+
+        let subtitles = self
+            .videos
+            .iter()
+            .map(|video| Subtitles { vid_name: &video.id, sub: video.lines.iter().map(Subtitle::of).collect() });
+        write_json_lines(&folder.join("tvqa_preprocessed_subtitles.jsonl"), subtitles)
+    }
+}
+
+/// A row of `tvr_*_release.jsonl`.
+#[derive(Serialize)]
+struct Described<'a> {
+    vid_name: &'a str,
+    duration: f64,
+    ts: Option<&'a [f64; 2]>,
+    desc: &'a str,
+    #[serde(rename = "type")]
+    kind: Option<QueryKind>,
+    desc_id: u64,
+}
+
+/// A row of `tvqa_preprocessed_subtitles.jsonl`.
+#[derive(Serialize)]
+struct Subtitles<'a> {
+    vid_name: &'a str,
+    sub: Vec<Subtitle<'a>>,
+}
+
+#[derive(Serialize)]
+struct Subtitle<'a> {
+    text: &'a str,
+    start: f64,
+    end: f64,
+}
+
+impl<'a> Subtitle<'a> {
+    fn of((text, stretch): &'a (String, Stretch)) -> Self {
+        let [start, end] = stretch.window();
+        Self { text, start, end }
+    }
+}
+
+fn write_json_lines(path: &Path, rows: impl Iterator<Item = impl Serialize>) -> Result<()> {
+    atomic::write(path, |file| {
+        for row in rows {
+            serde_json::to_writer(&mut *file, &row)?;
+            file.write_all(b"\n")?;
+        }
+        Ok(())
+    })
+}
