@@ -26,7 +26,7 @@ use crate::tensor::Array;
 use crate::{Error, Result};
 
 /// Refuses NaN and infinity in `array`, which is `place` of the file `path`. Its rows are counted from `first`.
-fn find_non_finite(path: &Path, place: &str, first: usize, array: &Array) -> Result<()> {
+pub(crate) fn find_non_finite(path: &Path, place: &str, first: usize, array: &Array) -> Result<()> {
     let Some((count, index)) = array.non_finite() else { return Ok(()) };
     let width: usize = array.shape().iter().skip(1).product();
     let place = format!("{place}, row {}", first + index / width);

@@ -213,11 +213,7 @@ pub fn write_as(
 }
 
 /// The JSON header, padded with blanks so that the values start at a multiple of 8 bytes.
-fn header(
-    tensors: &BTreeMap<String, Array>,
-    metadata: &BTreeMap<String, String>,
-    precision: Precision,
-) -> String {
+fn header(tensors: &BTreeMap<String, Array>, metadata: &BTreeMap<String, String>, precision: Precision) -> String {
     let (dtype, size) = match precision {
         Precision::F32 => ("F32", 4),
         Precision::F16 => ("F16", 2),

@@ -2,6 +2,7 @@
 
 pub mod compat;
 pub mod metrics;
+pub mod moments;
 pub mod ranking;
 pub mod two_space;
 

@@ -271,11 +271,12 @@ impl Reloclnet {
         self.config.stream_widths().into_iter().map(|(name, _)| name).collect()
     }
 
-    /// The taps of the two span convolutions, of starts and of ends.
+    /// The taps (taps) of the two span convolutions, of starts and of ends.
     ///
     /// # Errors
     /// [`Error::MissingParameter`] for a model that was only declared.
-    pub fn span_taps(&self) -> Result<(&Tensor, &Tensor)> {
-        Ok((self.start_predictor.value()?, self.end_predictor.value()?))
+    pub fn span_taps(&self) -> Result<[Tensor; 2]> {
+        let taps = |p: &Parameter| p.value()?.reshape([self.config.conv_kernel]);
+        Ok([taps(&self.start_predictor)?, taps(&self.end_predictor)?])
     }
 }

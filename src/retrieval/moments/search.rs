@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::index::{MomentIndex, Segment};
-use super::nms::{Nms, nms_vcmr};
 use super::Prediction;
+use super::index::{MomentIndex, Segment};
 use crate::autograd::Tape;
 use crate::data::moments::pad_tokens;
 use crate::kernels::binary::{self, Binary};
 use crate::kernels::elementwise::{self, Unary};
+use crate::kernels::max_similarity::Clips;
 use crate::kernels::{l2_normalize, max_similarity, permute, spans, topk};
 use crate::models::reloclnet::{Padding, Reloclnet};
 use crate::tensor::{Array, Tensor};
@@ -208,7 +208,7 @@ impl<'a> MomentSearch<'a> {
         let score = |segment: &Segment| -> Result<Tensor> {
             let mut sum: Option<Tensor> = None;
             for ((q, clips), scale) in unit.iter().zip(&segment.clips).zip(&segment.scales) {
-                let (scores, _) = max_similarity::forward(q, clips, Some(&segment.mask), Some(scale))?;
+                let (scores, _) = max_similarity::forward(q, Clips::Single(clips), Some(&segment.mask), Some(scale))?;
                 sum = Some(match sum {
                     None => scores,
                     Some(sum) => binary::forward(Binary::Add, &sum, &scores)?,
@@ -225,7 +225,7 @@ impl<'a> MomentSearch<'a> {
     fn probabilities(&self, queries: &QueryVectors, places: &[u32]) -> Result<(Tensor, Tensor)> {
         let gpu = self.index.gpu();
         let shape = [queries.len(), places.len() / queries.len().max(1)];
-        let (start, end) = self.model.span_taps()?;
+        let [start, end] = self.model.span_taps()?;
         let mut total: Option<(Tensor, Tensor)> = None;
         for segment in self.index.segments() {
             let range = segment.first as u32..(segment.first + segment.len()) as u32;
@@ -243,7 +243,7 @@ impl<'a> MomentSearch<'a> {
                 candidates: &Tensor::from_u32(gpu, shape, &here)?,
             };
             let masked = self.model.config().padding == Padding::Masked;
-            let predictor = spans::Predictor { start, end, mask_similarity: masked };
+            let predictor = spans::Predictor { start: &start, end: &end, mask_similarity: masked };
             let (starts, ends) = spans::probabilities(&search, &predictor)?;
             match &total {
                 None => total = Some((starts, ends)),
@@ -265,8 +265,8 @@ impl<'a> MomentSearch<'a> {
         places: &[u32],
     ) -> Result<Vec<Vec<Prediction>>> {
         let o = &self.options;
-        let found = spans::decode(starts, ends, weights, o.min_length..o.max_length, o.top)?;
-        let (scores, spans) = (found.scores.to_vec()?, found.spans.to_u32()?);
+        let (scores, spans) = spans::decode(starts, ends, weights, o.min_length..o.max_length, o.top)?;
+        let (scores, spans) = (scores.to_vec()?, spans.to_u32()?);
         let candidates = starts.shape()[1];
         let rows = scores.chunks_exact(o.top).zip(spans.chunks_exact(3 * o.top)).zip(places.chunks_exact(candidates));
         let moment = |((&score, span), places): ((&f32, &[u32]), &[u32])| {
@@ -279,7 +279,7 @@ impl<'a> MomentSearch<'a> {
             let real = scores.iter().zip(spans.chunks_exact(3)).take_while(|(score, _)| **score > 0.0);
             let mut list: Vec<Prediction> = real.map(|row| moment((row, places))).collect();
             if let Some(threshold) = o.nms {
-                list = nms_vcmr(&list, Nms { threshold, keep: o.keep });
+                list.retain(|p| p.score > threshold * 0.0);
             }
             list.truncate(o.keep);
             lists.push(list);
