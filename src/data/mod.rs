@@ -32,3 +32,23 @@ pub(crate) fn find_non_finite(path: &Path, place: &str, first: usize, array: &Ar
     let place = format!("{place}, row {}", first + index / width);
     Err(Error::NonFinite { origin: path.display().to_string(), place, count })
 }
+
+/// `shape` as N extents, none of them 0. `name` is the dataset or array of `path` that has it.
+fn extents<const N: usize>(path: &Path, name: &str, shape: &[usize], form: &str) -> Result<[usize; N]> {
+    let found = shape.try_into().ok().filter(|found: &[usize; N]| !found.contains(&0));
+    found.ok_or_else(|| {
+        Error::malformed(path, name, format_args!("the shape must be {form} without 0, it is {shape:?}"))
+    })
+}
+
+/// Refuses a size of `name` in `path` that is not what another array needs.
+fn require(path: &Path, name: &str, what: &str, needed: usize, got: usize) -> Result<()> {
+    if got == needed {
+        return Ok(());
+    }
+    Err(Error::malformed(path, name, format_args!("{what} must be {needed}, it is {got}")))
+}
+
+fn checked_index(op: &'static str, index: usize, len: usize) -> Result<usize> {
+    if index < len { Ok(index) } else { Err(Error::IndexOutOfRange { op, index: index as u64, len: len as u64 }) }
+}

@@ -4,6 +4,7 @@ mod bicnet;
 mod case;
 mod composed;
 mod metrics;
+mod moment_data;
 mod ops;
 mod reloclnet;
 mod training;
@@ -33,12 +34,14 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
     let path = path.as_ref();
     let name = path.file_name().map(|n| n.to_string_lossy().to_string()).unwrap_or_default();
     if name.ends_with(".json") {
-        if !name.starts_with("retrieval-metrics-") {
-            return Ok(Outcome::NotSupported(name));
-        }
+        let check = match name.as_str() {
+            "reloclnet-data.json" => moment_data::check,
+            _ if name.starts_with("retrieval-metrics-") => check_metrics_case,
+            _ => return Ok(Outcome::NotSupported(name)),
+        };
         let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
         let case = serde_json::from_slice(&bytes).map_err(|e| Error::malformed(path, "JSON", e))?;
-        return check_metrics_case(&case).map(Outcome::Checked);
+        return check(&case).map(Outcome::Checked);
     }
     let case = case::Case::open(path)?;
     let rows = match case.model.as_str() {

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::{Dims, Sample, SampleSource, checked_index, extents, require};
+use super::{Dims, Sample, SampleSource};
 use crate::data::captions::{self, Split};
 use crate::data::hdf5::{FeatureFile, FeatureSet};
 use crate::data::text::{Entries, read_json};
+use crate::data::{checked_index, extents, require};
 use crate::{Error, Result};
 
 const LENGTHS: &str = "text_lens_default.json";

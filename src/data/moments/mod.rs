@@ -6,6 +6,8 @@
 mod annotations;
 mod features;
 mod summary;
+#[cfg(feature = "datasets")]
+mod tvr;
 
 pub use annotations::{read_activitynet, read_charades, read_didemo, read_neutral, read_tvr, write_neutral, write_tvr};
 pub use features::{
@@ -13,6 +15,8 @@ pub use features::{
     pad_clips, pad_tokens, resample,
 };
 pub use summary::SplitSummary;
+#[cfg(feature = "datasets")]
+pub use tvr::{TvrDataset, TvrFiles, TvrOptions};
 
 use std::path::Path;
 
