@@ -278,7 +278,7 @@ impl Ids {
 
 /// Calls `take` with the number (from 1) and the text of every line that is not blank; without byte order mark and line
 /// end.
-fn for_each_line(path: &Path, mut take: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
+pub(crate) fn for_each_line(path: &Path, mut take: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
     let mut reader = BufReader::new(File::open(path).map_err(|e| Error::io("open", path, e))?);
     let mut bytes = Vec::new();
     for number in 1.. {
@@ -362,7 +362,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 /// The message without the position that it ends in: the error names it already.
-fn json_problem(error: &serde_json::Error) -> String {
+pub(crate) fn json_problem(error: &serde_json::Error) -> String {
     let message = error.to_string();
     message.rsplit_once(" at line ").map_or(message.clone(), |(problem, _)| problem.to_owned())
 }
