@@ -15,7 +15,7 @@ pub mod npy;
 pub mod safetensors;
 #[cfg(feature = "datasets")]
 pub mod synthetic;
-mod text;
+pub(crate) mod text;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -11,14 +11,14 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use crate::{Error, Result};
 
 /// Longest line that is read.
-pub(super) const MAX_LINE_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// Largest JSON or CSV file that is read whole.
 const MAX_FILE_BYTES: u64 = 512 << 20;
 
 /// Calls `take` with the number (from 1) and the text of every line that is not blank; without byte order mark and line
 /// end. A line that is over 1 MiB or not UTF-8 is handed over as its error, and left behind if `take` lets it pass.
-pub(super) fn for_each_line(path: &Path, mut take: impl FnMut(usize, Result<&str>) -> Result<()>) -> Result<()> {
+pub(crate) fn for_each_line(path: &Path, mut take: impl FnMut(usize, Result<&str>) -> Result<()>) -> Result<()> {
     let mut reader = BufReader::new(File::open(path).map_err(|e| Error::io("open", path, e))?);
     let mut bytes = Vec::new();
     for number in 1.. {
@@ -49,7 +49,7 @@ pub(super) fn for_each_line(path: &Path, mut take: impl FnMut(usize, Result<&str
 ///
 /// # Errors
 /// [`Error::Malformed`] naming line and column.
-pub(super) fn parse_line<T: DeserializeOwned>(path: &Path, number: usize, line: &str) -> Result<T> {
+pub(crate) fn parse_line<T: DeserializeOwned>(path: &Path, number: usize, line: &str) -> Result<T> {
     serde_json::from_str(line)
         .map_err(|e| Error::malformed(path, format_args!("line {number}, column {}", e.column()), json_problem(&e)))
 }
@@ -58,19 +58,19 @@ pub(super) fn parse_line<T: DeserializeOwned>(path: &Path, number: usize, line: 
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Malformed`] naming line and column.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = read_file(path)?;
     serde_json::from_slice(without_mark(&text))
         .map_err(|e| Error::malformed(path, format_args!("line {}, column {}", e.line(), e.column()), json_problem(&e)))
 }
 
 /// The message without the position that it ends in: the error names it already.
-pub(super) fn json_problem(error: &serde_json::Error) -> String {
+pub(crate) fn json_problem(error: &serde_json::Error) -> String {
     let message = error.to_string();
     message.rsplit_once(" at line ").map_or(message.clone(), |(problem, _)| problem.to_owned())
 }
 
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
@@ -81,12 +81,12 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// `text` without the byte order mark that some editors put in front.
-pub(super) fn without_mark(text: &[u8]) -> &[u8] {
+pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
 }
 
 /// A JSON object as a list, because a map would hide repeated keys.
-pub(super) struct Entries<T>(pub(super) Vec<(String, T)>);
+pub(crate) struct Entries<T>(pub(crate) Vec<(String, T)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -111,7 +111,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
 }
 
 /// A row of a larger JSON document that is checked by itself: one of the wrong form does not fail the others.
-pub(super) struct Checked<T>(pub(super) std::result::Result<T, String>);
+pub(crate) struct Checked<T>(pub(super) std::result::Result<T, String>);
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Checked<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {

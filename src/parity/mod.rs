@@ -5,6 +5,7 @@ mod case;
 mod composed;
 mod metrics;
 mod moment_data;
+mod moment_metrics;
 mod ops;
 mod reloclnet;
 mod training;
@@ -12,10 +13,12 @@ mod training;
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{Error, Gpu, Result};
 
 pub use metrics::check_metrics_case;
+pub use moment_metrics::{check_nms, check_tvr_metrics};
 
 /// What became of one golden file.
 #[derive(Clone, Debug)]
@@ -34,10 +37,15 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
     let path = path.as_ref();
     let name = path.file_name().map(|n| n.to_string_lossy().to_string()).unwrap_or_default();
     if name.ends_with(".json") {
-        let check = match name.as_str() {
-            "reloclnet-data.json" => moment_data::check,
-            _ if name.starts_with("retrieval-metrics-") => check_metrics_case,
-            _ => return Ok(Outcome::NotSupported(name)),
+        let families: [(&str, fn(&Value) -> Result<Vec<Row>>); 5] = [
+            ("retrieval-metrics-", check_metrics_case),
+            ("reloclnet-data", moment_data::check),
+            ("tvr-metrics-", check_tvr_metrics),
+            ("reloclnet-nms", check_nms),
+            ("reloclnet-inference-", moment_metrics::check_inference_metrics),
+        ];
+        let Some((_, check)) = families.iter().find(|(family, _)| name.starts_with(family)) else {
+            return Ok(Outcome::NotSupported(name));
         };
         let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
         let case = serde_json::from_slice(&bytes).map_err(|e| Error::malformed(path, "JSON", e))?;

@@ -1,4 +1,4 @@
-//! Retrieval: metrics of text-to-video and video-to-text search.
+//! Retrieval: metrics of text-to-video and video-to-text search, and of moments in videos.
 
 pub mod compat;
 pub mod metrics;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::Prediction;
+use super::{Prediction, nms};
 use super::index::{MomentIndex, Segment};
 use crate::autograd::Tape;
 use crate::data::moments::pad_tokens;
@@ -129,6 +129,16 @@ impl<'a> MomentSearch<'a> {
             return bad("alpha", "is not finite".into());
         }
         Ok(Self { model, index, options })
+    }
+
+    /// The index.
+    pub fn index(&self) -> &MomentIndex {
+        self.index
+    }
+
+    /// How moments are searched.
+    pub fn options(&self) -> &SearchOptions {
+        &self.options
     }
 
     /// The best videos and moments of the whole index for each of `queries`: token features, (tokens, width).
@@ -279,7 +289,7 @@ impl<'a> MomentSearch<'a> {
             let real = scores.iter().zip(spans.chunks_exact(3)).take_while(|(score, _)| **score > 0.0);
             let mut list: Vec<Prediction> = real.map(|row| moment((row, places))).collect();
             if let Some(threshold) = o.nms {
-                list.retain(|p| p.score > threshold * 0.0);
+                list = nms::suppress(&list, f64::from(threshold), o.keep);
             }
             list.truncate(o.keep);
             lists.push(list);
