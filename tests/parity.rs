@@ -42,7 +42,7 @@ fn every_case_in_the_repository_passes_in_both_kernel_families() {
 #[test]
 fn every_further_case_of_the_supported_families_passes() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens");
-    let files = files(&folder, &["op-", "bicnet-", "retrieval-metrics-"]);
+    let files = files(&folder, &["op-", "bicnet-", "retrieval-metrics-", "reloclnet-inference-"]);
     if files.is_empty() {
         eprintln!("skipped: {} is not at hand", folder.display());
         return;

@@ -3,6 +3,7 @@
 mod bicnet;
 mod case;
 mod composed;
+mod inference;
 mod metrics;
 mod ops;
 mod training;
@@ -32,12 +33,16 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
     let path = path.as_ref();
     let name = path.file_name().map(|n| n.to_string_lossy().to_string()).unwrap_or_default();
     if name.ends_with(".json") {
-        if !name.starts_with("retrieval-metrics-") {
+        let check: fn(&Gpu, &serde_json::Value) -> Result<Vec<Row>> = if name.starts_with("retrieval-metrics-") {
+            |_, case| check_metrics_case(case)
+        } else if name.starts_with("reloclnet-inference-") {
+            inference::check
+        } else {
             return Ok(Outcome::NotSupported(name));
-        }
+        };
         let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
         let case = serde_json::from_slice(&bytes).map_err(|e| Error::malformed(path, "JSON", e))?;
-        return check_metrics_case(&case).map(Outcome::Checked);
+        return check(gpu, &case).map(Outcome::Checked);
     }
     let case = case::Case::open(path)?;
     let rows = match case.model.as_str() {
