@@ -1,7 +1,7 @@
 // The best spans of each query over its candidate videos, exactly: those of the highest start * weight * end among all
 // spans that are long enough and not too long. Equal scores go by candidate, then start, then end. Spans whose score is
-// not above 0 are none; places left over have score 0 and NONE in their span. The candidates are cut into nearly equal
-// parts, so that few queries keep all of a GPU at work; with MERGE the parts' lists become one.
+// not above 0 are none; places left over have score 0 and NONE in their span. The positions of all candidates are cut
+// into nearly equal parts, so that few queries keep all of a GPU at work; with MERGE the parts' lists become fewer.
 //
 // starts     (queries, candidates, length)  read, without MERGE
 // ends       (queries, candidates, length)  read, without MERGE
@@ -10,10 +10,11 @@
 // spans      (queries, parts, top, 3)       written: candidate, start, end
 // grid       queries * parts workgroups of LANES invocations, folded
 //
-// part_scores (queries, merged, top), part_spans (queries, merged, top, 3)  read, with MERGE, which has one part
+// part_scores (queries, candidates), part_spans (queries, candidates, 3)  read, with MERGE: lists found before
 
 struct Params {
     lists: u32,
+    // With MERGE, the places in a query's lists.
     candidates: u32,
     length: u32,
     // The least end - start, and how many there are.
@@ -23,7 +24,7 @@ struct Params {
     // When to gather; see select.wgsl.
     room: u32,
     parts: u32,
-    // Candidates of a part, and how many parts have one more.
+    // Positions of a part (places with MERGE), and how many parts have one more.
     part_size: u32,
     longer_parts: u32,
 }
@@ -47,13 +48,13 @@ struct Params {
 #import select
 
 var<private> query: u32;
-// What is searched of the query's places: positions of its candidates; with MERGE, the parts' lists.
+// Which of the query's positions are searched, or places with MERGE.
 var<private> range: vec2<u32>;
 
 fn scan(lane: u32) {
 #ifdef MERGE
     for (var i = range.x + lane; i < range.y; i += LANES) {
-        let score = part_scores[query * range.y + i];
+        let score = part_scores[query * p.candidates + i];
         if (score > 0.0) {
             offer(ordered(score), i);
         }
@@ -88,9 +89,8 @@ fn main(
     query = list / p.parts;
     range = part_range(list % p.parts, p.part_size, p.longer_parts);
 #ifdef MERGE
-    let total = range.y;
+    let total = range.y - range.x;
 #else
-    range *= p.length;
     let total = (range.y - range.x) * p.lengths;
 #endif
     select_best(p.top, total, p.room, lane);
@@ -101,7 +101,7 @@ fn main(
             let there = entry.y != NONE;
             scores[place] = select(0.0, unordered(entry.x), there);
 #ifdef MERGE
-            let source = 3u * (query * range.y + select(0u, entry.y, there));
+            let source = 3u * (query * p.candidates + select(0u, entry.y, there));
             let span = vec3<u32>(part_spans[source], part_spans[source + 1u], part_spans[source + 2u]);
 #else
             let at = entry.y / p.lengths;

@@ -8,7 +8,7 @@
 // y           (queries, candidates, length)  written
 // q0, q1      (queries, width)               read; q1 with SECOND
 // x0, x1      (videos, length, width)        read: f32, or with HALF two f16 in a u32; x1 with SECOND
-// grid        one workgroup a pair of query and candidate, folded
+// grid        a workgroup for every 64 clips of every pair of query and candidate, folded
 //
 // With VEC4 an element of q or x is four channels.
 
@@ -110,7 +110,10 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let flat = flat_group(group, groups);
-    let pair = min(flat, p.pairs - 1u);
+    let chunks = (p.length + 63u) / 64u;
+    let pair = min(flat / chunks, p.pairs - 1u);
+    let start = flat % chunks * 64u;
+    let end = min(start + 64u, p.length);
     let query = pair / p.candidates;
     let candidate = candidates[pair];
     let known = candidate < p.videos;
@@ -118,7 +121,7 @@ fn main(
     let first = select(0u, candidate, known) * p.length;
     let team = local / TEAM;
     let lane = local % TEAM;
-    for (var block = 0u; block < p.length; block += 4u * TEAMS) {
+    for (var block = start; block < end; block += 4u * TEAMS) {
         // Clips beyond the end repeat the last one.
 #for c in 0..4
         let row{c} = first + min(block + 4u * team + {c}u, p.length - 1u);
@@ -154,7 +157,7 @@ fn main(
 #ifdef SECOND
         total *= 0.5;
 #endif
-        if (flat == pair && local < 4u * TEAMS && clip < p.length) {
+        if (flat / chunks == pair && local < 4u * TEAMS && clip < end) {
             y[pair * p.length + clip] = select(0.0, total, known);
         }
     }

@@ -7,9 +7,9 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::select::{self, Parts};
+use super::select::{self, Each, Parts};
 use super::{fits_u32, lanes, launch};
-use crate::gpu::KernelFamily;
+use crate::gpu::{Gpu, KernelFamily};
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -20,6 +20,11 @@ const DECODE: &str = include_str!("../../shaders/spans_decode.wgsl");
 
 /// The most spans that [`decode`] finds for a query.
 pub const MAX_TOP: usize = select::MAX_PICKED;
+
+/// The widest vectors, and the most clips times taps: lavapipe ends every loop of an invocation that has had 65,535
+/// iterations in all.
+const MAX_WIDTH: usize = 1 << 14;
+const MAX_LENGTH: usize = 1 << 17;
 
 /// What queries look for and clips show, in vectors of one width D.
 #[derive(Clone, Copy, Debug)]
@@ -164,6 +169,7 @@ impl Extents {
             clips.expect_dtype(op, "clips", if half { DType::U32 } else { DType::F32 })?;
             clips.expect_shape(op, "clips", &[videos, length, if half { width / 2 } else { width }])?;
         }
+        expect_short(op, "width of vectors", width, MAX_WIDTH)?;
         // The shaders step beyond the end of a length by up to 64, and of a width by up to 4 * 16.
         for counts in [[n, width + 64, 1], [videos, length + 64, width + 64], [n, candidates, length + 64]] {
             fits_u32(op, &counts)?;
@@ -178,6 +184,14 @@ impl Extents {
     fn shape(self) -> [usize; 3] {
         [self.queries, self.candidates, self.length]
     }
+}
+
+fn expect_short(op: &'static str, what: &'static str, needed: usize, limit: usize) -> Result<()> {
+    if needed <= limit {
+        return Ok(());
+    }
+    let remedy = "resample the video, or project its features";
+    Err(Error::LimitExceeded { op, what, needed: needed as u64, limit: limit as u64, remedy })
 }
 
 impl<'a> Search<'a> {
@@ -216,6 +230,7 @@ fn predict(op: &'static str, search: &Search, predictor: &Predictor, logits: boo
     if taps.is_multiple_of(2) {
         return Err(Error::Argument { op, argument: "start", why: format!("has {taps} taps, an even number") });
     }
+    expect_short(op, "clips of a video", e.length, MAX_LENGTH / (taps + 3))?;
     let gpu = search.candidates.gpu();
     if e.videos == 0 {
         return Ok((Tensor::zeros(gpu, op, e.shape())?, Tensor::zeros(gpu, op, e.shape())?));
@@ -230,8 +245,7 @@ fn predict(op: &'static str, search: &Search, predictor: &Predictor, logits: boo
             taps: taps as u32,
             mask_similarity: predictor.mask_similarity.into(),
         };
-        let tensors =
-            [&similarity, search.mask, search.candidates, predictor.start, predictor.end, &starts, &ends];
+        let tensors = [&similarity, search.mask, search.candidates, predictor.start, predictor.end, &starts, &ends];
         let variant = probabilities_variant(gpu.family(), logits);
         launch(op, &variant, &tensors, &params, gpu.grid(e.pairs()), 4 * (starts.len() * taps) as u64)?;
     }
@@ -257,7 +271,7 @@ fn similarity(op: &'static str, search: &Search, e: Extents) -> Result<Tensor> {
     streams.iter().for_each(|s| tensors.extend([s.queries, s.clips]));
     let variant = similarity_variant(gpu.family(), e.width.is_multiple_of(4), e.half, streams.len() as u32);
     let flops = 2 * (similarity.len() * e.width * streams.len()) as u64;
-    launch(op, &variant, &tensors, &params, gpu.grid(e.pairs()), flops)?;
+    launch(op, &variant, &tensors, &params, gpu.grid(e.pairs() * e.length.div_ceil(64)), flops)?;
     Ok(similarity)
 }
 
@@ -292,57 +306,55 @@ pub fn decode(
     weights.expect_shape(op, "weights", &[queries, candidates])?;
     select::expect_k(op, "top", top, MAX_TOP)?;
     let choices = lengths.end.min(length).saturating_sub(lengths.start);
-    let spans_each = candidates * length * choices;
     // The shaders step beyond the end by up to 256.
     fits_u32(op, &[queries, candidates + 256, length + 256])?;
-    fits_u32(op, &[candidates, length, choices + 1])?;
+    let spans = fits_u32(op, &[candidates, length, choices + 1])? as usize * choices;
     let gpu = starts.gpu();
-    let whole = Found::new(op, starts, [queries, top])?;
-    if whole.scores.is_empty() {
-        return Ok((whole.scores, whole.spans));
+    if queries * top * spans == 0 {
+        let none = vec![u32::MAX; queries * top * 3];
+        let scores = Tensor::zeros(gpu, op, [queries, top])?;
+        return Ok((scores, Tensor::from_u32(gpu, [queries, top, 3], &none)?));
     }
-    if spans_each == 0 {
-        whole.scores.fill_zero()?;
-        let none = vec![u32::MAX; whole.spans.len()];
-        return Ok((whole.scores, Tensor::from_u32(gpu, whole.spans.shape(), &none)?));
-    }
-    let parts = Parts::new(queries, candidates, spans_each, top);
-    fits_u32(op, &[queries, parts.count * top + 256, 3])?;
-    let params = |parts: Parts| DecodeParams {
-        lists: (queries * parts.count) as u32,
-        candidates: candidates as u32,
-        length: length as u32,
-        shortest: lengths.start as u32,
-        lengths: choices as u32,
-        top: top as u32,
-        room: select::room(top),
-        parts: parts.count as u32,
-        part_size: parts.size,
-        longer_parts: parts.longer,
+    let plan = |units: usize, each: Each| {
+        let parts = Parts::new(gpu.family(), queries, units, each, top);
+        fits_u32(op, &[queries, parts.count * top + 256, 3])?;
+        let params = DecodeParams {
+            lists: (queries * parts.count) as u32,
+            candidates: candidates as u32,
+            length: length as u32,
+            shortest: lengths.start as u32,
+            lengths: choices as u32,
+            top: top as u32,
+            room: select::room(top),
+            parts: parts.count as u32,
+            part_size: parts.size,
+            longer_parts: parts.longer,
+        };
+        Ok::<_, Error>((params, parts.count, Found::new(op, gpu, [queries, parts.count * top])?))
     };
-    let found = if parts.count > 1 { Found::new(op, starts, [queries, parts.count * top])? } else { whole.clone() };
+    let (params, mut parts, mut found) = plan(candidates * length, Each { entries: choices, steps: choices + 1 })?;
     let tensors = [starts, ends, weights, &found.scores, &found.spans];
-    let grid = gpu.grid(queries * parts.count);
-    launch(op, &decode_variant(gpu.family(), false), &tensors, &params(parts), grid, 0)?;
-    if parts.count > 1 {
-        let tensors = [&found.scores, &found.spans, &whole.scores, &whole.spans];
-        let params = params(Parts::whole(parts.count * top));
-        launch(op, &decode_variant(gpu.family(), true), &tensors, &params, gpu.grid(queries), 0)?;
+    launch(op, &decode_variant(gpu.family(), false), &tensors, &params, gpu.grid(queries * parts), 0)?;
+    while parts > 1 {
+        let (params, fewer, merged) = plan(parts * top, Each { entries: 1, steps: 1 })?;
+        let tensors = [&found.scores, &found.spans, &merged.scores, &merged.spans];
+        let params = DecodeParams { candidates: (parts * top) as u32, ..params };
+        launch(op, &decode_variant(gpu.family(), true), &tensors, &params, gpu.grid(queries * fewer), 0)?;
+        (parts, found) = (fewer, merged);
     }
-    Ok((whole.scores, whole.spans))
+    Ok((found.scores, found.spans))
 }
 
 /// Scores and spans of lists.
-#[derive(Clone)]
 struct Found {
     scores: Tensor,
     spans: Tensor,
 }
 
 impl Found {
-    fn new(op: &'static str, like: &Tensor, [queries, places]: [usize; 2]) -> Result<Self> {
-        let scores = Tensor::uninit(like.gpu(), op, [queries, places])?;
-        Ok(Self { scores, spans: Tensor::uninit_of(like.gpu(), op, [queries, places, 3], DType::U32)? })
+    fn new(op: &'static str, gpu: &Gpu, [queries, places]: [usize; 2]) -> Result<Self> {
+        let scores = Tensor::uninit(gpu, op, [queries, places])?;
+        Ok(Self { scores, spans: Tensor::uninit_of(gpu, op, [queries, places, 3], DType::U32)? })
     }
 }
 

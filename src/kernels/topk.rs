@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::select::{self, Parts};
+use super::select::{self, Each, Parts};
 use super::{lanes, launch};
 use crate::Result;
 use crate::gpu::KernelFamily;
@@ -40,14 +40,22 @@ struct SelectParams {
 enum Search {
     /// A round for each of the k; see `shaders/topk.wgsl`.
     Rounds,
-    /// A radix select; see `shaders/topk_select.wgsl`. `merge`: of what it found before, in the parts of rows.
+    /// A radix select; see `shaders/topk_select.wgsl`. `merge`: among what was found in the parts of rows before.
     Select { merge: bool },
 }
 
 impl Search {
-    /// The faster one.
-    fn of(k: usize, _m: usize) -> Self {
-        if std::env::var("ROUNDS").is_ok() && k > 0 { Self::Rounds } else { Self::Select { merge: false } }
+    /// The faster one. On software adapters it is rounds until they take about half of the 65,535 iterations that lavapipe
+    /// allows an invocation; on GPUs, where a round waits for several barriers, rounds are for few of a short row.
+    fn of(k: usize, m: usize, family: KernelFamily) -> Self {
+        let rounds = match family {
+            KernelFamily::Tiled => k <= 16 && m <= 1 << 14,
+            KernelFamily::Subgroup { size } => {
+                let lanes = size as usize;
+                m.div_ceil(4 * lanes) + k * m.div_ceil(4 * lanes * lanes) <= 1 << 15
+            }
+        };
+        if rounds { Self::Rounds } else { Self::Select { merge: false } }
     }
 }
 
@@ -74,6 +82,10 @@ pub(super) fn variants() -> Vec<Variant> {
 /// # Errors
 /// [`crate::Error::Argument`] if `k` exceeds [`MAX_K`] or the row, [`crate::Error::DType`] unless x is f32; device errors.
 pub fn forward(x: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
+    search(x, k, Search::of(k, x.width(), x.gpu().family()))
+}
+
+fn search(x: &Tensor, k: usize, search: Search) -> Result<(Tensor, Tensor)> {
     let op = "topk";
     x.expect_dtype(op, "x", DType::F32)?;
     let m = x.width();
@@ -88,20 +100,17 @@ pub fn forward(x: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
     if x.rows() * k == 0 {
         return Ok((Tensor::uninit(x.gpu(), op, shape.clone())?, Tensor::uninit_of(x.gpu(), op, shape, DType::U32)?));
     }
-    let (values, indices) = match Search::of(k, m) {
+    let (values, indices) = match search {
         Search::Rounds => rounds(x, k)?,
         Search::Select { .. } => {
-            let parts = Parts::new(x.rows(), units(x), m, k);
-            let found = select_parts(x, None, k, parts)?;
-            if parts.count > 1 { select_parts(&found.0, Some(&found.1), k, Parts::whole(units(&found.0)))? } else { found }
+            let (mut found, mut parts) = select_parts(x, None, k)?;
+            while parts > 1 {
+                (found, parts) = select_parts(&found.0, Some(&found.1), k)?;
+            }
+            found
         }
     };
     Ok((values.reshape(shape.clone())?, indices.reshape(shape)?))
-}
-
-/// Elements of a row as a shader with or without VEC4 counts them.
-fn units(x: &Tensor) -> usize {
-    if x.width().is_multiple_of(4) { x.width() / 4 } else { x.width() }
 }
 
 fn rounds(x: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
@@ -114,10 +123,14 @@ fn rounds(x: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
     Ok((values, indices))
 }
 
-/// The `k` best of each part of each row, side by side, with their indices or what `sources` has there.
-fn select_parts(x: &Tensor, sources: Option<&Tensor>, k: usize, parts: Parts) -> Result<(Tensor, Tensor)> {
+/// The `k` best of each part of each row, side by side, with their indices or what `sources` has there; and how many
+/// parts there are.
+fn select_parts(x: &Tensor, sources: Option<&Tensor>, k: usize) -> Result<((Tensor, Tensor), usize)> {
     let op = "topk";
     let (gpu, rows) = (x.gpu(), x.rows());
+    let vec4 = x.width().is_multiple_of(4);
+    let each = Each { entries: if vec4 { 4 } else { 1 }, steps: 1 };
+    let parts = Parts::new(gpu.family(), rows, x.width() / each.entries, each, k);
     let values = Tensor::uninit(gpu, op, [rows, parts.count * k])?;
     let indices = Tensor::uninit_of(gpu, op, [rows, parts.count * k], DType::U32)?;
     let params = SelectParams {
@@ -129,10 +142,10 @@ fn select_parts(x: &Tensor, sources: Option<&Tensor>, k: usize, parts: Parts) ->
         part_size: parts.size,
         longer_parts: parts.longer,
     };
-    let variant = variant(Search::Select { merge: sources.is_some() }, x.width().is_multiple_of(4), gpu.family());
+    let variant = variant(Search::Select { merge: sources.is_some() }, vec4, gpu.family());
     let tensors: Vec<&Tensor> = [x, &values, &indices].into_iter().chain(sources).collect();
     launch(op, &variant, &tensors, &params, gpu.grid(rows * parts.count), 0)?;
-    Ok((values, indices))
+    Ok(((values, indices), parts.count))
 }
 
 /// The same in plain Rust.
@@ -195,12 +208,14 @@ mod tests {
                     }
                     let tensor = lanes::poisoned(&gpu, &[rows, m], &x);
                     for k in [1, 2, 10, m.min(64), 65, 129, m.min(1024)].into_iter().filter(|&k| k <= m) {
-                        let (values, indices) = forward(&tensor, k).unwrap();
                         let expected: Vec<u32> = x.chunks(m).flat_map(|row| cpu::topk(row, k)).collect();
-                        assert_eq!(indices.to_u32().unwrap(), expected, "{rows} x {m}, k {k}");
                         let picked: Vec<f32> =
                             expected.iter().enumerate().map(|(i, &at)| x[i / k * m + at as usize]).collect();
-                        assert_eq!(bits(&values.to_vec().unwrap()), bits(&picked));
+                        for how in [Search::of(k, m, gpu.family()), Search::Select { merge: false }] {
+                            let (values, indices) = search(&tensor, k, how).unwrap();
+                            assert_eq!(indices.to_u32().unwrap(), expected, "{rows} x {m}, k {k}, {how:?}");
+                            assert_eq!(bits(&values.to_vec().unwrap()), bits(&picked));
+                        }
                     }
                 }
             }
@@ -215,6 +230,19 @@ mod tests {
             let (_, indices) = forward(&Tensor::from_slice(&gpu, [rows, m], &x).unwrap(), 1).unwrap();
             let expected: Vec<u32> = x.chunks(m).flat_map(|row| cpu::topk(row, 1)).collect();
             assert_eq!(indices.to_u32().unwrap(), expected);
+        }
+    }
+
+    /// Software adapters end loops that are too long: what one invocation does must not grow with the row.
+    #[test]
+    fn long_rows_are_searched_to_their_end() {
+        let gpu = &gpus()[0];
+        let m = 1_200_001;
+        let mut x = noise(m, 5);
+        x[m - 1] = 2.0;
+        let tensor = Tensor::from_slice(gpu, [1, m], &x).unwrap();
+        for k in [2, 100, 1024] {
+            assert_eq!(forward(&tensor, k).unwrap().1.to_u32().unwrap(), cpu::topk(&x, k), "k {k}");
         }
     }
 

@@ -3,6 +3,7 @@
 mod bicnet;
 mod case;
 mod composed;
+mod inference;
 mod metrics;
 mod moment_data;
 mod moment_metrics;
@@ -37,19 +38,20 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
     let path = path.as_ref();
     let name = path.file_name().map(|n| n.to_string_lossy().to_string()).unwrap_or_default();
     if name.ends_with(".json") {
-        let families: [(&str, fn(&Value) -> Result<Vec<Row>>); 5] = [
-            ("retrieval-metrics-", check_metrics_case),
-            ("reloclnet-data", moment_data::check),
-            ("tvr-metrics-", check_tvr_metrics),
-            ("reloclnet-nms", check_nms),
-            ("reloclnet-inference-", moment_metrics::check_inference_metrics),
+        type Check = fn(&Gpu, &Value) -> Result<Vec<Row>>;
+        let families: [(&str, Check); 5] = [
+            ("reloclnet-data", |_, case| moment_data::check(case)),
+            ("reloclnet-inference-", inference::check),
+            ("reloclnet-nms", |_, case| check_nms(case)),
+            ("retrieval-metrics-", |_, case| check_metrics_case(case)),
+            ("tvr-metrics-", |_, case| check_tvr_metrics(case)),
         ];
         let Some((_, check)) = families.iter().find(|(family, _)| name.starts_with(family)) else {
             return Ok(Outcome::NotSupported(name));
         };
         let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
         let case = serde_json::from_slice(&bytes).map_err(|e| Error::malformed(path, "JSON", e))?;
-        return check(&case).map(Outcome::Checked);
+        return check(gpu, &case).map(Outcome::Checked);
     }
     let case = case::Case::open(path)?;
     let rows = match case.model.as_str() {

@@ -61,7 +61,8 @@ impl Case {
             candidates: &Tensor::from_u32(gpu, [n, k], &self.candidates).unwrap(),
         };
         let predictor = Predictor { start: &taps[0], end: &taps[1], mask_similarity: self.mask_similarity };
-        let (starts, ends) = if logits_only { logits(&search, &predictor) } else { probabilities(&search, &predictor) }.unwrap();
+        let (starts, ends) =
+            if logits_only { logits(&search, &predictor) } else { probabilities(&search, &predictor) }.unwrap();
         assert_eq!(starts.shape(), &[n, k, length]);
         assert_eq!(ends.shape(), &[n, k, length]);
         (starts.to_vec().unwrap(), ends.to_vec().unwrap())
@@ -195,7 +196,8 @@ fn decoding_equals_sorting_all_spans() {
         ] {
             let [n, k, length] = sizes;
             for grain in [4.0, 1e5] {
-                let values = [spread(n * k * length, 1, grain), spread(n * k * length, 2, grain), spread(n * k, 3, grain)];
+                let values =
+                    [spread(n * k * length, 1, grain), spread(n * k * length, 2, grain), spread(n * k, 3, grain)];
                 check_decode(&gpu, sizes, lengths.clone(), top, [&values[0], &values[1], &values[2]]);
             }
         }
@@ -222,6 +224,15 @@ fn equal_scores_at_the_edge_go_by_candidate_start_and_end() {
         check_decode(&gpu, [n, k, length], 2..16, 1024, [&starts, &ends, &vec![1.0; n * k]]);
         check_decode(&gpu, [n, k, length], 2..16, 1, [&starts, &ends, &vec![1.0; n * k]]);
     }
+}
+
+/// Software adapters end loops that are too long: a video alone may be more than one invocation may look at.
+#[test]
+fn long_videos_and_all_lengths_are_searched_to_their_end() {
+    let gpu = &gpus()[0];
+    let (k, length) = (3, 512);
+    let values = [spread(k * length, 1, 1e5), spread(k * length, 2, 1e5), vec![1.0; k]];
+    check_decode(gpu, [1, k, length], 0..length, 100, [&values[0], &values[1], &values[2]]);
 }
 
 #[test]
