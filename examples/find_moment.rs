@@ -154,11 +154,7 @@ fn wanted(options: &Options, settings: &Settings, data: &dyn MomentSource) -> Re
         let missing = || Error::Missing { path: settings.data.root.clone(), kind: "query", id: id.to_string() };
         let number = data.queries().iter().position(|q| q.id == *id).ok_or_else(missing)?;
         let query = &data.queries()[number];
-        wanted.push(Wanted {
-            text: query.text.clone(),
-            features: data.tokens(number)?,
-            truth: Some(query.clone()),
-        });
+        wanted.push(Wanted { text: query.text.clone(), features: data.tokens(number)?, truth: Some(query.clone()) });
     }
     for path in &options.features {
         wanted.push(Wanted { text: path.display().to_string(), features: read_features(path)?, truth: None });
@@ -251,8 +247,7 @@ fn print_json(
     index: &MomentIndex,
     stages: &[Stage],
 ) {
-    let stages: Vec<_> =
-        stages.iter().map(|s| json!({ "name": s.name, "ms": 1e3 * s.time.as_secs_f64() })).collect();
+    let stages: Vec<_> = stages.iter().map(|s| json!({ "name": s.name, "ms": 1e3 * s.time.as_secs_f64() })).collect();
     for (wanted, moments) in wanted.iter().zip(moments) {
         let result = |(rank, m): (usize, &Prediction)| {
             let video = video_of(index, m);

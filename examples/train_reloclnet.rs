@@ -60,8 +60,8 @@ struct Options {
     /// A network and a schedule for software GPUs: width 96, 4 heads, 64 clips, batches of 64, one epoch.
     #[arg(long)]
     small: bool,
-    /// Passes over the training part [default: 100].
-    #[arg(long, value_name = "N")]
+    /// Passes over the training part [default: 100, or 1 with --small].
+    #[arg(long, value_name = "N", conflicts_with = "resume")]
     epochs: Option<u64>,
     /// JSON file of settings, such as a run's config.json; --set wins over it.
     #[arg(long, value_name = "FILE")]
@@ -237,8 +237,7 @@ impl Options {
             settings.search.alpha = 20.0;
         }
         if stored.is_none() && self.small {
-            settings.model =
-                ReloclnetConfig { hidden_size: 96, num_heads: 4, max_clips: 64, ..settings.model };
+            settings.model = ReloclnetConfig { hidden_size: 96, num_heads: 4, max_clips: 64, ..settings.model };
             settings.fit = MomentFitOptions { batch: 64, lr: 1e-3, warmup: 0.1, ..settings.fit };
         }
         let mut value = json!(settings);
@@ -248,18 +247,13 @@ impl Options {
             file.as_object_mut().and_then(|sections| sections.remove("data"));
             merge(&mut value, file, "").map_err(|(place, problem)| Error::malformed(path, place, problem))?;
         }
-        let mut patch = json!({});
-        if let Some(root) = &self.data {
-            patch["data"]["root"] = json!(root);
+        let mut patches: Vec<(String, Value)> = Vec::new();
+        patches.extend(self.data.as_ref().map(|root| ("data.root".into(), json!(root))));
+        patches.extend(self.layout.map(|layout| ("data.layout".into(), json!(layout))));
+        for (name, setting) in patches.iter().chain(&self.set) {
+            let patch = name.split('.').rev().fold(setting.clone(), |inner, key| json!({ key: inner }));
+            merge(&mut value, patch, "").map_err(|(place, problem)| wrong("set", format!("{place} {problem}")))?;
         }
-        if let Some(layout) = self.layout {
-            patch["data"]["layout"] = json!(layout);
-        }
-        for (name, setting) in &self.set {
-            let place = name.split('.').fold(&mut patch, |at, key| &mut at[key]);
-            *place = setting.clone();
-        }
-        merge(&mut value, patch, "").map_err(|(place, problem)| wrong("set", format!("{place} {problem}")))?;
         serde_json::from_value(value).map_err(|e| wrong("set", e.to_string()))
     }
 

@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use reelgrad::data::moments::{
-    MomentSource, Problems, Timing, TvrDataset, TvrFiles, TvrOptions, read_activitynet,
-};
-use reelgrad::data::synthetic::{SimulatedActivityNet, SimulationOptions};
+use reelgrad::data::moments::{MomentSource, Problems, Timing, TvrDataset, TvrFiles, TvrOptions, read_activitynet};
+use reelgrad::data::synthetic::{MomentManifest, MomentWorld, SimulatedActivityNet, SimulationOptions};
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig, Streams};
 use reelgrad::retrieval::moments::{
     IndexOptions, MomentIndex, MomentMetrics, MomentSearch, Predicted, SearchOptions, evaluate,
 };
+use reelgrad::tensor::Array;
 use reelgrad::train::MomentFitOptions;
 use reelgrad::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -98,20 +97,39 @@ impl Settings {
             }
             Layout::SimulatedActivitynet => {
                 let split = read_activitynet(data.root.join(format!("{part}.json")), problems)?;
-                let options = SimulationOptions {
-                    word_width: data.word_width,
-                    clip_width: data.clip_width,
-                    seconds_per_clip: data.clip_seconds,
-                    max_clips: model.max_clips,
-                    max_tokens: model.max_tokens,
-                    noise: data.noise,
-                    distractors: data.distractors,
-                    max_videos: data.max_videos,
-                    ..SimulationOptions::default()
-                };
-                Ok(Box::new(SimulatedActivityNet::new(split, options)?))
+                Ok(Box::new(SimulatedActivityNet::new(split, self.simulation())?))
             }
         }
+    }
+
+    fn simulation(&self) -> SimulationOptions {
+        SimulationOptions {
+            word_width: self.data.word_width,
+            clip_width: self.data.clip_width,
+            seconds_per_clip: self.data.clip_seconds,
+            max_clips: self.model.max_clips,
+            max_tokens: self.model.max_tokens,
+            noise: self.data.noise,
+            distractors: self.data.distractors,
+            max_videos: self.data.max_videos,
+            ..SimulationOptions::default()
+        }
+    }
+
+    /// Makes token features of sentences, where they can be computed: for the synthetic corpora.
+    pub fn sentence_encoder(&self) -> Result<Box<dyn Fn(&str) -> Result<Array>>> {
+        if self.data.layout == Layout::SimulatedActivitynet {
+            let simulation = self.simulation();
+            return Ok(Box::new(move |text| simulation.encode_query(text)));
+        }
+        let manifest = MomentManifest::read(&self.data.root).map_err(|_| Error::Argument {
+            op: "find_moment",
+            argument: "sentences",
+            why: "need a text encoder, which this dataset's features do not come with; use --query or --features"
+                .into(),
+        })?;
+        let world = MomentWorld::new(manifest.config)?;
+        Ok(Box::new(move |text| world.encode_query(text)))
     }
 
     /// Sets what the data decide.

@@ -38,10 +38,7 @@ pub fn svg(title: &str, moments: &[Prediction], index: &MomentIndex, truth: Opti
         for &[start, end] in truth.filter(|t| t.video.as_ref() == Some(&video.id)).iter().flat_map(|t| &t.windows) {
             put(bar(start, end, y + 17.0, 3.0, "#dd6b20"));
         }
-        put(format!(
-            "<title>{:.1} to {:.1} s, score {:.3e}</title>",
-            moment.start, moment.end, moment.score
-        ));
+        put(format!("<title>{:.1} to {:.1} s, score {:.3e}</title>", moment.start, moment.end, moment.score));
     }
     let y = TOP + ROW * videos.len() as f64 + 14.0;
     put(format!(r#"<text x="{LEFT}" y="{y}">0 s</text>"#));

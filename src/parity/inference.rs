@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Row, moment_metrics};
 use super::metrics::{array, key, malformed, number, numbers, tolerance};
+use super::{Row, moment_metrics};
 use crate::kernels::l2_normalize::{self, Divisor};
 use crate::kernels::pooling::{self, Masked};
 use crate::kernels::spans::{self, Predictor, Search, Stream};

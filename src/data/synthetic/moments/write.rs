@@ -18,9 +18,9 @@ use crate::tensor::Array;
 /// TVR's names of the splits. Unlike TVR's, the labels of the test are given.
 const SPLITS: [(Split, &str); 3] = [(Split::Train, "train"), (Split::Validation, "val"), (Split::Test, "test_public")];
 
-const VIDEO_FILE: &str = "video_feature/tvr_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5";
-const SUB_FILE: &str = "bert_feature/sub_query/tvr_sub_pretrained_w_sub_query_max_cl-1.5.h5";
-const QUERY_FILE: &str = "bert_feature/sub_query/tvr_query_pretrained_w_sub_query.h5";
+const VIDEO_FILE: &str = "tvr_feature_release/video_feature/tvr_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5";
+const SUB_FILE: &str = "tvr_feature_release/bert_feature/sub_query/tvr_sub_pretrained_w_sub_query_max_cl-1.5.h5";
+const QUERY_FILE: &str = "tvr_feature_release/bert_feature/sub_query/tvr_query_pretrained_w_sub_query.h5";
 
 /// What TVR's layout has no place for: how the world was made, which videos are twins, and which queries ask for an
 /// order.
@@ -78,9 +78,9 @@ impl MomentWorld {
     ///
     /// | file | content |
     /// |---|---|
-    /// | `video_feature/tvr_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5` | for each video id a dataset (clips, 64), L2-normalised by row |
-    /// | `bert_feature/sub_query/tvr_sub_pretrained_w_sub_query_max_cl-1.5.h5` | for each video id a dataset (clips, 48) |
-    /// | `bert_feature/sub_query/tvr_query_pretrained_w_sub_query.h5` | for each query's number a dataset (words, 64) |
+    /// | `tvr_feature_release/video_feature/tvr_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5` | for each video id a dataset (clips, 64), L2-normalised by row |
+    /// | `tvr_feature_release/bert_feature/sub_query/tvr_sub_pretrained_w_sub_query_max_cl-1.5.h5` | for each video id a dataset (clips, 48) |
+    /// | `tvr_feature_release/bert_feature/sub_query/tvr_query_pretrained_w_sub_query.h5` | for each query's number a dataset (words, 64) |
     /// | `tvr_{train,val,test_public}_release.jsonl` | the queries; those of the test have labels too |
     /// | `tvr_video2dur_idx.json` | for each split its videos with duration and number |
     /// | `tvqa_preprocessed_subtitles.jsonl` | what is said when |
@@ -89,8 +89,8 @@ impl MomentWorld {
     /// # Errors
     /// [`Error::Io`].
     pub fn write(&self, folder: &Path) -> Result<()> {
-        create_folder(&folder.join("video_feature"))?;
-        create_folder(&folder.join("bert_feature/sub_query"))?;
+        create_folder(&folder.join("tvr_feature_release/video_feature"))?;
+        create_folder(&folder.join("tvr_feature_release/bert_feature/sub_query"))?;
         let manifest = folder.join(MomentManifest::FILE);
         remove_manifest(&manifest)?;
 
