@@ -1,5 +1,8 @@
 //! What the examples on moments share: settings, data, evaluation.
 
+// Each example uses a part.
+#![allow(dead_code)]
+
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
