@@ -1,5 +1,5 @@
-//! The similarity of queries to all clips of many videos, with the maximum over clips, in both kernel families. Elements
-//! are floating-point operations.
+//! The similarity of queries to all clips of many videos, with the maximum over clips, in both kernel families.
+//! Elements are floating-point operations.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;

@@ -1,5 +1,6 @@
-// Gradient of max_similarity's clips: dclips_nl = the sum, in order, over the queries m whose maximum is at clip l of video
-// n of g_mn scale_nl q_m. An invocation owns SPAN columns of a video: it clears them, then adds query by query.
+// Gradient of max_similarity's clips: dclips_nl = the sum, in order, of g_mn scale_nl q_m over the queries m whose
+// maximum is at clip l of video n. An invocation owns SPAN columns of a video: it clears them, then adds query by
+// query.
 //
 // g          (queries, videos)        read: the gradient of the scores
 // positions  (queries, videos)        read: l; NONE or anything beyond the clips adds nothing

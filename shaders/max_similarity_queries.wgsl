@@ -1,4 +1,4 @@
-// Gradient of max_similarity's queries: dq_m = the sum over videos n of g_mn scale_nl x_nl at the clip l of the maximum.
+// Gradient of max_similarity's queries: dq_m = the sum over videos n of g_mn scale_nl x_nl, clip l being the maximum's.
 //
 // g          (queries, videos)        read: the gradient of the scores
 // positions  (queries, videos)        read: l; NONE or anything beyond the clips adds nothing
