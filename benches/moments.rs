@@ -1,5 +1,5 @@
-//! The similarity of queries to all clips of many videos, with the maximum over clips, in both kernel families. Elements
-//! are floating-point operations.
+//! The similarity of queries to all clips of many videos, with the maximum over clips, in both kernel families.
+//! Elements are floating-point operations.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
@@ -48,18 +48,18 @@ fn all_pairs(c: &mut Criterion) {
         let half: Vec<Tensor> = (0..segments)
             .map(|_| Tensor::from_u32(&gpu, [videos, CLIPS, WIDTH / 2], &packed).expect("the device has room"))
             .collect();
-        let mut run = |name: &str, of: &dyn Fn(usize) -> Clips<'_>| {
+        let precisions: [(&str, Vec<Clips>); 2] =
+            [("f32", single.iter().map(Clips::Single).collect()), ("f16", half.iter().map(Clips::Half).collect())];
+        for (name, clips) in precisions {
             group.bench_function(name, |bench| {
                 bench.iter(|| {
-                    for segment in 0..segments {
-                        forward(&q, of(segment), None, None).expect("it runs");
+                    for &segment in &clips {
+                        forward(&q, segment, None, None).expect("it runs");
                     }
                     gpu.synchronize().expect("the device answers");
                 });
             });
-        };
-        run("f32", &|segment| Clips::Single(&single[segment]));
-        run("f16", &|segment| Clips::Half(&half[segment]));
+        }
         group.finish();
     }
 }

@@ -1,16 +1,17 @@
-// Gradient of max_similarity's clips: dclips_nl = the sum, in order, over the queries m whose maximum is at clip l of video
-// n of g_mn scale_nl q_m. An invocation owns a column of a video: it clears it, then adds query by query.
+// Gradient of max_similarity's clips: dclips_nl = the sum, in order, of g_mn scale_nl q_m over the queries m whose
+// maximum is at clip l of video n. An invocation owns SPAN columns of a video: it clears them, then adds query by
+// query.
 //
 // g          (queries, videos)        read: the gradient of the scores
 // positions  (queries, videos)        read: l; NONE or anything beyond the clips adds nothing
 // q          (queries, width)         read
 // scale      (videos, clips)          read, with flag 2; without it something else is bound
 // dclips     (videos, clips, width)   written
-// grid       ceil(videos * width / 64) workgroups of 64 invocations, folded; a column each
+// grid       ceil(videos * per_row / 64) workgroups of 64 invocations, folded
 //
 // VEC: q and dclips are vec4, and width counts them.
 
-struct Params { queries: u32, videos: u32, clips: u32, width: u32, flags: u32 }
+struct Params { queries: u32, videos: u32, clips: u32, width: u32, per_row: u32, flags: u32 }
 #params Params p
 
 #ifdef VEC
@@ -32,14 +33,17 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = flat_group(group, groups) * 64u + lane;
-    let video = i / p.width;
+    let video = i / p.per_row;
     if (video >= p.videos) {
         return;
     }
     let first = video * p.clips;
-    let column = i - video * p.width;
+    let column = (i - video * p.per_row) * SPAN;
+    let end = min(column + SPAN, p.width);
     for (var clip = 0u; clip < p.clips; clip++) {
-        dclips[(first + clip) * p.width + column] = Element(0.0);
+        for (var c = column; c < end; c++) {
+            dclips[(first + clip) * p.width + c] = Element(0.0);
+        }
     }
     for (var query = 0u; query < p.queries; query++) {
         let at = positions[query * p.videos + video];
@@ -48,7 +52,9 @@ fn main(
             if ((p.flags & 2u) != 0u) {
                 factor *= scale[first + at];
             }
-            dclips[(first + at) * p.width + column] += factor * q[query * p.width + column];
+            for (var c = column; c < end; c++) {
+                dclips[(first + at) * p.width + c] += factor * q[query * p.width + c];
+            }
         }
     }
 }

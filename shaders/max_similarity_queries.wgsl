@@ -1,15 +1,15 @@
-// Gradient of max_similarity's queries: dq_m = the sum over videos n of g_mn scale_nl x_nl at the clip l of the maximum.
+// Gradient of max_similarity's queries: dq_m = the sum over videos n of g_mn scale_nl x_nl, clip l being the maximum's.
 //
 // g          (queries, videos)        read: the gradient of the scores
 // positions  (queries, videos)        read: l; NONE or anything beyond the clips adds nothing
 // clips      (videos, clips, width)   read
 // scale      (videos, clips)          read, with flag 2; without it something else is bound
 // dq         (queries, width)         written
-// grid       ceil(queries * width / 64) workgroups of 64 invocations, folded; an element each
+// grid       ceil(queries * per_row / 64) workgroups of 64 invocations, folded; each does SPAN neighbours of a row
 //
-// VEC: q, clips and dq are vec4, and width counts them.
+// VEC: clips and dq are vec4, and width counts them.
 
-struct Params { queries: u32, videos: u32, clips: u32, width: u32, flags: u32 }
+struct Params { queries: u32, videos: u32, clips: u32, width: u32, per_row: u32, flags: u32 }
 #params Params p
 
 #ifdef VEC
@@ -31,12 +31,15 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = flat_group(group, groups) * 64u + lane;
-    let query = i / p.width;
+    let query = i / p.per_row;
     if (query >= p.queries) {
         return;
     }
-    let column = i - query * p.width;
-    var sum = Element(0.0);
+    let column = (i - query * p.per_row) * SPAN;
+#for s in 0..SPAN
+    let column{s} = min(column + {s}u, p.width - 1u);
+    var sum{s} = Element(0.0);
+#endfor
     for (var video = 0u; video < p.videos; video++) {
         let at = positions[query * p.videos + video];
         if (at < p.clips) {
@@ -45,8 +48,14 @@ fn main(
             if ((p.flags & 2u) != 0u) {
                 factor *= scale[row];
             }
-            sum += factor * clips[row * p.width + column];
+#for s in 0..SPAN
+            sum{s} += factor * clips[row * p.width + column{s}];
+#endfor
         }
     }
-    dq[i] = sum;
+#for s in 0..SPAN
+    if (column + {s}u < p.width) {
+        dq[query * p.width + column + {s}u] = sum{s};
+    }
+#endfor
 }

@@ -1,6 +1,6 @@
 // The largest of scale_nl <q_m, x_nl> over the clips l of a video that count, for software adapters: a workgroup is one
-// subgroup of LANES lanes and does GROUPS LANES queries with one video. Each lane has four clips at a time; queries travel
-// by broadcast, in steps of four elements. There is no workgroup memory and no barrier.
+// subgroup of LANES lanes and does GROUPS LANES queries with one video. Each lane has four clips at a time; queries
+// come by broadcast, in steps of four elements. There is no workgroup memory and no barrier.
 //
 // q          (queries, width)         read
 // clips      (videos, clips, width)   read; with HALF as f16, two in each u32

@@ -1,6 +1,7 @@
-// The largest of scale_nl <q_m, x_nl> over the clips l of a video that count, for GPUs: a workgroup of TX x TY invocations
-// does 4 TY queries with one video, 4 TX clips at a time, each invocation 4 x 4 dot products, in steps of 16 elements
-// through workgroup memory. Dot products never leave the registers: each invocation keeps the best of its own clips.
+// The largest of scale_nl <q_m, x_nl> over the clips l of a video that count, for GPUs: a workgroup of TX x TY
+// invocations does 4 TY queries with one video, 4 TX clips at a time, each invocation 4 x 4 dot products, in steps of
+// 16 elements through workgroup memory. Dot products never leave the registers: an invocation keeps the best of its
+// clips.
 //
 // q          (queries, width)         read
 // clips      (videos, clips, width)   read; with HALF as f16, two in each u32

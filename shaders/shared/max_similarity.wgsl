@@ -1,6 +1,6 @@
 // What the two kernels of max_similarity share: parameters, how both operands are read, and the running best.
 //
-// VEC: rows are read as vec4, their width is a multiple of 4. HALF: clips hold two f16 in each u32; their width is even.
+// VEC: rows are read as vec4, their width is a multiple of 4. HALF: a u32 of clips is two f16, their width is even.
 // An importer declares q, clips, mask, scale, scores and positions.
 
 struct Params {

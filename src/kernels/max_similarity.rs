@@ -73,6 +73,7 @@ struct GradParams {
     videos: u32,
     clips: u32,
     width: u32,
+    per_row: u32,
     flags: u32,
 }
 
@@ -126,19 +127,37 @@ fn variant(tile: Tile, vec: bool, half: bool) -> Variant {
     Variant::own(name, source, defines)
 }
 
-fn queries_variant(vec: bool) -> Variant {
-    Variant::own("max_similarity_queries", QUERIES, if vec { vec![("VEC", 1)] } else { vec![] })
+/// One of the two gradients' kernels.
+fn grad_variant(name: &'static str, source: &'static str, vec: bool, span: u32) -> Variant {
+    let mut defines = vec![("SPAN", span)];
+    if vec {
+        defines.push(("VEC", 1));
+    }
+    Variant::own(name, source, defines)
 }
 
-fn clips_variant(vec: bool) -> Variant {
-    Variant::own("max_similarity_clips", CLIPS, if vec { vec![("VEC", 1)] } else { vec![] })
+fn queries_variant(vec: bool, span: u32) -> Variant {
+    grad_variant("max_similarity_queries", QUERIES, vec, span)
+}
+
+fn clips_variant(vec: bool, span: u32) -> Variant {
+    grad_variant("max_similarity_clips", CLIPS, vec, span)
+}
+
+/// How many neighbours in a row an invocation of the gradients works on: one where neighbouring invocations share a
+/// fetch, more where each fetch of a position costs as much as one of a row's elements.
+fn span(family: KernelFamily) -> u32 {
+    match family {
+        KernelFamily::Tiled => 1,
+        KernelFamily::Subgroup { .. } => 4,
+    }
 }
 
 pub(super) fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
     for vec in [false, true] {
         all.extend(Tile::all().into_iter().flat_map(|tile| [false, true].map(|half| variant(tile, vec, half))));
-        all.extend([queries_variant(vec), clips_variant(vec)]);
+        all.extend([1, 4].into_iter().flat_map(|span| [queries_variant(vec, span), clips_variant(vec, span)]));
     }
     all
 }
@@ -286,11 +305,14 @@ pub fn backward(
     positions.expect_dtype(BACKWARD, "positions", DType::U32)?;
     positions.expect_shape(BACKWARD, "positions", &[e.queries, e.videos])?;
     let width = if e.vec() { e.width / 4 } else { e.width };
+    let span = span(q.gpu().family());
+    let per_row = width.div_ceil(span as usize);
     let params = GradParams {
         queries: e.queries as u32,
         videos: e.videos as u32,
         clips: e.clips as u32,
         width: width as u32,
+        per_row: per_row as u32,
         flags: if scale.is_some() { SCALE } else { 0 },
     };
     let gradient = |like: &Tensor, other: &Tensor, variant: Variant, rows: usize| -> Result<Tensor> {
@@ -300,13 +322,13 @@ pub fn backward(
         let d = Tensor::uninit(q.gpu(), BACKWARD, like.shape())?;
         let tensors = [upstream, positions, other, scale.unwrap_or(upstream), &d];
         let flops = 2 * (e.queries * e.videos * e.width) as u64;
-        launch(BACKWARD, &variant, &tensors, &params, q.gpu().grid((rows * width).div_ceil(64)), flops)?;
+        launch(BACKWARD, &variant, &tensors, &params, q.gpu().grid((rows * per_row).div_ceil(64)), flops)?;
         Ok(d)
     };
     let [for_q, for_clips] = wanted;
     Ok([
-        for_q.then(|| gradient(q, clips, queries_variant(e.vec()), e.queries)).transpose()?,
-        for_clips.then(|| gradient(clips, q, clips_variant(e.vec()), e.videos)).transpose()?,
+        for_q.then(|| gradient(q, clips, queries_variant(e.vec(), span), e.queries)).transpose()?,
+        for_clips.then(|| gradient(clips, q, clips_variant(e.vec(), span), e.videos)).transpose()?,
     ])
 }
 

@@ -67,8 +67,8 @@ impl Var {
         Ok((y, weights))
     }
 
-    /// For each of these queries (Nq, D) and each video of `clips` (Nv, L, D), the largest dot product with a clip whose
-    /// `mask` (Nv, L) is 1: (Nq, Nv). The gradient goes to the first of equals. A video without such a clip scores
+    /// For each of these queries (Nq, D) and each video of `clips` (Nv, L, D), the largest dot product with a clip
+    /// whose `mask` (Nv, L) is 1: (Nq, Nv). The gradient goes to the first of equals. A video without such a clip scores
     /// [`max_similarity::NO_CLIP`], without a gradient.
     ///
     /// # Errors

@@ -16,8 +16,8 @@ struct Problem {
 }
 
 impl Problem {
-    /// Coarse values, so that sums are exact and ties are frequent. Every third video but the first is padded, with holes,
-    /// every fifth is empty. Where the mask is 0 there is NaN.
+    /// Coarse values, so that sums are exact and ties are frequent. Of five videos, one is padded and has holes, one is
+    /// empty, and the others have holes. Where the mask is 0 there is NaN.
     fn new(extents: cpu::Extents, seed: u64) -> Self {
         let [queries, videos, clips, width] = extents;
         let coarse = |n, seed| noise(n, seed).iter().map(|v| (v * 4.0).round() / 4.0).collect::<Vec<f32>>();
