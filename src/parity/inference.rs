@@ -11,8 +11,8 @@ use crate::kernels::{binary, matmul, permute, topk};
 use crate::tensor::Tensor;
 use crate::{Gpu, Result};
 
-/// Computes scores, logits and the lists VR, VCMR and SVMR of a `reloclnet-inference-*.json` case and compares them. Its
-/// `metrics` and `nms_*` are not computed here.
+/// Computes scores, logits and the lists VR, VCMR and SVMR of a `reloclnet-inference-*.json` case and compares them.
+/// Its `metrics` and `nms_*` are not computed here.
 ///
 /// # Errors
 /// [`crate::Error::Malformed`] when the case lacks a key or has something else there; what the kernels return.
