@@ -1,8 +1,8 @@
 // How similar a query is to every clip of its candidate videos: the product of its vector with the clip's; with two
 // streams, the mean of their products.
 //
-// A team of TEAM invocations multiplies four clips at a time, each lane every TEAM-th quad of channels. With SUBGROUP the
-// workgroup is one team, which is one subgroup; otherwise it is 16 teams.
+// A team of TEAM invocations multiplies four clips at a time, each lane every TEAM-th quad of channels. With SUBGROUP
+// the workgroup is one team, which is one subgroup; otherwise it is 16 teams.
 //
 // candidates  (queries, candidates)          read: numbers of videos; beyond the last one, similarities are 0
 // y           (queries, candidates, length)  written

@@ -1,6 +1,6 @@
-// The k largest elements of each part of each row, in order: value descending, then index ascending; NaN after everything
-// else, and -0 equal to 0. Rows are cut into nearly equal parts, so that few long rows keep all of a GPU at work; the
-// parts' lists, side by side, are rows for a second launch.
+// The k largest elements of each part of each row, in order: value descending, then index ascending; NaN after
+// everything else, and -0 equal to 0. Rows are cut into nearly equal parts, so that few long rows keep all of a GPU at
+// work; the parts' lists, side by side, are rows for the next launch.
 //
 // x        (rows, m)         read
 // values   (rows, parts, k)  written

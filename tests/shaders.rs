@@ -17,7 +17,7 @@ fn compile(variant: &Variant, params: ParamsIn) -> (String, naga::Module, Module
     let wgsl = preprocess(variant, params).unwrap_or_else(|e| panic!("{e}"));
     let module = naga::front::wgsl::parse_str(&wgsl)
         .unwrap_or_else(|e| panic!("{}: {}", variant.label(), e.emit_to_string(&wgsl)));
-    // f16 packed in u32 is in WebGPU's core.
+    // unpack2x16float is there wherever Vulkan, Metal or DX12 is.
     let capabilities = Capabilities::IMMEDIATES | Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)

@@ -18,8 +18,10 @@ pub fn svg(title: &str, moments: &[Prediction], index: &MomentIndex, truth: Opti
     let longest = videos.iter().map(|(_, v)| v.duration).fold(1.0, f64::max);
     let x = |seconds: f64| LEFT + (WIDTH - LEFT - 20.0) * (seconds / longest).clamp(0.0, 1.0);
     let mut out = String::new();
-    // Writing to a string does not fail.
-    let mut put = |line: String| drop(writeln!(out, "{line}"));
+    let mut put = |line: String| {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{line}");
+    };
     put(format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" font-family="sans-serif" font-size="12">"#
     ));
@@ -34,11 +36,12 @@ pub fn svg(title: &str, moments: &[Prediction], index: &MomentIndex, truth: Opti
             format!(r#"<rect x="{from:.1}" y="{y:.1}" width="{width:.1}" height="{height}" fill="{colour}"/>"#)
         };
         put(bar(0.0, video.duration, y, 16.0, "#e4e4e4"));
-        put(bar(moment.start.into(), moment.end.into(), y, 16.0, "#2b6cb0"));
+        let found = bar(moment.start.into(), moment.end.into(), y, 16.0, "#2b6cb0");
+        let title = format!("{:.1} to {:.1} s, score {:.3e}", moment.start, moment.end, moment.score);
+        put(format!("<g><title>{title}</title>{found}</g>"));
         for &[start, end] in truth.filter(|t| t.video.as_ref() == Some(&video.id)).iter().flat_map(|t| &t.windows) {
             put(bar(start, end, y + 17.0, 3.0, "#dd6b20"));
         }
-        put(format!("<title>{:.1} to {:.1} s, score {:.3e}</title>", moment.start, moment.end, moment.score));
     }
     let y = TOP + ROW * videos.len() as f64 + 14.0;
     put(format!(r#"<text x="{LEFT}" y="{y}">0 s</text>"#));

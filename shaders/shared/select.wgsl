@@ -1,6 +1,6 @@
-// The best of many entries, exactly, by one workgroup of LANES invocations: a radix select finds an entry that few enough
-// are as good as or better than, those are gathered, and sorted. Only indices decide between equal keys, so that the
-// order of the atomics does not show.
+// The best of many entries, exactly, by one workgroup of LANES invocations: a radix select finds a bound that few
+// enough entries reach, those are gathered, and sorted. Indices decide between equal keys, so that the order of the atomics
+// does not show. With SUBGROUP the workgroup is one subgroup.
 //
 // The importer declares `fn scan(lane: u32)`, which calls offer(key, index) for the lane's share of the entries: each
 // entry once, and the same ones whenever it is called. After select_best, `entries` holds the best, in order.
@@ -26,8 +26,8 @@ var<workgroup> histogram_parts: array<u32, 16>;
 #endif
 const DIGIT: u32 = (1u << DIGIT_BITS) - 1u;
 
-// An entry is a number of 64 bits: the key, then the index with its bits flipped. The leading digits of the entry looked
-// for; which bits those are; and the place of the digit that is counted.
+// An entry is a number of 64 bits: the key, then the index with its bits flipped. The leading digits of the bound;
+// which bits those are; and the place of the digit that is counted.
 var<private> prefix: vec2<u32>;
 var<private> known: vec2<u32>;
 var<private> shift: u32;

@@ -25,8 +25,8 @@ pub(super) fn room(k: usize) -> u32 {
     (2 * k).next_power_of_two().clamp(64, MAX_PICKED) as u32
 }
 
-/// Iterations that an invocation may spend on looking at its part once. It looks up to 17 times, and lavapipe ends every
-/// loop of an invocation that has had 65,535 iterations in all.
+/// Iterations that an invocation may spend on looking at its part once. It looks up to 17 times, and lavapipe ends
+/// every loop of an invocation that has had 65,535 iterations in all.
 const MAX_STEPS: usize = 2048;
 
 /// A list in nearly equal parts.

@@ -201,13 +201,14 @@ impl<'a> Search<'a> {
 }
 
 /// The probabilities that a moment starts, and that it ends, at each clip of each candidate: both (Nq, K, L), f32, with
-/// sums of 1 over L. Padding has probability 0, and so has everything of a video without clips and of a candidate that is
-/// no video.
+/// sums of 1 over L. Padding has probability 0, and so has everything of a video without clips and of a candidate that
+/// is no video.
 ///
 /// # Errors
 /// [`Error::Shape`], [`Error::ShapeMismatch`] and [`Error::DType`] for tensors that are not as [`Search`] and
 /// [`Predictor`] say; [`Error::Argument`] for an even number of taps, or an odd width in half precision;
-/// [`Error::LimitExceeded`] for more elements than 32 bits can count; device errors.
+/// [`Error::LimitExceeded`] for more elements than 32 bits can count, vectors wider than 16,384, and more clips than
+/// 131,072 / (taps + 3); device errors.
 pub fn probabilities(search: &Search, predictor: &Predictor) -> Result<(Tensor, Tensor)> {
     predict("span probabilities", search, predictor, false)
 }
@@ -278,15 +279,15 @@ fn similarity(op: &'static str, search: &Search, e: Extents) -> Result<Tensor> {
 /// The `top` best spans of each query over all its candidates, exactly, without a list of them all.
 ///
 /// `starts` and `ends` are probabilities (Nq, K, L), `weights` (Nq, K). Spans from clip i to clip j count if `lengths`
-/// contains j - i. Their score is (start\[i\] * weight) * end\[j\], in this order; of equal scores the lower candidate is
-/// first, then the lower start, then the lower end. Spans whose score is not above 0 are no moments.
+/// contains j - i. Their score is (start\[i\] * weight) * end\[j\], in this order; of equal scores the lower candidate
+/// is first, then the lower start, then the lower end. Spans whose score is not above 0 are no moments.
 ///
 /// Returns scores (Nq, top), f32, descending, and spans (Nq, top, 3), u32: the candidate's number from 0 to K - 1, the
 /// first clip i, and j. Places that are left over have score 0 and 2³² - 1 three times.
 ///
 /// # Errors
-/// [`Error::Argument`] if `top` exceeds [`MAX_TOP`]; [`Error::Shape`], [`Error::DType`] for tensors that are not as above;
-/// [`Error::LimitExceeded`] for more spans than 32 bits can count; device errors.
+/// [`Error::Argument`] if `top` exceeds [`MAX_TOP`]; [`Error::Shape`], [`Error::DType`] for tensors that are not as
+/// above; [`Error::LimitExceeded`] for more spans than 32 bits can count; device errors.
 pub fn decode(
     starts: &Tensor,
     ends: &Tensor,

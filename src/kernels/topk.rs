@@ -45,7 +45,7 @@ enum Search {
 }
 
 impl Search {
-    /// The faster one. On software adapters it is rounds until they take about half of the 65,535 iterations that lavapipe
+    /// The faster one. On software adapters it is rounds, until they take half of the 65,535 iterations that lavapipe
     /// allows an invocation; on GPUs, where a round waits for several barriers, rounds are for few of a short row.
     fn of(k: usize, m: usize, family: KernelFamily) -> Self {
         let rounds = match family {
@@ -80,7 +80,8 @@ pub(super) fn variants() -> Vec<Variant> {
 /// `k` in place of the last extent. The order is total: value descending, then index ascending; NaN after all numbers.
 ///
 /// # Errors
-/// [`crate::Error::Argument`] if `k` exceeds [`MAX_K`] or the row, [`crate::Error::DType`] unless x is f32; device errors.
+/// [`crate::Error::Argument`] if `k` exceeds [`MAX_K`] or the row, [`crate::Error::DType`] unless x is f32; device
+/// errors.
 pub fn forward(x: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
     search(x, k, Search::of(k, x.width(), x.gpu().family()))
 }

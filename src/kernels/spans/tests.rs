@@ -18,8 +18,8 @@ struct Case {
 }
 
 impl Case {
-    /// Sizes are queries, candidates, videos, length, width. The last video has no clips, the others fewer and fewer, and
-    /// one candidate is no video.
+    /// Sizes are queries, candidates, videos, length, width. The last video has no clips, the others fewer and fewer,
+    /// and two candidates are no videos.
     fn new(sizes: [usize; 5], streams: usize, taps: usize, half: bool, mask_similarity: bool) -> Self {
         let [n, k, videos, length, width] = sizes;
         let values = |count, seed| -> Vec<f32> {
