@@ -66,7 +66,7 @@ pub struct MomentQuery {
     pub id: u64,
     /// The sentence; not blank.
     pub text: String,
-    /// The id of its video; `None` where labels are withheld.
+    /// The id of its video; `None` where it is withheld.
     pub video: Option<String>,
     /// Start and end in seconds, `0 <= start < end`. One in most datasets, several in QVHighlights, one an annotator in
     /// DiDeMo; empty where labels are withheld.
