@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use self::features::Encoder;
 use self::script::Question;
-use self::timeline::{FEWEST_CLIPS, MOST_EVENTS, event_stretches, line_stretches};
+use self::timeline::{CLIP_SECONDS, FEWEST_CLIPS, MOST_EVENTS, event_stretches, line_stretches};
 use super::events::Event;
 use super::stream;
 use super::world::Split;
@@ -20,7 +20,7 @@ use crate::random::Random;
 use crate::tensor::Array;
 use crate::{Error, Result};
 
-pub use timeline::{CLIP_SECONDS, Stretch};
+pub use timeline::Stretch;
 pub use write::{MomentManifest, MomentRecord};
 
 /// Most videos, and most clips of one: TVR has 21,793 of up to 123.

@@ -1,7 +1,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
 
 use serde_json::Value;
 
@@ -195,7 +194,7 @@ fn worlds_are_functions_of_their_configuration() {
         (query.text.as_str(), query.windows[0]),
         ("a white square gets bigger while someone says your brother calls before dark", [21.37, 25.19])
     );
-    assert_eq!(sums, [0, 0, 0], "{sums:#018x?}");
+    assert_eq!(sums, [0xb406_71e0_e5f6_d608, 0xe2b2_f7c5_7635_fecc, 0x4bf6_34be_1388_07dd], "{sums:#018x?}");
 }
 
 #[test]
@@ -298,21 +297,4 @@ fn configurations_may_leave_out_what_is_usual() {
     let config: MomentWorldConfig = serde_json::from_str(r#"{"train": 7, "clips": [25, 30]}"#).unwrap();
     assert_eq!(config, MomentWorldConfig { train: 7, clips: [25, 30], ..Default::default() });
     assert!(serde_json::from_str::<MomentWorldConfig>(r#"{"trian": 7}"#).is_err());
-}
-
-/// Prints sizes and times of writing.
-#[test]
-#[ignore = "measures"]
-fn sizes_and_times() {
-    for [train, validation, test] in [[200, 100, 100], [2000, 0, 0]] {
-        let folder = tempfile::tempdir().unwrap();
-        let started = Instant::now();
-        let world = world(MomentWorldConfig { train, validation, test, ..Default::default() });
-        let planned = started.elapsed();
-        world.write(folder.path()).unwrap();
-        let files = ["video_feature", "bert_feature/sub_query", "."].map(|part| folder.path().join(part));
-        let entries = files.iter().flat_map(|part| fs::read_dir(part).unwrap()).map(|f| f.unwrap().metadata().unwrap());
-        let bytes: u64 = entries.filter(|f| f.is_file()).map(|f| f.len()).sum();
-        println!("{} videos: {bytes} bytes, planned in {planned:?}, all in {:?}", world.len(), started.elapsed());
-    }
 }
