@@ -41,8 +41,8 @@ pub struct SimulationOptions {
 }
 
 impl Default for SimulationOptions {
-    /// Seed 0, words of 64 and clips of 128 values, at most 128 clips of 2 s and 64 words, noise of 1, 4 distractors, all
-    /// videos.
+    /// Seed 0, words of 64 and clips of 128 values, at most 128 clips of 2 s and 64 words, noise of 1, 4 distractors,
+    /// all videos.
     fn default() -> Self {
         Self {
             seed: 0,
@@ -79,10 +79,10 @@ impl SimulationOptions {
 /// The sentences and times of ActivityNet Captions with **simulated** features: no features of the real videos exist
 /// here, and figures measured on these say nothing about real videos.
 ///
-/// Each word has a random vector of its own, a function of the seed and the word alone, which is also its token feature.
-/// A clip is a fixed random projection of the sum of the vectors of all words of the sentences whose windows touch it and
-/// of some distractors, divided by the root of their number, plus noise. All rows are L2-normalised. The splits of one
-/// seed share vectors and projection, and nothing else.
+/// Each word has a random vector of its own, a function of the seed and the word alone, which is also its token
+/// feature. A clip is a fixed random projection of the sum of the vectors of all words of the sentences whose windows
+/// touch it and of some distractors, divided by the root of their number, plus noise. All rows are L2-normalised. The
+/// splits of one seed share vectors and projection, and nothing else.
 ///
 /// Features are computed when asked for, each a function of the options, the video's id and its sentences, to the bit
 /// on every platform. What is kept is two rows for each word of the vocabulary: 8 MB for the training split.
@@ -106,8 +106,8 @@ impl SimulatedActivityNet {
     /// Prepares the words of `split`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an option out of its range, for a split without videos or queries, for a query without words, for one
-    /// whose video is not in the split, and for a duration that is not positive and finite.
+    /// [`Error::Argument`] for an option out of its range, for a split without videos or queries, for a query without
+    /// words, for one whose video is not in the split, and for a duration that is not positive and finite.
     pub fn new(mut split: MomentSplit, options: SimulationOptions) -> Result<Self> {
         options.check()?;
         let wrong = |why: String| Error::Argument { op: OP, argument: "split", why };

@@ -123,7 +123,7 @@ fn features_are_functions_of_seed_video_and_words() {
     let sums = [sum(&source.clips(1).unwrap().video.unwrap()), sum(&source.tokens(1).unwrap())];
     assert_eq!(sums, [0x2974_1ebe_f391_1c16, 0xf7f0_764e_f25e_981e], "{sums:#018x?}");
 
-    // Another split of the same seed: the same words have the same vectors, and a video of another name has other noise.
+    // Another split of the same seed: the same words have the same vectors; a video of another name has other noise.
     let mut validation = small();
     validation.videos[0].id = "v_c".to_owned();
     validation.queries.remove(1);

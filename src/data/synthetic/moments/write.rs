@@ -67,7 +67,7 @@ impl MomentManifest {
     /// Reads the manifest of the world in `folder`.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Malformed`] if it is not JSON of this form and version.
+    /// [`Error::Io`](crate::Error::Io); [`Error::Malformed`](crate::Error::Malformed) if it is not JSON of this form and version.
     pub fn read(folder: &Path) -> Result<Self> {
         read_manifest(&folder.join(Self::FILE), Self::VERSION, |manifest: &Self| manifest.version)
     }
@@ -78,7 +78,7 @@ impl MomentWorld {
     ///
     /// | file | content |
     /// |---|---|
-    /// | `video_feature/tvr_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5` | for each video id a dataset (clips, 64), L2-normalised by row |
+    /// | `video_feature/tvr_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5` | for each video id a dataset (clips, 64) |
     /// | `bert_feature/sub_query/tvr_sub_pretrained_w_sub_query_max_cl-1.5.h5` | for each video id a dataset (clips, 48) |
     /// | `bert_feature/sub_query/tvr_query_pretrained_w_sub_query.h5` | for each query's number a dataset (words, 64) |
     /// | `tvr_{train,val,test_public}_release.jsonl` | the queries; those of the test have labels too |
@@ -86,10 +86,11 @@ impl MomentWorld {
     /// | `tvqa_preprocessed_subtitles.jsonl` | what is said when |
     /// | `synthetic_moments.json` | the [`MomentManifest`]; written last, so a folder that has it is whole |
     ///
+    /// Features are those of [`MomentWorld::clips`] and [`MomentWorld::encode_query`].
     /// The default world of 400 videos takes 10 MB, one of 2,000 takes 50 MB; either is written within a second or so.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`](crate::Error::Io).
     pub fn write(&self, folder: &Path) -> Result<()> {
         create_folder(&folder.join("video_feature"))?;
         create_folder(&folder.join("bert_feature/sub_query"))?;
