@@ -323,6 +323,29 @@ fn pooling() {
 }
 
 #[test]
+fn max_similarity() {
+    let mut cases = Vec::new();
+    for [q, n, l, d] in [[1usize, 1, 1, 1], [5, 3, 7, 4], [9, 4, 5, 3], [17, 3, 9, 6], [3, 2, 33, 5]] {
+        let (queries, clips, rows) = ([q, d], [n, l, d], [n, l]);
+        // A small step, so that no maximum moves to another clip.
+        let near = |c: Case| Case { step: 1e-3, ..c };
+        let name = format!("max_similarity {q} {n} {l} {d}");
+        cases.push(near(case(name.clone(), &[&queries, &clips], |x| x[0].max_similarity(&x[1], None))));
+        // The first video has no clip: its score is a large constant, which differences cannot bear.
+        cases.push(near(case(name + " mask", &[&queries, &clips], move |x| {
+            let scores = x[0].max_similarity(&x[1], Some(&mask(&x[0], &rows, true)?))?;
+            let empty: Vec<f32> = (0..q * n).map(|i| f32::from(u8::from(i % n == 0))).collect();
+            scores.masked_fill(&tensor(&x[0], &[q, n], &empty)?, 0.5)
+        })));
+    }
+    cases.push(Case {
+        step: 1e-3,
+        ..case("max_similarity to itself", &[&[6, 4]], |x| x[0].max_similarity(&x[0].reshape([2, 3, 4])?, None))
+    });
+    check(cases);
+}
+
+#[test]
 fn losses() {
     let mut cases = Vec::new();
     for n in [1usize, 7, 9, 33] {

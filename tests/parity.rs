@@ -32,7 +32,7 @@ fn check(gpu: &Gpu, files: &[PathBuf]) {
 #[test]
 fn every_case_in_the_repository_passes_in_both_kernel_families() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
-    let files = files(&folder, &["op-", "bicnet-", "retrieval-metrics-"]);
+    let files = files(&folder, &["op-", "bicnet-", "retrieval-metrics-", "reloclnet-data"]);
     assert!(files.len() > 80, "only {} golden files in {}", files.len(), folder.display());
     for gpu in common::gpus() {
         check(&gpu, &files);
@@ -42,7 +42,7 @@ fn every_case_in_the_repository_passes_in_both_kernel_families() {
 #[test]
 fn every_further_case_of_the_supported_families_passes() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens");
-    let files = files(&folder, &["op-", "bicnet-", "retrieval-metrics-"]);
+    let files = files(&folder, &["op-", "bicnet-", "reloclnet-", "retrieval-metrics-", "tvr-metrics-"]);
     if files.is_empty() {
         eprintln!("skipped: {} is not at hand", folder.display());
         return;
@@ -70,7 +70,7 @@ fn a_changed_number_fails() {
 fn unknown_families_and_ops_are_not_supported() {
     let gpu = &common::gpus()[0];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens");
-    for file in files(&folder, &["eercf-tiny-eval", "reloclnet-nms", "bert-tiny"]) {
+    for file in files(&folder, &["eercf-tiny-eval", "reloclnet-data", "bert-tiny"]) {
         assert!(matches!(check_file(gpu, &file), Ok(Outcome::NotSupported(_))), "{}", file.display());
     }
 }

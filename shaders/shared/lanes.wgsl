@@ -2,7 +2,7 @@
 // exactly one subgroup of LANES lanes; otherwise they go through workgroup memory. The order is fixed, so results repeat
 // bit by bit. Call them in uniform control flow only.
 
-const NONE: u32 = 0xffffffffu;
+#import entry
 
 #ifndef SUBGROUP
 var<workgroup> lanes_f32: array<f32, LANES>;
@@ -68,12 +68,7 @@ fn lanes_tally(value: vec4<u32>, lane: u32) -> vec4<u32> {
 #endif
 }
 
-// Whether entry a = (key, index) comes before b: the higher key, then the lower index.
-fn better(a: vec2<u32>, b: vec2<u32>) -> bool {
-    return a.x > b.x || (a.x == b.x && a.y < b.y);
-}
-
-// The best entry of all lanes. "None" is (0, NONE).
+// The best entry of all lanes.
 fn lanes_best(value: vec2<u32>, lane: u32) -> vec2<u32> {
 #ifdef SUBGROUP
     let key = subgroupMax(value.x);

@@ -7,8 +7,6 @@ mod neutral;
 #[cfg(feature = "datasets")]
 mod official;
 
-use std::path::Path;
-
 pub use neutral::NeutralDataset;
 #[cfg(feature = "datasets")]
 pub use official::{BicnetDataset, DatasetKind, Part};
@@ -164,26 +162,6 @@ fn mask(lengths: &[usize], longest: usize) -> Array {
         row[..length].fill(1.0);
     }
     mask
-}
-
-/// `shape` as N extents, none of them 0. `name` is the dataset or array of `path` that has it.
-fn extents<const N: usize>(path: &Path, name: &str, shape: &[usize], form: &str) -> Result<[usize; N]> {
-    let found = shape.try_into().ok().filter(|found: &[usize; N]| !found.contains(&0));
-    found.ok_or_else(|| {
-        Error::malformed(path, name, format_args!("the shape must be {form} without 0, it is {shape:?}"))
-    })
-}
-
-/// Refuses a size of `name` in `path` that is not what another array needs.
-fn require(path: &Path, name: &str, what: &str, needed: usize, got: usize) -> Result<()> {
-    if got == needed {
-        return Ok(());
-    }
-    Err(Error::malformed(path, name, format_args!("{what} must be {needed}, it is {got}")))
-}
-
-fn checked_index(op: &'static str, index: usize, len: usize) -> Result<usize> {
-    if index < len { Ok(index) } else { Err(Error::IndexOutOfRange { op, index: index as u64, len: len as u64 }) }
 }
 
 #[cfg(test)]

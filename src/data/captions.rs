@@ -4,21 +4,15 @@
 //! empty caption are errors that name the line or entry, because what a reader drops silently changes the metrics.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 
+use super::text::{Entries, for_each_line, parse_line, read_json};
+#[cfg(feature = "datasets")]
+use super::text::{MAX_LINE_BYTES, read_file, without_mark};
 use crate::{Error, Result};
-
-/// Longest line that is read.
-const MAX_LINE_BYTES: u64 = 1 << 20;
-
-/// Largest JSON or CSV file that is read whole.
-const MAX_FILE_BYTES: u64 = 512 << 20;
 
 /// A video and what is said about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,9 +81,8 @@ pub fn read_jsonl(path: impl AsRef<Path>) -> Result<Split> {
     let path = path.as_ref();
     let mut builder = Builder::new(path);
     for_each_line(path, |number, line| {
+        let row: Row = parse_line(path, number, line?)?;
         let place = format!("line {number}");
-        let row: Row = serde_json::from_str(line)
-            .map_err(|e| Error::malformed(path, format_args!("{place}, column {}", e.column()), json_problem(&e)))?;
         match (row.caption, row.captions) {
             (Some(caption), None) => builder.add(&place, row.video_id, caption),
             (None, Some(captions)) => builder.add_whole(&place, row.video_id, captions),
@@ -106,7 +99,7 @@ pub fn read_jsonl(path: impl AsRef<Path>) -> Result<Split> {
 pub fn read_id_list(path: impl AsRef<Path>) -> Result<Vec<String>> {
     let path = path.as_ref();
     let mut ids = Ids::new(path);
-    for_each_line(path, |number, line| ids.push(format!("line {number}"), line))?;
+    for_each_line(path, |number, line| ids.push(format!("line {number}"), line?))?;
     Ok(ids.list)
 }
 
@@ -276,30 +269,6 @@ impl Ids {
     }
 }
 
-/// Calls `take` with the number (from 1) and the text of every line that is not blank; without byte order mark and line
-/// end.
-fn for_each_line(path: &Path, mut take: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
-    let mut reader = BufReader::new(File::open(path).map_err(|e| Error::io("open", path, e))?);
-    let mut bytes = Vec::new();
-    for number in 1.. {
-        bytes.clear();
-        let read = (&mut reader).take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut bytes);
-        if read.map_err(|e| Error::io("read", path, e))? == 0 {
-            break;
-        }
-        let bad = |problem: &dyn fmt::Display| Error::malformed(path, format_args!("line {number}"), problem);
-        if bytes.len() as u64 > MAX_LINE_BYTES {
-            return Err(bad(&format!("over {MAX_LINE_BYTES} bytes long")));
-        }
-        let text = if number == 1 { without_mark(&bytes) } else { &bytes };
-        let line = std::str::from_utf8(text).map_err(|e| bad(&format!("not UTF-8: {e}")))?.trim();
-        if !line.is_empty() {
-            take(number, line)?;
-        }
-    }
-    Ok(())
-}
-
 /// Calls `take` with the place and the named columns of every row of a CSV file with a header.
 #[cfg(feature = "datasets")]
 fn for_each_record<const N: usize>(
@@ -348,62 +317,6 @@ impl Line<'_> {
         self.number += passed.iter().filter(|&&b| b == b'\n').count();
         self.offset = self.offset.max(start + skip);
         format!("line {}", self.number)
-    }
-}
-
-/// A JSON file.
-///
-/// # Errors
-/// [`Error::Io`]; [`Error::Malformed`] naming line and column.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = read_file(path)?;
-    serde_json::from_slice(without_mark(&text))
-        .map_err(|e| Error::malformed(path, format_args!("line {}, column {}", e.line(), e.column()), json_problem(&e)))
-}
-
-/// The message without the position that it ends in: the error names it already.
-fn json_problem(error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    message.rsplit_once(" at line ").map_or(message.clone(), |(problem, _)| problem.to_owned())
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Error::malformed(path, "size", format_args!("over {MAX_FILE_BYTES} bytes")));
-    }
-    Ok(bytes)
-}
-
-/// `text` without the byte order mark that some editors put in front.
-fn without_mark(text: &[u8]) -> &[u8] {
-    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
-}
-
-/// A JSON object as a list, because a map would hide repeated keys.
-pub(crate) struct Entries<T>(pub(crate) Vec<(String, T)>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Collect<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Collect<T> {
-            type Value = Entries<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Entries<T>, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(Collect(std::marker::PhantomData))
     }
 }
 

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use super::*;
 use crate::data::testing::{Folder, mutations};
 

@@ -94,6 +94,11 @@ pub(crate) fn write_f32(writer: &mut impl std::io::Write, values: &[f32]) -> std
     values.iter().try_for_each(|v| writer.write_all(&v.to_le_bytes()))
 }
 
+/// Writes `values` as little-endian halves, rounded to the nearest.
+pub(crate) fn write_f16(writer: &mut impl std::io::Write, values: &[f32]) -> std::io::Result<()> {
+    values.iter().try_for_each(|&v| writer.write_all(&f16::from_f32(v).to_le_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod bicnet;
 pub mod captions;
+pub(crate) mod digest;
 mod elements;
 #[cfg(feature = "datasets")]
 pub mod hdf5;
@@ -14,6 +15,7 @@ pub mod npy;
 pub mod safetensors;
 #[cfg(feature = "datasets")]
 pub mod synthetic;
+pub(crate) mod text;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -24,9 +26,29 @@ use crate::tensor::Array;
 use crate::{Error, Result};
 
 /// Refuses NaN and infinity in `array`, which is `place` of the file `path`. Its rows are counted from `first`.
-fn find_non_finite(path: &Path, place: &str, first: usize, array: &Array) -> Result<()> {
+pub(crate) fn find_non_finite(path: &Path, place: &str, first: usize, array: &Array) -> Result<()> {
     let Some((count, index)) = array.non_finite() else { return Ok(()) };
     let width: usize = array.shape().iter().skip(1).product();
     let place = format!("{place}, row {}", first + index / width);
     Err(Error::NonFinite { origin: path.display().to_string(), place, count })
+}
+
+/// `shape` as N extents, none of them 0. `name` is the dataset or array of `path` that has it.
+fn extents<const N: usize>(path: &Path, name: &str, shape: &[usize], form: &str) -> Result<[usize; N]> {
+    let found = shape.try_into().ok().filter(|found: &[usize; N]| !found.contains(&0));
+    found.ok_or_else(|| {
+        Error::malformed(path, name, format_args!("the shape must be {form} without 0, it is {shape:?}"))
+    })
+}
+
+/// Refuses a size of `name` in `path` that is not what another array needs.
+fn require(path: &Path, name: &str, what: &str, needed: usize, got: usize) -> Result<()> {
+    if got == needed {
+        return Ok(());
+    }
+    Err(Error::malformed(path, name, format_args!("{what} must be {needed}, it is {got}")))
+}
+
+fn checked_index(op: &'static str, index: usize, len: usize) -> Result<usize> {
+    if index < len { Ok(index) } else { Err(Error::IndexOutOfRange { op, index: index as u64, len: len as u64 }) }
 }

@@ -10,6 +10,7 @@
 pub(crate) mod golden;
 mod lanes;
 mod layout;
+mod select;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -44,12 +45,15 @@ kernels! {
     l2_normalize,
     layer_norm,
     matmul,
+    max_similarity,
     optimizer,
     permute,
+    pick,
     pooling,
     rank,
     reduce,
     softmax,
+    spans,
     status,
     topk,
     total,

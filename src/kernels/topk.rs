@@ -2,67 +2,150 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::select::{self, Each, Parts};
 use super::{lanes, launch};
+use crate::Result;
 use crate::gpu::KernelFamily;
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
-use crate::{Error, Result};
 
-const WGSL: &str = include_str!("../../shaders/topk.wgsl");
+const ROUNDS: &str = include_str!("../../shaders/topk.wgsl");
+const SELECT: &str = include_str!("../../shaders/topk_select.wgsl");
 
 /// The largest `k` that [`forward`] takes.
-pub const MAX_K: usize = 64;
+pub const MAX_K: usize = select::MAX_PICKED;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
+struct RoundsParams {
     rows: u32,
     m: u32,
     k: u32,
 }
 
-fn variant(vec4: bool, family: KernelFamily) -> Variant {
-    let mut defines = lanes::defines(family);
-    if vec4 {
-        defines.push(("VEC4", 1));
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct SelectParams {
+    rows: u32,
+    m: u32,
+    k: u32,
+    room: u32,
+    parts: u32,
+    part_size: u32,
+    longer_parts: u32,
+}
+
+/// How a row is searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Search {
+    /// A round for each of the k; see `shaders/topk.wgsl`.
+    Rounds,
+    /// A radix select; see `shaders/topk_select.wgsl`. `merge`: among what was found in the parts of rows before.
+    Select { merge: bool },
+}
+
+impl Search {
+    /// The faster one. On software adapters it is rounds until they take about half of the 65,535 iterations that lavapipe
+    /// allows an invocation; on GPUs, where a round waits for several barriers, rounds are for few of a short row.
+    fn of(k: usize, m: usize, family: KernelFamily) -> Self {
+        let rounds = match family {
+            KernelFamily::Tiled => k <= 16 && m <= 1 << 14,
+            KernelFamily::Subgroup { size } => {
+                let lanes = size as usize;
+                m.div_ceil(4 * lanes) + k * m.div_ceil(4 * lanes * lanes) <= 1 << 15
+            }
+        };
+        if rounds { Self::Rounds } else { Self::Select { merge: false } }
     }
-    Variant::own("topk", WGSL, defines)
+}
+
+fn variant(search: Search, vec4: bool, family: KernelFamily) -> Variant {
+    let vec4 = if vec4 { vec![("VEC4", 1)] } else { vec![] };
+    match search {
+        Search::Rounds => Variant::own("topk", ROUNDS, [lanes::defines(family), vec4].concat()),
+        Search::Select { merge } => {
+            let merge = if merge { vec![("MERGE", 1)] } else { vec![] };
+            Variant::own("topk_select", SELECT, [select::defines(family), vec4, merge].concat())
+        }
+    }
 }
 
 pub(super) fn variants() -> Vec<Variant> {
-    lanes::FAMILIES.into_iter().flat_map(|family| [variant(false, family), variant(true, family)]).collect()
+    let searches = [Search::Rounds, Search::Select { merge: false }, Search::Select { merge: true }];
+    let each = searches.into_iter().flat_map(|search| lanes::FAMILIES.map(|family| (search, family)));
+    each.flat_map(|(search, family)| [false, true].map(|vec4| variant(search, vec4, family))).collect()
 }
 
 /// The `k` largest elements of each row of x (over the last dimension) and their indices (u32), both of x's shape with
 /// `k` in place of the last extent. The order is total: value descending, then index ascending; NaN after all numbers.
 ///
 /// # Errors
-/// [`Error::Argument`] if `k` exceeds [`MAX_K`] or the row, [`Error::DType`] unless x is f32; device errors.
+/// [`crate::Error::Argument`] if `k` exceeds [`MAX_K`] or the row, [`crate::Error::DType`] unless x is f32; device errors.
 pub fn forward(x: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
+    search(x, k, Search::of(k, x.width(), x.gpu().family()))
+}
+
+fn search(x: &Tensor, k: usize, search: Search) -> Result<(Tensor, Tensor)> {
     let op = "topk";
     x.expect_dtype(op, "x", DType::F32)?;
     let m = x.width();
-    if k > MAX_K || k > m {
-        let why =
-            format!("of {k} exceeds the {}", if k > m { format!("row's {m}") } else { format!("limit, {MAX_K}") });
-        return Err(Error::Argument { op, argument: "k", why });
-    }
-    // The shader steps through a row by up to 4 * 64 * 64.
+    select::expect_k(op, "k", k, m)?;
+    // The shaders step through a row by up to 4 * 64 * 64.
     lanes::expect_u32(op, &[x.rows() + 1, m + (1 << 14)])?;
-    let rows = x.rows();
     let mut shape = x.shape().to_vec();
     match shape.last_mut() {
         Some(last) => *last = k,
         None => shape.push(k),
     }
-    let values = Tensor::uninit(x.gpu(), op, shape.clone())?;
-    let indices = Tensor::uninit_of(x.gpu(), op, shape, DType::U32)?;
-    if !values.is_empty() {
-        let params = Params { rows: rows as u32, m: m as u32, k: k as u32 };
-        let variant = variant(m.is_multiple_of(4), x.gpu().family());
-        launch(op, &variant, &[x, &values, &indices], &params, x.gpu().grid(rows), 0)?;
+    if x.rows() * k == 0 {
+        return Ok((Tensor::uninit(x.gpu(), op, shape.clone())?, Tensor::uninit_of(x.gpu(), op, shape, DType::U32)?));
     }
+    let (values, indices) = match search {
+        Search::Rounds => rounds(x, k)?,
+        Search::Select { .. } => {
+            let (mut found, mut parts) = select_parts(x, None, k)?;
+            while parts > 1 {
+                (found, parts) = select_parts(&found.0, Some(&found.1), k)?;
+            }
+            found
+        }
+    };
+    Ok((values.reshape(shape.clone())?, indices.reshape(shape)?))
+}
+
+fn rounds(x: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
+    let op = "topk";
+    let values = Tensor::uninit(x.gpu(), op, [x.rows(), k])?;
+    let indices = Tensor::uninit_of(x.gpu(), op, [x.rows(), k], DType::U32)?;
+    let params = RoundsParams { rows: x.rows() as u32, m: x.width() as u32, k: k as u32 };
+    let variant = variant(Search::Rounds, x.width().is_multiple_of(4), x.gpu().family());
+    launch(op, &variant, &[x, &values, &indices], &params, x.gpu().grid(x.rows()), 0)?;
     Ok((values, indices))
+}
+
+/// The `k` best of each part of each row, side by side, with their indices or what `sources` has there; and how many
+/// parts there are.
+fn select_parts(x: &Tensor, sources: Option<&Tensor>, k: usize) -> Result<((Tensor, Tensor), usize)> {
+    let op = "topk";
+    let (gpu, rows) = (x.gpu(), x.rows());
+    let vec4 = x.width().is_multiple_of(4);
+    let each = Each { entries: if vec4 { 4 } else { 1 }, steps: 1 };
+    let parts = Parts::new(gpu.family(), rows, x.width() / each.entries, each, k);
+    let values = Tensor::uninit(gpu, op, [rows, parts.count * k])?;
+    let indices = Tensor::uninit_of(gpu, op, [rows, parts.count * k], DType::U32)?;
+    let params = SelectParams {
+        rows: rows as u32,
+        m: x.width() as u32,
+        k: k as u32,
+        room: select::room(k),
+        parts: parts.count as u32,
+        part_size: parts.size,
+        longer_parts: parts.longer,
+    };
+    let variant = variant(Search::Select { merge: sources.is_some() }, vec4, gpu.family());
+    let tensors: Vec<&Tensor> = [x, &values, &indices].into_iter().chain(sources).collect();
+    launch(op, &variant, &tensors, &params, gpu.grid(rows * parts.count), 0)?;
+    Ok(((values, indices), parts.count))
 }
 
 /// The same in plain Rust.
@@ -85,6 +168,7 @@ pub mod cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use crate::kernels::golden::Golden;
     use crate::kernels::testing::{gpus, noise, noise_tensor};
 
@@ -106,6 +190,11 @@ mod tests {
                 (2, 257),
                 (1, 3001),
                 (70, 100),
+                (2, 1023),
+                (2, 1024),
+                (2, 1025),
+                (3, 4100),
+                (1, 40_001),
             ] {
                 for grain in [2.0f32, 1e6] {
                     let mut x: Vec<f32> = noise(rows * m, m as u64).iter().map(|v| (v * grain).round()).collect();
@@ -118,13 +207,15 @@ mod tests {
                         }
                     }
                     let tensor = lanes::poisoned(&gpu, &[rows, m], &x);
-                    for k in [1, 2, 10, m.min(64)].into_iter().filter(|&k| k <= m) {
-                        let (values, indices) = forward(&tensor, k).unwrap();
+                    for k in [1, 2, 10, m.min(64), 65, 129, m.min(1024)].into_iter().filter(|&k| k <= m) {
                         let expected: Vec<u32> = x.chunks(m).flat_map(|row| cpu::topk(row, k)).collect();
-                        assert_eq!(indices.to_u32().unwrap(), expected, "{rows} x {m}, k {k}");
                         let picked: Vec<f32> =
                             expected.iter().enumerate().map(|(i, &at)| x[i / k * m + at as usize]).collect();
-                        assert_eq!(bits(&values.to_vec().unwrap()), bits(&picked));
+                        for how in [Search::of(k, m, gpu.family()), Search::Select { merge: false }] {
+                            let (values, indices) = search(&tensor, k, how).unwrap();
+                            assert_eq!(indices.to_u32().unwrap(), expected, "{rows} x {m}, k {k}, {how:?}");
+                            assert_eq!(bits(&values.to_vec().unwrap()), bits(&picked));
+                        }
                     }
                 }
             }
@@ -139,6 +230,19 @@ mod tests {
             let (_, indices) = forward(&Tensor::from_slice(&gpu, [rows, m], &x).unwrap(), 1).unwrap();
             let expected: Vec<u32> = x.chunks(m).flat_map(|row| cpu::topk(row, 1)).collect();
             assert_eq!(indices.to_u32().unwrap(), expected);
+        }
+    }
+
+    /// Software adapters end loops that are too long: what one invocation does must not grow with the row.
+    #[test]
+    fn long_rows_are_searched_to_their_end() {
+        let gpu = &gpus()[0];
+        let m = 1_200_001;
+        let mut x = noise(m, 5);
+        x[m - 1] = 2.0;
+        let tensor = Tensor::from_slice(gpu, [1, m], &x).unwrap();
+        for k in [2, 100, 1024] {
+            assert_eq!(forward(&tensor, k).unwrap().1.to_u32().unwrap(), cpu::topk(&x, k), "k {k}");
         }
     }
 
@@ -161,8 +265,8 @@ mod tests {
         for gpu in gpus() {
             let x = noise_tensor(&gpu, &[2, 3], 1);
             assert!(matches!(forward(&x, 4), Err(Error::Argument { argument: "k", .. })));
-            let x = noise_tensor(&gpu, &[2, 65], 1);
-            assert!(matches!(forward(&x, 65), Err(Error::Argument { argument: "k", .. })));
+            let x = noise_tensor(&gpu, &[2, 1025], 1);
+            assert!(matches!(forward(&x, 1025), Err(Error::Argument { argument: "k", .. })));
             let empty = Tensor::from_slice(&gpu, [0, 3], &[]).unwrap();
             assert_eq!(forward(&empty, 2).unwrap().1.shape(), &[0, 2]);
             assert_eq!(forward(&x, 0).unwrap().0.shape(), &[2, 0]);

@@ -2,4 +2,5 @@
 
 pub mod bicnet;
 pub mod mean_pool;
+pub mod reloclnet;
 pub mod two_space;

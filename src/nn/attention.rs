@@ -3,9 +3,9 @@
 use crate::Result;
 use crate::autograd::{AttentionOptions, Var};
 use crate::kernels::attention::Layout;
-use crate::nn::{Init, Linear, ParameterStore};
+use crate::nn::{Linear, LinearInit, ParameterStore};
 
-/// softmax(QKᵀ / √d + masks) V over heads, between four projections.
+/// softmax(QKᵀ / √d + masks) V over heads, between projections.
 #[derive(Clone, Debug)]
 pub struct MultiHeadAttention {
     /// (.., width) to (.., width), as are the others.
@@ -14,8 +14,8 @@ pub struct MultiHeadAttention {
     pub key: Linear,
     /// Values.
     pub value: Linear,
-    /// After the heads are joined.
-    pub output: Linear,
+    /// After the heads are joined; `None` leaves them as they are.
+    pub output: Option<Linear>,
     /// Heads; they split the width into contiguous blocks.
     pub heads: usize,
     /// Share of the probabilities that is dropped in training.
@@ -34,15 +34,35 @@ impl MultiHeadAttention {
         width: usize,
         heads: usize,
         dropout: f32,
-        init: &Init,
+        init: impl Into<LinearInit>,
+    ) -> Result<Self> {
+        let ([inputs @ .., output], init) = (names, init.into());
+        let attention = Self::without_output(store, prefix, inputs, width, heads, dropout, init.clone())?;
+        let output = Some(Linear::new(store, &format!("{prefix}.{output}"), width, width, init)?);
+        Ok(Self { output, ..attention })
+    }
+
+    /// As [`MultiHeadAttention::new`], with no projection after the heads.
+    ///
+    /// # Errors
+    /// As [`MultiHeadAttention::new`].
+    pub fn without_output(
+        store: &mut ParameterStore,
+        prefix: &str,
+        [query, key, value]: [&str; 3],
+        width: usize,
+        heads: usize,
+        dropout: f32,
+        init: impl Into<LinearInit>,
     ) -> Result<Self> {
         if heads == 0 || !width.is_multiple_of(heads) {
             let why = format!("of {heads} does not divide the width {width}");
             return Err(crate::Error::Argument { op: "MultiHeadAttention", argument: "heads", why });
         }
-        let mut linear = |name: &str| Linear::new(store, &format!("{prefix}.{name}"), width, width, init);
-        let [query, key, value, output] = [linear(names[0])?, linear(names[1])?, linear(names[2])?, linear(names[3])?];
-        Ok(Self { query, key, value, output, heads, dropout })
+        let init = init.into();
+        let mut linear = |name: &str| Linear::new(store, &format!("{prefix}.{name}"), width, width, init.clone());
+        let (query, key, value) = (linear(query)?, linear(key)?, linear(value)?);
+        Ok(Self { query, key, value, output: None, heads, dropout })
     }
 
     /// Attends from x (B, Tq, width) to memory (B, Tk, width), and adds `residual` (B, Tq, width) to the result.
@@ -59,6 +79,11 @@ impl MultiHeadAttention {
             ..masks.clone()
         };
         let (q, k, v) = (self.query.forward(x)?, self.key.forward(memory)?, self.value.forward(memory)?);
-        self.output.fused(&q.attention(&k, &v, &options)?, None, residual)
+        let heads = q.attention(&k, &v, &options)?;
+        match (&self.output, residual) {
+            (Some(output), _) => output.fused(&heads, None, residual),
+            (None, Some(residual)) => heads.add(residual),
+            (None, None) => Ok(heads),
+        }
     }
 }

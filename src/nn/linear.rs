@@ -5,6 +5,21 @@ use crate::autograd::Var;
 use crate::kernels::elementwise::Activation;
 use crate::nn::{Init, Parameter, ParameterStore};
 
+/// How the weight and the bias of an affine map start; from an [`Init`] both start alike.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinearInit {
+    /// Of the weight.
+    pub weight: Init,
+    /// Of the bias.
+    pub bias: Init,
+}
+
+impl From<&Init> for LinearInit {
+    fn from(init: &Init) -> Self {
+        Self { weight: init.clone(), bias: init.clone() }
+    }
+}
+
 /// y = x Wᵀ + b, with PyTorch's layout: `weight` is (out, in).
 #[derive(Clone, Debug)]
 pub struct Linear {
@@ -19,9 +34,16 @@ impl Linear {
     ///
     /// # Errors
     /// [`crate::Error::DuplicateParameter`].
-    pub fn new(store: &mut ParameterStore, prefix: &str, inputs: usize, outputs: usize, init: &Init) -> Result<Self> {
-        let weight = store.declare(format!("{prefix}.weight"), [outputs, inputs], init.clone())?;
-        let bias = Some(store.declare(format!("{prefix}.bias"), [outputs], init.clone())?);
+    pub fn new(
+        store: &mut ParameterStore,
+        prefix: &str,
+        inputs: usize,
+        outputs: usize,
+        init: impl Into<LinearInit>,
+    ) -> Result<Self> {
+        let init = init.into();
+        let weight = store.declare(format!("{prefix}.weight"), [outputs, inputs], init.weight)?;
+        let bias = Some(store.declare(format!("{prefix}.bias"), [outputs], init.bias)?);
         Ok(Self { weight, bias })
     }
 

@@ -8,8 +8,8 @@ mod pooling;
 mod transformer;
 
 pub use attention::MultiHeadAttention;
-pub use linear::{Embedding, Linear};
+pub use linear::{Embedding, Linear, LinearInit};
 pub use norm::LayerNorm;
 pub use parameter::{Init, Parameter, ParameterStore, Shard};
 pub use pooling::ChannelAttentionPool;
-pub use transformer::{FeedForward, NormPlace, TransformerBlock};
+pub use transformer::{AttentionBlock, FeedForward, NormPlace, TransformerBlock};

@@ -81,3 +81,28 @@ impl TransformerBlock {
         }
     }
 }
+
+/// Self-attention with a residual and a normalisation after it, and nothing else: BERT's attention sub-layer.
+#[derive(Clone, Debug)]
+pub struct AttentionBlock {
+    /// Self-attention.
+    pub attention: MultiHeadAttention,
+    /// Of the residual sum.
+    pub norm: LayerNorm,
+    /// Share dropped from the attention's result, before the residual is added.
+    pub dropout: f32,
+}
+
+impl AttentionBlock {
+    /// x (B, T, width) to (B, T, width); `masks` says which keys are seen.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`], [`crate::Error::ShapeMismatch`].
+    pub fn forward(&self, x: &Var, masks: &AttentionOptions) -> Result<Var> {
+        // Without dropout the residual is added in the matmul's own kernel.
+        match x.tape().next_dropout(self.dropout) {
+            None => self.norm.forward(&self.attention.forward(x, x, masks, Some(x))?),
+            Some(dropout) => self.norm.of_sum(&self.attention.forward(x, x, masks, None)?.dropout_with(dropout)?, x),
+        }
+    }
+}

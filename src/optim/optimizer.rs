@@ -46,6 +46,8 @@ pub enum Algorithm {
 impl Algorithm {
     /// Adam with PyTorch's defaults: 0.9, 0.999, 1e-8.
     pub const ADAM: Self = Self::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
+    /// The published trainers' BertAdam.
+    pub const BERT_ADAM: Self = Self::BertAdam { beta1: 0.9, beta2: 0.999, eps: 1e-6 };
 
     fn update(self, rate: f64, decay: f64, step: u64) -> Update {
         let (Self::Adam { beta1, beta2, eps }

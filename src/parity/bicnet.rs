@@ -75,19 +75,6 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
             rows.push(case.row(&full, &values)?);
         }
     }
-    for parameter in model.store().parameters() {
-        let Some(gradient) = parameter.gradient()? else { continue };
-        let full = format!("grad.{}", parameter.name());
-        let values = gradient.to_vec()?;
-        if case.has(&full) {
-            rows.push(case.row(&full, &values)?);
-        } else if case.no_grad.iter().any(|n| n == parameter.name()) {
-            rows.push(Case::row_without_gradient(parameter.name(), Some(&values)));
-        }
-    }
-    // A gradient in the file of a parameter that the model does not have is a failure.
-    for name in case.names("grad.").iter().filter(|n| model.store().get(n).is_err()) {
-        rows.push(case.row(&format!("grad.{name}"), &[])?);
-    }
+    rows.extend(case.parameter_gradients(model.store())?);
     Ok(rows)
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Row;
 use crate::autograd::{Gradients, Tape, Var};
 use crate::data::safetensors::TensorFile;
+use crate::nn::ParameterStore;
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Gpu, Result};
 
@@ -121,6 +122,26 @@ impl Case {
         let expected: Vec<f64> = self.integers(name)?.iter().map(|&v| v as f64).collect();
         let got: Vec<f64> = got.iter().map(|&v| v.into()).collect();
         Ok(Row::compare(name, &got, &expected, 0.0, 0.0))
+    }
+
+    /// Compares the gradient of every parameter in `store` after a walk back.
+    pub(super) fn parameter_gradients(&self, store: &ParameterStore) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for parameter in store.parameters() {
+            let Some(gradient) = parameter.gradient()? else { continue };
+            let full = format!("grad.{}", parameter.name());
+            let values = gradient.to_vec()?;
+            if self.has(&full) {
+                rows.push(self.row(&full, &values)?);
+            } else if self.no_grad.iter().any(|n| n == parameter.name()) {
+                rows.push(Case::row_without_gradient(parameter.name(), Some(&values)));
+            }
+        }
+        // A gradient in the file of a parameter that the model does not have is a failure.
+        for name in self.names("grad.").iter().filter(|n| store.get(n).is_err()) {
+            rows.push(self.row(&format!("grad.{name}"), &[])?);
+        }
+        Ok(rows)
     }
 
     /// A row for something that must have no gradient, or one of zeros.

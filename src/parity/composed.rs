@@ -4,7 +4,6 @@ use super::Row;
 use super::case::Inputs;
 use crate::Result;
 use crate::autograd::Var;
-use crate::kernels::elementwise::Activation;
 
 /// A scalar loss, and the intermediate result that the file also holds.
 pub(super) fn loss(i: &mut Inputs<'_>) -> Result<(Var, Option<Var>)> {
@@ -24,20 +23,14 @@ pub(super) fn loss(i: &mut Inputs<'_>) -> Result<(Var, Option<Var>)> {
             let z = if case.has("input.mask") { i.arithmetic_mask(&x, "mask", -1e10)? } else { x };
             (z.cross_entropy(&case.ids("input.target")?.1)?, None)
         }
-        "mil_nce" => (mil_nce(&i.var("u")?)?, None),
+        "mil_nce" => (i.var("u")?.mil_nce()?, None),
         "pearson" => {
             let (loss, c) = pearson(&i.var("a")?, &i.var("b")?, case.number("alpha1")? as f32)?;
             (loss, Some(c))
         }
         "csc" => (csc(&i.var("scores")?)?, None),
-        _ => (frame_cl_jsd(i)?, None),
+        _ => (i.var("r")?.jensen_shannon(&i.tensor("pos")?, &i.tensor("mask")?)?, None),
     })
-}
-
-/// mean_i [LSE of row i and column i of U together - U_ii].
-fn mil_nce(u: &Var) -> Result<Var> {
-    let both = crate::autograd::concat(&[u, &u.transpose()?], 1)?;
-    both.logsumexp()?.sub(&u.diagonal()?)?.mean_all()
 }
 
 /// Columns as z-scores over the batch (unbiased), c_d = Σ_b za zb / B, loss = α Σ (c - 1)².
@@ -60,23 +53,6 @@ fn csc(scores: &Var) -> Result<Var> {
     let matched = variance.diagonal()?.sum_all()?;
     let others = variance.sum_all()?.sub(&matched)?;
     matched.scale(1.0 / batch)?.div(&others.scale(1.0 / (batch * batch))?)
-}
-
-/// The Jensen-Shannon estimator of ReLoCLNet's FrameCL.
-fn frame_cl_jsd(i: &mut Inputs<'_>) -> Result<Var> {
-    let r = i.var("r")?;
-    let positive = i.constant("pos", |p| p)?;
-    let mask = i.constant("mask", |m| m)?;
-    let negative = positive.affine(-1.0, 1.0)?.mul(&mask)?;
-    let ln2 = std::f32::consts::LN_2;
-    let at_positive = r.mul(&positive)?;
-    let at_negative = r.mul(&negative)?;
-    let softplus = |x: &Var, sign: f32| x.scale(sign)?.activation(Activation::Softplus);
-    let gain = softplus(&at_positive, -1.0)?.affine(-1.0, ln2)?.mul(&positive)?.sum(1)?;
-    let cost = softplus(&at_negative, -1.0)?.add(&at_negative)?.affine(1.0, -ln2)?.mul(&negative)?.sum(1)?;
-    let gain = gain.div(&positive.sum(1)?.affine(1.0, 1e-12)?)?;
-    let cost = cost.div(&negative.sum(1)?.affine(1.0, 1e-12)?)?;
-    cost.sub(&gain)?.mean_all()
 }
 
 /// Cosines of every text (T, D) with every frame (V, F, D): (T, V, F).

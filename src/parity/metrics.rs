@@ -85,11 +85,11 @@ fn tie_aware(counts: Counts, expected: &Value, compare: &mut impl FnMut(String, 
     Ok(())
 }
 
-fn malformed(place: &str, problem: &str) -> Error {
-    Error::malformed("retrieval-metrics case", place, problem)
+pub(super) fn malformed(place: &str, problem: &str) -> Error {
+    Error::malformed("golden case", place, problem)
 }
 
-fn key<'a>(value: &'a Value, name: &str) -> Result<&'a Value> {
+pub(super) fn key<'a>(value: &'a Value, name: &str) -> Result<&'a Value> {
     value.get(name).ok_or_else(|| malformed(name, "is missing"))
 }
 
@@ -97,11 +97,11 @@ fn members(value: &Value) -> Result<&serde_json::Map<String, Value>> {
     value.as_object().ok_or_else(|| malformed("expected", "is not an object"))
 }
 
-fn number(value: &Value, place: &str) -> Result<f64> {
+pub(super) fn number(value: &Value, place: &str) -> Result<f64> {
     value.as_f64().ok_or_else(|| malformed(place, "is not a number"))
 }
 
-fn numbers(value: &Value, place: &str) -> Result<Vec<f64>> {
+pub(super) fn numbers(value: &Value, place: &str) -> Result<Vec<f64>> {
     let list = value.as_array().ok_or_else(|| malformed(place, "is not a list"))?;
     list.iter().map(|v| number(v, place)).collect()
 }
@@ -112,14 +112,14 @@ fn integers(value: &Value, place: &str) -> Result<Vec<usize>> {
     list.iter().map(|v| integer(v).ok_or_else(|| malformed(place, "is not a count"))).collect()
 }
 
-fn array(value: &Value) -> Result<Array> {
+pub(super) fn array(value: &Value) -> Result<Array> {
     let shape = integers(key(value, "shape")?, "shape")?;
     let data = numbers(key(value, "data")?, "data")?;
     Array::new(shape, data.into_iter().map(|v| v as f32).collect())
 }
 
 /// Tolerances are stored as text.
-fn tolerance(case: &Value, name: &str) -> Result<f64> {
+pub(super) fn tolerance(case: &Value, name: &str) -> Result<f64> {
     let value = key(case, name)?;
     let parsed = value.as_f64().or_else(|| value.as_str()?.parse().ok());
     parsed.ok_or_else(|| malformed(name, "is not a number"))

@@ -3,17 +3,23 @@
 mod bicnet;
 mod case;
 mod composed;
+mod inference;
 mod metrics;
+mod moment_data;
+mod moment_metrics;
 mod ops;
+mod reloclnet;
 mod training;
 
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{Error, Gpu, Result};
 
 pub use metrics::check_metrics_case;
+pub use moment_metrics::{check_nms, check_tvr_metrics};
 
 /// What became of one golden file.
 #[derive(Clone, Debug)]
@@ -32,17 +38,26 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
     let path = path.as_ref();
     let name = path.file_name().map(|n| n.to_string_lossy().to_string()).unwrap_or_default();
     if name.ends_with(".json") {
-        if !name.starts_with("retrieval-metrics-") {
+        type Check = fn(&Gpu, &Value) -> Result<Vec<Row>>;
+        let families: [(&str, Check); 5] = [
+            ("reloclnet-data", |_, case| moment_data::check(case)),
+            ("reloclnet-inference-", inference::check),
+            ("reloclnet-nms", |_, case| check_nms(case)),
+            ("retrieval-metrics-", |_, case| check_metrics_case(case)),
+            ("tvr-metrics-", |_, case| check_tvr_metrics(case)),
+        ];
+        let Some((_, check)) = families.iter().find(|(family, _)| name.starts_with(family)) else {
             return Ok(Outcome::NotSupported(name));
-        }
+        };
         let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
         let case = serde_json::from_slice(&bytes).map_err(|e| Error::malformed(path, "JSON", e))?;
-        return check_metrics_case(&case).map(Outcome::Checked);
+        return check(gpu, &case).map(Outcome::Checked);
     }
     let case = case::Case::open(path)?;
     let rows = match case.model.as_str() {
         "op" => ops::check(gpu, &case)?,
         "bicnet" => Some(bicnet::check(gpu, &case)?),
+        "reloclnet" => Some(reloclnet::check(gpu, &case)?),
         _ => None,
     };
     Ok(rows.map_or_else(|| Outcome::NotSupported(name), Outcome::Checked))

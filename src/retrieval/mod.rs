@@ -1,7 +1,8 @@
-//! Retrieval: metrics of text-to-video and video-to-text search.
+//! Retrieval: metrics of text-to-video and video-to-text search, and of moments in videos.
 
 pub mod compat;
 pub mod metrics;
+pub mod moments;
 pub mod ranking;
 pub mod two_space;
 

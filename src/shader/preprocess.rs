@@ -18,11 +18,14 @@ const SHARED: &[(&str, &str)] = &[
     ("epilogue", include_str!("../../shaders/shared/epilogue.wgsl")),
     ("dropout", include_str!("../../shaders/shared/dropout.wgsl")),
     ("attention", include_str!("../../shaders/shared/attention.wgsl")),
+    ("entry", include_str!("../../shaders/shared/entry.wgsl")),
     ("grid", include_str!("../../shaders/shared/grid.wgsl")),
     ("lanes", include_str!("../../shaders/shared/lanes.wgsl")),
+    ("max_similarity", include_str!("../../shaders/shared/max_similarity.wgsl")),
     ("ordered", include_str!("../../shaders/shared/ordered.wgsl")),
     ("philox", include_str!("../../shaders/shared/philox.wgsl")),
     ("row", include_str!("../../shaders/shared/row.wgsl")),
+    ("select", include_str!("../../shaders/shared/select.wgsl")),
 ];
 
 /// The WGSL text of `variant`.

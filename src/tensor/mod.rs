@@ -5,6 +5,7 @@ mod array;
 use std::fmt;
 
 use bytemuck::Pod;
+use serde::{Deserialize, Serialize};
 
 use crate::gpu::{Binding, Buffer, Gpu};
 use crate::{Error, Result};
@@ -28,6 +29,17 @@ impl DType {
             Self::U32 => "u32",
         }
     }
+}
+
+/// How numbers are stored where half of them may do: in files and in indexes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits.
+    F16,
 }
 
 /// A dense row-major array in GPU memory. Clones and reshapes share the memory; kernels never write into a tensor that

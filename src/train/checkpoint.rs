@@ -9,13 +9,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use crate::data::digest::Digest;
 use crate::data::{atomic, safetensors};
 use crate::tensor::Array;
 use crate::{Error, Result};
@@ -42,14 +42,7 @@ pub struct Checkpoint {
 #[serde(deny_unknown_fields)]
 struct Manifest {
     format: String,
-    files: BTreeMap<String, Entry>,
-}
-
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    size: u64,
-    sha256: String,
+    files: BTreeMap<String, Digest>,
 }
 
 /// Writes `checkpoint` to the folder `dir`, whose parent must exist, and replaces a checkpoint that is there.
@@ -140,7 +133,7 @@ fn save_in_steps(dir: &Path, checkpoint: &Checkpoint, at: &mut dyn FnMut(&str) -
     at(OPTIMIZER)?;
     write_json(&temporary.join(STATE), &checkpoint.state)?;
     at(STATE)?;
-    let files = FILES.iter().map(|name| Ok((name.to_string(), digest(&temporary.join(name))?)));
+    let files = FILES.iter().map(|name| Ok((name.to_string(), Digest::of_file(&temporary.join(name))?)));
     let manifest = Manifest { format: FORMAT.into(), files: files.collect::<Result<_>>()? };
     // Flushes the folder too.
     write_json(&temporary.join(MANIFEST), &manifest)?;
@@ -193,7 +186,7 @@ fn verify(dir: &Path) -> Result<()> {
         if size != listed.size {
             return Err(broken(path, format!("{size} bytes, the manifest says {}", listed.size)));
         }
-        if digest(&path)? != *listed {
+        if Digest::of_file(&path)? != *listed {
             return Err(broken(path, "SHA-256 does not match the manifest"));
         }
     }
@@ -225,13 +218,6 @@ fn read_manifest(dir: &Path) -> Result<Manifest> {
         return Err(broken(path, "the file was changed"));
     }
     Ok(manifest)
-}
-
-fn digest(path: &Path) -> Result<Entry> {
-    let failed = |e| Error::io("read", path, e);
-    let mut hash = Sha256::new();
-    let size = io::copy(&mut File::open(path).map_err(failed)?, &mut hash).map_err(failed)?;
-    Ok(Entry { size, sha256: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect() })
 }
 
 fn to_json(value: &impl Serialize) -> io::Result<Vec<u8>> {

@@ -4,17 +4,21 @@ pub mod checkpoint;
 #[cfg(feature = "plot")]
 mod curves;
 mod fit;
+mod fit_moments;
 mod history;
 mod interrupt;
 mod model_files;
 mod progress;
 mod run_folder;
 mod sampler;
+mod session;
 
 pub use checkpoint::Checkpoint;
-pub use fit::{Figures, FitHooks, FitOptions, FitReport, fit};
+pub use fit::{FitOptions, fit};
+pub use fit_moments::{MomentFitOptions, fit_moments, is_decayed};
 pub use history::{History, Record};
 pub use interrupt::StopFlag;
 pub use progress::{Progress, Silent};
 pub use run_folder::{Resumed, RunFolder, Slot};
 pub use sampler::{Position, Sampler};
+pub use session::{Figures, FitHooks, FitReport};

@@ -3,62 +3,76 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
 use super::checkpoint;
 use super::run_folder::{CONFIG, RunFolder, Slot, slot_path};
 use crate::data::safetensors;
 use crate::gpu::Gpu;
 use crate::models::bicnet::{Bicnet, BicnetConfig};
+use crate::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use crate::models::two_space::TwoSpaceModel;
+use crate::tensor::Array;
 use crate::{Error, Result};
 
-impl Bicnet {
-    /// The model of a checkpoint in the run folder `run`, with the run's configuration. Every byte is verified.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when there is no run; [`Error::Malformed`] for a configuration without `model`;
-    /// [`Error::Checkpoint`]; those of [`Bicnet::load`].
-    pub fn open(gpu: &Gpu, run: impl AsRef<Path>, slot: Slot) -> Result<Self> {
-        let run = run.as_ref();
-        let path = run.join(CONFIG);
-        let config = RunFolder::config(run)?;
-        let model = config.get("model").cloned().ok_or_else(|| Error::malformed(&path, "model", "is missing"))?;
-        let config = serde_json::from_value(model).map_err(|e| Error::malformed(&path, "model", e))?;
-        let dir = slot_path(run, slot);
-        let arrays = checkpoint::load_model(&dir)?;
-        let model = Self::new(gpu, config, 0)?;
-        model.store().load(&dir.display().to_string(), &arrays)?;
-        Ok(model)
-    }
-
-    /// The model of this configuration, with the parameters of a safetensors file under their official names; PyTorch's
-    /// prefix `module.` may stand before them.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Malformed`] for the file; [`Error::MissingParameter`], [`Error::UnknownParameter`],
-    /// [`Error::ParameterShape`] and [`Error::NonFinite`] where it does not fit the configuration; those of
-    /// [`Bicnet::new`].
-    pub fn load(gpu: &Gpu, config: BicnetConfig, path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let arrays = safetensors::read(path)?;
-        let model = Self::new(gpu, config, 0)?;
-        model.store().load(&path.display().to_string(), &arrays)?;
-        Ok(model)
-    }
-
-    /// Writes the parameters to a safetensors file that [`Bicnet::load`] and PyTorch read.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; device errors.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        safetensors::write(path, &self.store().to_arrays()?, &BTreeMap::new())
-    }
+/// The configuration and the parameters of a checkpoint in the run folder `run`, and where they are from.
+fn of_run<C: DeserializeOwned>(run: &Path, slot: Slot) -> Result<(C, BTreeMap<String, Array>, String)> {
+    let path = run.join(CONFIG);
+    let config = RunFolder::config(run)?;
+    let model = config.get("model").cloned().ok_or_else(|| Error::malformed(&path, "model", "is missing"))?;
+    let config = serde_json::from_value(model).map_err(|e| Error::malformed(&path, "model", e))?;
+    let dir = slot_path(run, slot);
+    Ok((config, checkpoint::load_model(&dir)?, dir.display().to_string()))
 }
+
+macro_rules! model_files {
+    ($model:ident, $config:ident) => {
+        impl $model {
+            /// The model of a checkpoint in the run folder `run`, with the run's configuration. Every byte is verified.
+            ///
+            /// # Errors
+            /// [`Error::Io`] when there is no run; [`Error::Malformed`] for a configuration without `model`;
+            /// [`Error::Checkpoint`]; those of `load`.
+            pub fn open(gpu: &Gpu, run: impl AsRef<Path>, slot: Slot) -> Result<Self> {
+                let (config, arrays, origin) = of_run(run.as_ref(), slot)?;
+                let model = Self::new(gpu, config, 0)?;
+                model.store().load(&origin, &arrays)?;
+                Ok(model)
+            }
+
+            /// The model of this configuration, with the parameters of a safetensors file under their official names;
+            /// PyTorch's prefix `module.` may stand before them.
+            ///
+            /// # Errors
+            /// [`Error::Io`], [`Error::Malformed`] for the file; [`Error::MissingParameter`],
+            /// [`Error::UnknownParameter`], [`Error::ParameterShape`] and [`Error::NonFinite`] where it does not fit the
+            /// configuration; those of `new`.
+            pub fn load(gpu: &Gpu, config: $config, path: impl AsRef<Path>) -> Result<Self> {
+                let path = path.as_ref();
+                let arrays = safetensors::read(path)?;
+                let model = Self::new(gpu, config, 0)?;
+                model.store().load(&path.display().to_string(), &arrays)?;
+                Ok(model)
+            }
+
+            /// Writes the parameters to a safetensors file that `load` and PyTorch read.
+            ///
+            /// # Errors
+            /// [`Error::Io`]; device errors.
+            pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+                safetensors::write(path, &self.store().to_arrays()?, &BTreeMap::new())
+            }
+        }
+    };
+}
+
+model_files!(Bicnet, BicnetConfig);
+model_files!(Reloclnet, ReloclnetConfig);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernels::testing::gpus;
-    use crate::tensor::Array;
     use crate::train::Checkpoint;
     use serde_json::json;
 

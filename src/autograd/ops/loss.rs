@@ -1,8 +1,10 @@
 //! Losses on matrices of scores.
 
 use crate::Result;
-use crate::autograd::Var;
-use crate::kernels::{cross_entropy, hinge};
+use crate::autograd::{Var, concat};
+use crate::kernels::elementwise::Activation;
+use crate::kernels::{cross_entropy, hinge, pick};
+use crate::tensor::Tensor;
 
 impl Var {
     /// The bidirectional max-margin loss of scores (B, B) whose diagonal holds the matching pairs, summed over all
@@ -39,5 +41,44 @@ impl Var {
         Ok(self.tape().record("info_nce", &[self], loss, vec![self.value().clone()], move |b| {
             Ok(vec![Some(cross_entropy::info_nce_backward(&b.saved[0], &kept, b.grad)?)])
         }))
+    }
+
+    /// MIL-NCE as ReLoCLNet's VideoCL has it: self (B, B) holds unscaled scores whose diagonal are the matching pairs;
+    /// the mean over i of log Σ exp over row i and column i together, less the diagonal. The positive thus stands twice
+    /// in the sum (Miech et al., 2020; Zhang et al., 2021).
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] unless square.
+    pub fn mil_nce(&self) -> Result<Var> {
+        let both = concat(&[self, &self.transpose()?], 1)?;
+        both.logsumexp()?.sub(&self.diagonal()?)?.mean_all()
+    }
+
+    /// The Jensen-Shannon estimate of mutual information, negated, as ReLoCLNet's FrameCL has it: self (B, L) holds the
+    /// scores of a query's clips, `positive` (B, L) is 1 for those it describes, and the other clips where `mask`
+    /// (B, L) is 1 are its negatives. The mean over B of E⁻[softplus(-r) + r - ln 2] - E⁺[ln 2 - softplus(-r)].
+    ///
+    /// # Errors
+    /// [`crate::Error::ShapeMismatch`].
+    pub fn jensen_shannon(&self, positive: &Tensor, mask: &Tensor) -> Result<Var> {
+        const LN_2: f32 = std::f32::consts::LN_2;
+        let positive = self.tape().constant(positive.clone());
+        let negative = positive.affine(-1.0, 1.0)?.mul(&self.tape().constant(mask.clone()))?;
+        let softplus = |x: &Var| x.scale(-1.0)?.activation(Activation::Softplus);
+        // Means over all of 0 and 1; the smallest of denominators keeps a row without positives finite.
+        let mean = |x: &Var, of: &Var| x.mul(of)?.sum(1)?.div(&of.sum(1)?.affine(1.0, 1e-12)?);
+        let gain = mean(&softplus(&self.mul(&positive)?)?.affine(-1.0, LN_2)?, &positive)?;
+        let r = self.mul(&negative)?;
+        let cost = mean(&softplus(&r)?.add(&r)?.affine(1.0, -LN_2)?, &negative)?;
+        cost.sub(&gain)?.mean_all()
+    }
+
+    /// For each row of square scores (B, B) the entry at place `places[i]` when the row is sorted from high to low with
+    /// its diagonal, the matching pair, at place 0: a sampled negative. (B).
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`], [`crate::Error::IndexOutOfRange`].
+    pub fn negatives_at(&self, places: &[u32]) -> Result<Var> {
+        self.pick(&pick::at_rank(self.value(), places)?)
     }
 }

@@ -1,7 +1,8 @@
-//! Pooling of a sequence (B, S, D) to (B, D).
+//! Pooling of a sequence (B, S, D) to (B, D), and over its similarities to queries.
 
 use crate::Result;
 use crate::autograd::Var;
+use crate::kernels::max_similarity::{self, Clips};
 use crate::kernels::pooling::{self, AttentionPool, Masked, Pooled};
 use crate::tensor::Tensor;
 
@@ -64,5 +65,21 @@ impl Var {
             Ok(vec![Some(dx), Some(dlogits)])
         });
         Ok((y, weights))
+    }
+
+    /// For each of these queries (Nq, D) and each video of `clips` (Nv, L, D), the largest dot product with a clip whose
+    /// `mask` (Nv, L) is 1: (Nq, Nv). The gradient goes to the first of equals. A video without such a clip scores
+    /// [`max_similarity::NO_CLIP`], without a gradient.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn max_similarity(&self, clips: &Var, mask: Option<&Tensor>) -> Result<Var> {
+        let (q, x) = (self.value(), clips.value());
+        let (scores, positions) = max_similarity::forward(q, Clips::Single(x), mask, None)?;
+        let saved = vec![q.clone(), x.clone(), positions];
+        Ok(self.tape().record("max_similarity", &[self, clips], scores, saved, |b| {
+            let wanted = [b.needs[0], b.needs[1]];
+            Ok(max_similarity::backward(&b.saved[0], &b.saved[1], &b.saved[2], None, b.grad, wanted)?.into())
+        }))
     }
 }

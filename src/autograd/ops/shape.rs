@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::autograd::Var;
 use crate::kernels::conv1d::{self, Conv1d};
-use crate::kernels::{embedding, permute};
+use crate::kernels::{embedding, permute, pick};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -59,8 +59,20 @@ impl Var {
             let expected = "(N, N)".to_string();
             return Err(Error::Shape { op: "diagonal", argument: "self", expected, got: self.shape().to_vec() });
         }
-        let identity: Vec<f32> = (0..n * n).map(|i| if i / n == i % n { 1.0 } else { 0.0 }).collect();
-        self.masked_fill(&Tensor::from_slice(self.value().gpu(), [n, n], &identity)?, 0.0)?.sum(1)
+        let columns: Vec<u32> = (0..n as u32).collect();
+        self.pick(&Tensor::from_u32(self.value().gpu(), [n], &columns)?)
+    }
+
+    /// One element of each row of self (rows, width), by its column in `at` u32 (rows): (rows).
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::DType`].
+    pub fn pick(&self, at: &Tensor) -> Result<Var> {
+        let y = pick::forward(self.value(), at)?;
+        let width = self.value().width();
+        Ok(self.tape().record("pick", &[self], y, vec![at.clone()], move |b| {
+            Ok(vec![Some(pick::backward(b.grad, &b.saved[0], width)?)])
+        }))
     }
 
     /// The elements of `range` along `axis`.

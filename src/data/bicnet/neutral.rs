@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Dims, Sample, SampleSource, checked_index, extents, require};
+use super::{Dims, Sample, SampleSource};
 use crate::data::captions::{self, Split, VideoCaptions};
-use crate::data::find_non_finite;
 #[cfg(feature = "datasets")]
 use crate::data::npy::NpzFile;
 use crate::data::safetensors::TensorFile;
+use crate::data::{checked_index, extents, find_non_finite, require};
 use crate::tensor::Array;
 use crate::{Error, Result};
 

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::{Dims, Sample, SampleSource, checked_index, extents, require};
-use crate::data::captions::{self, Entries, Split};
+use super::{Dims, Sample, SampleSource};
+use crate::data::captions::{self, Split};
 use crate::data::hdf5::{FeatureFile, FeatureSet};
+use crate::data::text::{Entries, read_json};
+use crate::data::{checked_index, extents, require};
 use crate::{Error, Result};
 
 const LENGTHS: &str = "text_lens_default.json";
@@ -188,7 +190,7 @@ fn row_of(id: &str) -> Option<usize> {
 
 /// The number of tokens of every caption of every video.
 fn token_counts(path: &Path) -> Result<HashMap<String, Vec<usize>>> {
-    let Entries(entries): Entries<Vec<usize>> = captions::read_json(path)?;
+    let Entries(entries): Entries<Vec<usize>> = read_json(path)?;
     let mut counts = HashMap::new();
     for (i, (id, lengths)) in entries.into_iter().enumerate() {
         if counts.insert(id.clone(), lengths).is_some() {

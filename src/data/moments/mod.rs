@@ -3,12 +3,20 @@
 //! Every annotation file becomes one [`MomentSplit`]; training, encoding and evaluation read features through
 //! [`MomentSource`], one video or query at a time.
 
+mod annotations;
 mod features;
+mod summary;
+#[cfg(feature = "datasets")]
+mod tvr;
 
+pub use annotations::{read_activitynet, read_charades, read_didemo, read_neutral, read_tvr, write_neutral, write_tvr};
 pub use features::{
     BatchOptions, Clips, MomentBatch, MomentSample, Timing, clip_span, collate, endpoint_features, l2_normalize_rows,
     pad_clips, pad_tokens, resample,
 };
+pub use summary::SplitSummary;
+#[cfg(feature = "datasets")]
+pub use tvr::{TvrDataset, TvrFiles, TvrOptions};
 
 use std::path::Path;
 
@@ -89,11 +97,13 @@ pub struct MomentSplit {
     pub videos: Vec<MomentVideo>,
 }
 
-/// What becomes of bad rows: an error at the first, or a list of those that were skipped.
+/// What becomes of bad rows: an error at the first, or a list of those that were skipped. Rows that the published files
+/// have and that a reader puts right are listed apart, in both modes.
 #[derive(Debug, Default)]
 pub struct Problems {
     lenient: bool,
     skipped: Vec<Error>,
+    mended: Vec<Error>,
 }
 
 impl Problems {
@@ -104,7 +114,7 @@ impl Problems {
 
     /// Bad rows are skipped and kept here.
     pub fn lenient() -> Self {
-        Self { lenient: true, skipped: Vec::new() }
+        Self { lenient: true, ..Self::default() }
     }
 
     /// Whether bad rows are skipped.
@@ -135,9 +145,19 @@ impl Problems {
         }
     }
 
+    /// Takes note of a row that was put right, saying how.
+    pub fn mend(&mut self, what: Error) {
+        self.mended.push(what);
+    }
+
     /// What was skipped, in the order of reading.
     pub fn skipped(&self) -> &[Error] {
         &self.skipped
+    }
+
+    /// What was put right, in the order of reading.
+    pub fn mended(&self) -> &[Error] {
+        &self.mended
     }
 }
 

@@ -102,6 +102,25 @@ pub struct SimulatedActivityNet {
     projected: Array,
 }
 
+impl SimulationOptions {
+    /// The features of a sentence, (words, word width), as the queries of the corpus have them.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a sentence without words, and for an option out of its range.
+    pub fn encode_query(&self, text: &str) -> Result<Array> {
+        self.check()?;
+        let mut vocabulary = Vocabulary::default();
+        let places = vocabulary.places(text);
+        if places.is_empty() {
+            let why = format!("has no words: {text:?}");
+            return Err(Error::Argument { op: "encode_query", argument: "text", why });
+        }
+        let (vectors, _) = vocabulary.vectors(self);
+        let rows = places.iter().take(self.max_tokens).flat_map(|&place| vectors.row(place as usize));
+        Array::new([places.len().min(self.max_tokens), self.word_width], rows.copied().collect())
+    }
+}
+
 impl SimulatedActivityNet {
     /// Prepares the words of `split`.
     ///

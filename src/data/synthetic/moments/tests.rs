@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::data::hdf5::FeatureFile;
-use crate::data::moments::{QueryKind, clip_span};
+use crate::data::moments::{MomentSource, Problems, QueryKind, TvrDataset, TvrFiles, TvrOptions, clip_span};
 
 fn small(seed: u64) -> MomentWorldConfig {
     MomentWorldConfig { seed, train: 41, validation: 9, test: 13, ..Default::default() }
@@ -233,9 +233,9 @@ fn the_folder_holds_the_world() {
     world.write(&folder).unwrap();
 
     let open = |name: &str| FeatureFile::open(folder.join(name)).unwrap();
-    let seen = open("video_feature/tvr_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5");
-    let said = open("bert_feature/sub_query/tvr_sub_pretrained_w_sub_query_max_cl-1.5.h5");
-    let asked = open("bert_feature/sub_query/tvr_query_pretrained_w_sub_query.h5");
+    let seen = open("tvr_feature_release/video_feature/tvr_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5");
+    let said = open("tvr_feature_release/bert_feature/sub_query/tvr_sub_pretrained_w_sub_query_max_cl-1.5.h5");
+    let asked = open("tvr_feature_release/bert_feature/sub_query/tvr_query_pretrained_w_sub_query.h5");
     let subtitles = json_lines(&folder.join("tvqa_preprocessed_subtitles.jsonl"));
     assert_eq!((seen.names().unwrap().len(), said.names().unwrap().len(), subtitles.len()), (63, 63, 63));
     let durations: Value = serde_json::from_slice(&fs::read(folder.join("tvr_video2dur_idx.json")).unwrap()).unwrap();
@@ -279,6 +279,16 @@ fn the_folder_holds_the_world() {
         }
     }
     assert!(rows.next().is_none());
+
+    // The reader of the real files reads it, and finds nothing to mend.
+    for (split, name) in [(Split::Train, "train"), (Split::Validation, "val"), (Split::Test, "test_public")] {
+        let files = TvrFiles::in_folder(&folder, name);
+        let dataset = TvrDataset::open(&files, TvrOptions::default(), &mut Problems::strict()).unwrap();
+        assert_eq!((dataset.split(), dataset.widths()), (&world.split(split), MomentWorld::WIDTHS));
+        let last = dataset.queries().len() - 1;
+        let sample = dataset.sample(last, 0).unwrap();
+        assert_eq!(sample.clips.len(), world.videos[dataset.videos().last().unwrap().index as usize].clips);
+    }
 
     let manifest = MomentManifest::read(&folder).unwrap();
     assert_eq!((manifest.config, manifest.videos.len()), (*world.config(), 63));

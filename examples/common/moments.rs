@@ -1,0 +1,203 @@
+//! What the examples on moments share: settings, data, evaluation.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use reelgrad::data::moments::{MomentSource, Problems, Timing, TvrDataset, TvrFiles, TvrOptions, read_activitynet};
+use reelgrad::data::synthetic::{MomentManifest, MomentWorld, SimulatedActivityNet, SimulationOptions};
+use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig, Streams};
+use reelgrad::retrieval::moments::{
+    IndexOptions, MomentIndex, MomentMetrics, MomentSearch, Predicted, SearchOptions, evaluate,
+};
+use reelgrad::tensor::Array;
+use reelgrad::train::MomentFitOptions;
+use reelgrad::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Everything that decides what a run comes to; the run folder's `config.json`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Settings {
+    pub data: Data,
+    pub model: ReloclnetConfig,
+    pub fit: MomentFitOptions,
+    pub search: SearchOptions,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Data {
+    pub root: PathBuf,
+    pub layout: Layout,
+    pub train: String,
+    pub validation: String,
+    /// Seconds of a clip.
+    pub clip_seconds: f64,
+    /// How long the clips of a resampled video last.
+    pub timing: Timing,
+    /// Simulation: width of clips and of words, noise, and words that do not belong.
+    pub clip_width: usize,
+    pub word_width: usize,
+    pub noise: f32,
+    pub distractors: usize,
+    /// Simulation: uses the first videos alone.
+    pub max_videos: Option<usize>,
+    /// Of the training part: other data under the same name would go unnoticed.
+    pub queries: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// TVR's annotations and HDF5 features.
+    #[default]
+    Tvr,
+    /// ActivityNet Captions' annotations (train.json, val_1.json); features are simulated.
+    SimulatedActivitynet,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        let simulation = SimulationOptions::default();
+        Self {
+            root: PathBuf::new(),
+            layout: Layout::Tvr,
+            train: "train".into(),
+            validation: "val".into(),
+            clip_seconds: 1.5,
+            timing: Timing::Official,
+            clip_width: simulation.clip_width,
+            word_width: simulation.word_width,
+            noise: simulation.noise,
+            distractors: simulation.distractors,
+            max_videos: None,
+            queries: 0,
+        }
+    }
+}
+
+impl Settings {
+    /// What a run was started with.
+    pub fn of_run(run: &Path, config: &serde_json::Value) -> Result<Self> {
+        serde_json::from_value(config.clone()).map_err(|e| Error::malformed(run.join("config.json"), "settings", e))
+    }
+
+    /// A part of the dataset; what is skipped goes to `problems`.
+    pub fn open(&self, part: &str, problems: &mut Problems) -> Result<Box<dyn MomentSource>> {
+        let (data, model) = (&self.data, &self.model);
+        match data.layout {
+            Layout::Tvr => {
+                let options = TvrOptions {
+                    max_clips: model.max_clips,
+                    max_tokens: model.max_tokens,
+                    clip_seconds: data.clip_seconds,
+                    timing: data.timing,
+                    ..TvrOptions::default()
+                };
+                Ok(Box::new(TvrDataset::open(&TvrFiles::in_folder(&data.root, part), options, problems)?))
+            }
+            Layout::SimulatedActivitynet => {
+                let split = read_activitynet(data.root.join(format!("{part}.json")), problems)?;
+                Ok(Box::new(SimulatedActivityNet::new(split, self.simulation())?))
+            }
+        }
+    }
+
+    fn simulation(&self) -> SimulationOptions {
+        SimulationOptions {
+            word_width: self.data.word_width,
+            clip_width: self.data.clip_width,
+            seconds_per_clip: self.data.clip_seconds,
+            max_clips: self.model.max_clips,
+            max_tokens: self.model.max_tokens,
+            noise: self.data.noise,
+            distractors: self.data.distractors,
+            max_videos: self.data.max_videos,
+            ..SimulationOptions::default()
+        }
+    }
+
+    /// Makes token features of sentences, where they can be computed: for the synthetic corpora.
+    pub fn sentence_encoder(&self) -> Result<Box<dyn Fn(&str) -> Result<Array>>> {
+        if self.data.layout == Layout::SimulatedActivitynet {
+            let simulation = self.simulation();
+            return Ok(Box::new(move |text| simulation.encode_query(text)));
+        }
+        let manifest = MomentManifest::read(&self.data.root).map_err(|_| Error::Argument {
+            op: "find_moment",
+            argument: "sentences",
+            why: "need a text encoder, which this dataset's features do not come with; use --query or --features"
+                .into(),
+        })?;
+        let world = MomentWorld::new(manifest.config)?;
+        Ok(Box::new(move |text| world.encode_query(text)))
+    }
+
+    /// Sets what the data decide.
+    pub fn fit_to(&mut self, train: &dyn MomentSource) {
+        let widths = train.widths();
+        (self.model.query_dim, self.model.video_dim, self.model.sub_dim) = (widths.query, widths.video, widths.sub);
+        self.model.streams = match (widths.video, widths.sub, self.model.streams) {
+            (_, 0, Streams::Both) => Streams::Video,
+            (0, _, Streams::Both) => Streams::Sub,
+            (_, _, streams) => streams,
+        };
+        self.data.queries = train.queries().len();
+    }
+}
+
+/// Encodes a part's videos, searches for its queries, and evaluates what is found where it has labels.
+pub fn evaluate_part(
+    model: &Reloclnet,
+    part: &dyn MomentSource,
+    search: SearchOptions,
+    problems: &mut Problems,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<(Predicted, Option<MomentMetrics>)> {
+    let index = MomentIndex::build(model, part, IndexOptions::default(), problems, &mut |_, _| ())?;
+    let predicted = MomentSearch::new(model, &index, search)?.predict(part, None, problems, progress)?;
+    let labelled = part.queries().iter().all(|q| q.video.is_some() && !q.windows.is_empty());
+    let metrics = labelled.then(|| evaluate(&predicted.submission, part.queries(), problems)).transpose()?;
+    Ok((predicted, metrics))
+}
+
+/// The figure that the official trainer maximises: VCMR R@1 at both overlaps.
+pub fn figure(metrics: &MomentMetrics) -> f64 {
+    let recall = |key: &str| metrics.vcmr.as_ref().and_then(|m| m.get(key)).copied().unwrap_or(0.0);
+    recall("0.5-r1") + recall("0.7-r1")
+}
+
+/// What the log says of an evaluation.
+pub fn figures(metrics: &MomentMetrics) -> Vec<(String, f64)> {
+    let tasks = [("VCMR", &metrics.vcmr), ("SVMR", &metrics.svmr), ("VR", &metrics.vr)];
+    let values = tasks.into_iter().flat_map(|(task, values)| {
+        values.iter().flatten().map(move |(key, value)| (format!("val/{task}/{key}"), *value))
+    });
+    values.collect()
+}
+
+/// The two lines above a table of [`line`]s.
+pub fn head() -> String {
+    "                 VCMR (IoU 0.5)          VCMR (IoU 0.7)          SVMR R@1     VR\n\
+     model            R@1   R@5  R@10 R@100   R@1   R@5  R@10 R@100   0.5   0.7   R@1   R@5  R@10 R@100"
+        .into()
+}
+
+/// One line: percentages of queries.
+pub fn line(name: &str, m: &MomentMetrics) -> String {
+    let get = |task: &Option<std::collections::BTreeMap<String, f64>>, key: &str| {
+        let value = task.as_ref().and_then(|t| t.get(key));
+        value.map_or_else(|| "    -".into(), |v| format!("{v:5.1}"))
+    };
+    let row = |task, prefix: &str, ks: &[u32]| -> String {
+        ks.iter().map(|k| get(task, &format!("{prefix}r{k}"))).collect::<Vec<_>>().join(" ")
+    };
+    let all = [1, 5, 10, 100];
+    let parts = [
+        row(&m.vcmr, "0.5-", &all),
+        row(&m.vcmr, "0.7-", &all),
+        row(&m.svmr, "0.5-", &[1]),
+        row(&m.svmr, "0.7-", &[1]),
+        row(&m.vr, "", &all),
+    ];
+    format!("{name:<14} {} {} {} {} {}", parts[0], parts[1], parts[2], parts[3], parts[4])
+}

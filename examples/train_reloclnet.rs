@@ -1,0 +1,288 @@
+//! Trains ReLoCLNet on videos with time-stamped queries, evaluates it while it learns, and writes the predictions of the
+//! best checkpoint.
+//!
+//! ```text
+//! cargo run --release --features full --example train_reloclnet -- --data TVR --run runs/tvr
+//! cargo run --release --features full --example train_reloclnet -- --run runs/tvr --resume
+//! cargo run --release --features full --example train_reloclnet -- --run runs/tvr --predict test_public
+//! ```
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use reelgrad::data::atomic;
+use reelgrad::data::moments::{MomentSource, Problems};
+use reelgrad::gpu::Gpu;
+use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
+use reelgrad::train::{
+    Checkpoint, FitHooks, FitReport, MomentFitOptions, Resumed, RunFolder, Slot, checkpoint, fit_moments,
+};
+use reelgrad::{Error, Result};
+use serde_json::{Value, json};
+
+mod common;
+#[path = "common/moments.rs"]
+mod moments;
+use common::bar::Bar;
+use common::merge::{differ, merge, read_object};
+use moments::{Layout, Settings, evaluate_part, figure, figures};
+
+/// The official trainer's.
+const EPOCHS: u64 = 100;
+
+/// Trains ReLoCLNet.
+///
+/// Evaluates on the validation part while it trains, keeps the best checkpoint (VCMR R@1 at IoU 0.5 and 0.7) and writes
+/// that one's predictions in TVR's submission format. Ctrl-C saves and ends with 130; --resume goes on to the bit where it
+/// stopped. Errors end with 2.
+#[derive(Parser)]
+#[command(version)]
+struct Options {
+    /// Folder of the dataset.
+    #[arg(long, value_name = "FOLDER", required_unless_present_any = ["resume", "predict"])]
+    data: Option<PathBuf>,
+    /// How it is laid out [default: tvr].
+    #[arg(long, value_enum)]
+    layout: Option<Layout>,
+    /// Folder of the run: configuration, logs, curves, checkpoints, predictions.
+    #[arg(long, value_name = "FOLDER", default_value = "runs/reloclnet")]
+    run: PathBuf,
+    /// Go on with the run in that folder. All settings are the run's; one that says something else is an error, except
+    /// --data, which may name a new place of the same files.
+    #[arg(long)]
+    resume: bool,
+    /// Instead of training: predictions of the run's best checkpoint for this part, evaluated where it has labels.
+    #[arg(long, value_name = "PART", conflicts_with = "resume")]
+    predict: Option<String>,
+    /// A network and a schedule for software GPUs: width 96, 4 heads, 64 clips, batches of 64, one epoch.
+    #[arg(long)]
+    small: bool,
+    /// Passes over the training part [default: 100, or 1 with --small].
+    #[arg(long, value_name = "N", conflicts_with = "resume")]
+    epochs: Option<u64>,
+    /// JSON file of settings, such as a run's config.json; --set wins over it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Changes a setting by its name in config.json, such as model.hidden_size=256, fit.lr=2e-4 or
+    /// model.padding=masked. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, Value)>,
+    /// Skips videos and queries that cannot be read, and counts them.
+    #[arg(long)]
+    lenient: bool,
+    /// The adapter: fastest, low-power, its number, or a part of its name. The default is the environment variable
+    /// REELGRAD_ADAPTER, else the fastest.
+    #[arg(long, value_name = "ADAPTER")]
+    adapter: Option<String>,
+}
+
+/// `a.b=1` as a name and a JSON value; what is not JSON is text.
+fn setting(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
+    Ok((name.into(), serde_json::from_str(value).unwrap_or_else(|_| json!(value))))
+}
+
+fn main() -> ExitCode {
+    common::init_log();
+    let options = Options::parse();
+    match run(&options) {
+        Err(error @ Error::Interrupted { .. }) => {
+            eprintln!("{error}\ngo on with: train_reloclnet --run {} --resume", options.run.display());
+            ExitCode::from(130)
+        }
+        result => common::finish(result.map(|()| ExitCode::SUCCESS)),
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let mut problems = if options.lenient { Problems::lenient() } else { Problems::strict() };
+    let result = match &options.predict {
+        Some(part) => predict(options, part, &mut problems),
+        None => train(options, &mut problems),
+    };
+    if !problems.skipped().is_empty() {
+        println!("skipped  {} videos and queries, the first: {}", problems.skipped().len(), problems.skipped()[0]);
+    }
+    result
+}
+
+/// Before the GPU, so that what is wrong with the arguments and the data shows at once.
+fn train(options: &Options, problems: &mut Problems) -> Result<()> {
+    if !options.resume && options.run.join("config.json").exists() {
+        let why = format!("{} holds a run already: add --resume, or choose another folder", options.run.display());
+        return Err(wrong("run", why));
+    }
+    let resumed = options.resume.then(|| RunFolder::resume(&options.run, Slot::Last)).transpose()?;
+    let stored = resumed.as_ref().map(|r| Settings::of_run(&options.run, &r.config)).transpose()?;
+    let mut settings = options.settings(stored.as_ref())?;
+    let train = settings.open(&settings.data.train, problems)?;
+    let validation = settings.open(&settings.data.validation, problems)?;
+    options.resolve(&mut settings, &*train, stored.as_ref())?;
+    for (name, part) in [("training", &train), ("validation", &validation)] {
+        println!("data     {name}: {} queries, {} videos", part.queries().len(), part.videos().len());
+    }
+    if settings.data.layout == Layout::SimulatedActivitynet {
+        println!("note     real sentences and times, simulated features");
+    }
+
+    let gpu = open_gpu(options);
+    let model = Reloclnet::new(&gpu, settings.model.clone(), settings.fit.seed)?;
+    println!("model    {} parameters", model.store().trained_elements());
+    let (mut folder, checkpoint) = match resumed {
+        Some(Resumed { folder, checkpoint, .. }) => (folder, checkpoint),
+        None => (RunFolder::create(&options.run, &settings)?, None),
+    };
+    if let Some(step) = checkpoint.as_ref().and_then(|c| c.state["step"].as_u64()) {
+        println!("resumed  after {step} of {} steps", settings.fit.steps);
+    }
+    let started = Instant::now();
+    let report = fit(&model, &*train, &*validation, &settings, &mut folder, checkpoint.as_ref(), problems)?;
+    let (best, step) = report.best.unwrap_or_default();
+    println!("\nbest     step {step}: VCMR R@1 of both overlaps {best:.2} on the validation part");
+    println!("training speed   {:.1} queries/s", report.samples_per_second);
+    println!("peak GPU memory  {:.1} MB", gpu.memory_report().peak as f64 / 1e6);
+    println!("time             {:.0} s", started.elapsed().as_secs_f64());
+
+    let best = checkpoint::load_model(folder.checkpoint_path(Slot::Best))?;
+    model.store().load("the best checkpoint", &best)?;
+    write_predictions(options, &model, &settings, &*validation, &settings.data.validation, problems)
+}
+
+fn fit(
+    model: &Reloclnet,
+    train: &dyn MomentSource,
+    validation: &dyn MomentSource,
+    settings: &Settings,
+    folder: &mut RunFolder,
+    checkpoint: Option<&Checkpoint>,
+    problems: &mut Problems,
+) -> Result<FitReport> {
+    let stop = common::stop_on_ctrl_c();
+    let mut bar = Bar::new("ReLoCLNet");
+    let print = bar.printer();
+    print(&format!("\n{}", moments::head()));
+    let hooks = FitHooks {
+        evaluate: &mut || {
+            let (_, metrics) = evaluate_part(model, validation, settings.search, problems, &mut |_, _| ())?;
+            let metrics = metrics.ok_or_else(|| wrong("validation", "has queries without labels".into()))?;
+            print(&moments::line("validation", &metrics));
+            Ok((figure(&metrics), figures(&metrics)))
+        },
+        run: Some(folder),
+        progress: &mut bar,
+        stop: &stop,
+    };
+    let report = fit_moments(model, train, &settings.fit, checkpoint, hooks);
+    bar.finish();
+    report
+}
+
+/// Predictions of the run's best checkpoint.
+fn predict(options: &Options, part: &str, problems: &mut Problems) -> Result<()> {
+    let stored = Settings::of_run(&options.run, &RunFolder::config(&options.run)?)?;
+    let settings = options.settings(Some(&stored))?;
+    let data = settings.open(part, problems)?;
+    let gpu = open_gpu(options);
+    let model = Reloclnet::open(&gpu, &options.run, Slot::Best)?;
+    write_predictions(options, &model, &settings, &*data, part, problems)
+}
+
+fn write_predictions(
+    options: &Options,
+    model: &Reloclnet,
+    settings: &Settings,
+    data: &dyn MomentSource,
+    part: &str,
+    problems: &mut Problems,
+) -> Result<()> {
+    let started = Instant::now();
+    let (predicted, metrics) = evaluate_part(model, data, settings.search, problems, &mut |_, _| ())?;
+    println!("\n{part}: {} queries in {:.1} s", data.queries().len(), started.elapsed().as_secs_f64());
+    for stage in &predicted.stages {
+        println!("  {:<16} {:8.3} s", stage.name, stage.time.as_secs_f64());
+    }
+    if let Some(metrics) = &metrics {
+        println!("\n{}\n{}", moments::head(), moments::line(part, metrics));
+        let path = options.run.join(format!("{part}_metrics.json"));
+        let text = json!(metrics);
+        atomic::write(&path, |file| writeln!(file, "{text:#}"))?;
+        println!("metrics          {}", path.display());
+    }
+    let path = options.run.join(format!("{part}_predictions.json"));
+    predicted.submission.write(&path)?;
+    println!("predictions      {}", path.display());
+    Ok(())
+}
+
+fn open_gpu(options: &Options) -> Gpu {
+    let gpu = common::open_gpu(options.adapter.as_deref());
+    println!("adapter  {}", gpu.report().line());
+    gpu
+}
+
+impl Options {
+    /// The run's settings or the defaults, then the preset's, the file's, and what --set says.
+    fn settings(&self, stored: Option<&Settings>) -> Result<Settings> {
+        let mut settings = stored.cloned().unwrap_or_default();
+        if stored.is_none() && self.layout == Some(Layout::SimulatedActivitynet) {
+            settings.data.validation = "val_1".into();
+            settings.data.clip_seconds = 2.0;
+            settings.data.timing = reelgrad::data::moments::Timing::Rescaled;
+            // Its moments last from seconds to the whole video.
+            settings.search.min_length = 1;
+            settings.search.max_length = settings.model.max_clips + 1;
+            settings.search.alpha = 20.0;
+        }
+        if stored.is_none() && self.small {
+            settings.model = ReloclnetConfig { hidden_size: 96, num_heads: 4, max_clips: 64, ..settings.model };
+            settings.fit = MomentFitOptions { batch: 64, lr: 1e-3, warmup: 0.1, ..settings.fit };
+        }
+        let mut value = json!(settings);
+        if let Some(path) = &self.config {
+            let mut file = read_object(path)?;
+            // A run's own file may serve for another dataset.
+            file.as_object_mut().and_then(|sections| sections.remove("data"));
+            merge(&mut value, file, "").map_err(|(place, problem)| Error::malformed(path, place, problem))?;
+        }
+        let mut patches: Vec<(String, Value)> = Vec::new();
+        patches.extend(self.data.as_ref().map(|root| ("data.root".into(), json!(root))));
+        patches.extend(self.layout.map(|layout| ("data.layout".into(), json!(layout))));
+        for (name, setting) in patches.iter().chain(&self.set) {
+            let patch = name.split('.').rev().fold(setting.clone(), |inner, key| json!({ key: inner }));
+            merge(&mut value, patch, "").map_err(|(place, problem)| wrong("set", format!("{place} {problem}")))?;
+        }
+        serde_json::from_value(value).map_err(|e| wrong("set", e.to_string()))
+    }
+
+    /// Sets what the data decide, and checks that a stored run is the one that is meant.
+    fn resolve(&self, settings: &mut Settings, train: &dyn MomentSource, stored: Option<&Settings>) -> Result<()> {
+        settings.fit_to(train);
+        let epoch = train.queries().len().div_ceil(settings.fit.batch.max(1)) as u64;
+        let file = self.config.as_deref().map(read_object).transpose()?.unwrap_or_default();
+        let given = |key: &str| {
+            let name = format!("fit.{key}");
+            stored.is_some() || file["fit"].get(key).is_some() || self.set.iter().any(|(set, _)| *set == name)
+        };
+        if !given("steps") {
+            let epochs = self.epochs.unwrap_or(if self.small { 1 } else { EPOCHS });
+            settings.fit.steps = epochs * epoch;
+        }
+        if !given("evaluate_every") {
+            settings.fit.evaluate_every = epoch;
+        }
+        let Some(stored) = stored else { return Ok(()) };
+        let mut differences = Vec::new();
+        differ(&json!(stored), &json!(settings), "", &mut differences);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(wrong("resume", format!("keeps the run's settings, but {}", differences.join("; "))))
+    }
+}
+
+fn wrong(argument: &'static str, why: String) -> Error {
+    Error::Argument { op: "train_reloclnet", argument, why }
+}

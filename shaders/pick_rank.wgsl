@@ -1,0 +1,48 @@
+// For each row of a square matrix of scores, the column that stands at a given place when the row is sorted from high to
+// low, its diagonal first: how ReLoCLNet draws negatives. Equal scores keep the order of their columns; NaN comes last.
+//
+// A column is found by counting those that come before it, so that nothing is sorted: n^2 comparisons a row.
+//
+// scores  (n, n)  read
+// places  (n)     read: 0 is the diagonal, 1 the highest of the others
+// at      (n)     written: the column; NONE for a place beyond the end
+// grid    n workgroups of LANES invocations, folded
+
+struct Params { n: u32 }
+#params Params p
+
+@group(0) @binding(0) var<storage, read> scores: array<f32>;
+@group(0) @binding(1) var<storage, read> places: array<u32>;
+@group(0) @binding(2) var<storage, read_write> at: array<u32>;
+
+#import grid
+#import lanes
+#import ordered
+
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = flat_group(group, groups);
+    let row = min(index, p.n - 1u);
+    let place = places[row];
+    // At most one column has this place; the others say NONE.
+    var found = select(NONE, row, place == 0u);
+    for (var c = lane; c < p.n; c += LANES) {
+        if (c != row) {
+            let mine = vec2<u32>(ordered(scores[row * p.n + c]), c);
+            var before = 1u;
+            for (var d = 0u; d < p.n; d++) {
+                let other = vec2<u32>(ordered(scores[row * p.n + d]), d);
+                before += select(0u, 1u, d != row && better(other, mine));
+            }
+            found = select(found, c, before == place);
+        }
+    }
+    let column = lanes_tally(vec4<u32>(0u, 0u, 0u, found), lane).w;
+    if (lane == 0u && index < p.n) {
+        at[row] = column;
+    }
+}

@@ -1,0 +1,43 @@
+//! What tells whether a file is still what was written.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::{Error, Result};
+
+/// Size and SHA-256 of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Digest {
+    pub size: u64,
+    pub sha256: String,
+}
+
+impl Digest {
+    /// Reads the whole file.
+    pub fn of_file(path: &Path) -> Result<Self> {
+        let failed = |e| Error::io("read", path, e);
+        let mut hash = Sha256::new();
+        let size = io::copy(&mut File::open(path).map_err(failed)?, &mut hash).map_err(failed)?;
+        Ok(Self { size, sha256: hex(hash) })
+    }
+}
+
+/// The hash of named numbers, in their order.
+pub(crate) fn of_values<'a>(values: impl Iterator<Item = (&'a str, &'a [f32])>) -> String {
+    let mut hash = Sha256::new();
+    for (name, numbers) in values {
+        hash.update(name.as_bytes());
+        hash.update((numbers.len() as u64).to_le_bytes());
+        numbers.iter().for_each(|v| hash.update(v.to_le_bytes()));
+    }
+    hex(hash)
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

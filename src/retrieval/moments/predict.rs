@@ -1,0 +1,82 @@
+//! Predictions for a whole split, as a submission.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::search::{MomentSearch, Stage};
+use super::submission::{Prediction, QueryPredictions, Submission};
+use crate::Result;
+use crate::data::moments::{MomentSource, Problems};
+use crate::tensor::Array;
+
+/// A submission and what it took.
+#[derive(Clone, Debug)]
+pub struct Predicted {
+    /// VCMR and VR for every query, SVMR for those whose video is known and in the index.
+    pub submission: Submission,
+    /// Time by stage of the search in the whole index.
+    pub stages: Vec<Stage>,
+}
+
+impl MomentSearch<'_> {
+    /// Searches for the queries of `source` (`None`: all; else their numbers). Queries that cannot be read go to
+    /// `problems`; `progress` is told of how many of how many are done.
+    ///
+    /// # Errors
+    /// What `source`, `problems` and [`MomentSearch::search`] return.
+    pub fn predict(
+        &self,
+        source: &dyn MomentSource,
+        queries: Option<&[usize]>,
+        problems: &mut Problems,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Predicted> {
+        let all: Vec<usize> = (0..source.queries().len()).collect();
+        let queries = queries.unwrap_or(&all);
+        let videos = self.index().videos();
+        let places: HashMap<&str, usize> = videos.iter().enumerate().map(|(i, v)| (v.id.as_str(), i)).collect();
+        let (mut vcmr, mut vr, mut svmr) = (Vec::new(), Vec::new(), Vec::new());
+        let mut stages: Vec<Stage> = Vec::new();
+        let batch = self.options().batch.max(1);
+        for (number, chunk) in queries.chunks(batch).enumerate() {
+            let mut tokens: Vec<(usize, Array)> = Vec::with_capacity(chunk.len());
+            for &query in chunk {
+                tokens.extend(problems.check(source.tokens(query))?.map(|tokens| (query, tokens)));
+            }
+            let list = |query: usize, predictions: Vec<Prediction>| {
+                let q = &source.queries()[query];
+                QueryPredictions { id: q.id, text: q.text.clone(), predictions }
+            };
+            let features: Vec<&Array> = tokens.iter().map(|(_, t)| t).collect();
+            if features.is_empty() {
+                continue;
+            }
+            let found = self.search(&features)?;
+            for stage in found.stages {
+                match stages.iter_mut().find(|s| s.name == stage.name) {
+                    Some(sum) => sum.time += stage.time,
+                    None => stages.push(stage),
+                }
+            }
+            for ((&(query, _), moments), videos) in tokens.iter().zip(found.moments).zip(found.videos) {
+                vcmr.push(list(query, moments));
+                vr.push(list(query, videos));
+            }
+            let mut known = Vec::new();
+            for (query, features) in &tokens {
+                let video = source.video_of(*query)?.and_then(|v| places.get(source.videos()[v].id.as_str()));
+                known.extend(video.map(|&place| (*query, features, place)));
+            }
+            if !known.is_empty() {
+                let features: Vec<&Array> = known.iter().map(|(_, f, _)| *f).collect();
+                let own: Vec<usize> = known.iter().map(|(_, _, place)| *place).collect();
+                let moments = self.localize(&features, &own)?;
+                svmr.extend(known.iter().zip(moments).map(|((query, _, _), m)| list(*query, m)));
+            }
+            progress((number * batch + chunk.len()).min(queries.len()), queries.len());
+        }
+        let video2idx: BTreeMap<String, u64> = videos.iter().map(|v| (v.id.clone(), v.index)).collect();
+        let svmr = (!svmr.is_empty()).then_some(svmr);
+        let submission = Submission { video2idx, vcmr: Some(vcmr), svmr, vr: Some(vr), ..Submission::default() };
+        Ok(Predicted { submission, stages })
+    }
+}

@@ -1,0 +1,319 @@
+//! One call from sentences to moments: video scores, the best videos, their spans.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::index::{MomentIndex, Segment};
+use super::{Prediction, nms};
+use crate::autograd::Tape;
+use crate::data::moments::pad_tokens;
+use crate::kernels::binary::{self, Binary};
+use crate::kernels::elementwise::{self, Unary};
+use crate::kernels::max_similarity::Clips;
+use crate::kernels::{l2_normalize, max_similarity, permute, spans, topk};
+use crate::models::reloclnet::{Padding, Reloclnet};
+use crate::tensor::{Array, Tensor};
+use crate::{Error, Result};
+
+/// How moments are searched; the default is the official configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SearchOptions {
+    /// A video's weight is exp(alpha · score).
+    pub alpha: f32,
+    /// Videos in which moments are searched, and that are listed: the highest scores.
+    pub max_videos: usize,
+    /// The shortest moment: its end is at least so many clips after its start.
+    pub min_length: usize,
+    /// Its end is fewer clips than this after its start.
+    pub max_length: usize,
+    /// Moments that are found for a query, before suppression.
+    pub top: usize,
+    /// Suppresses moments that overlap a better one of the same video by more than this IoU; `None` keeps all.
+    pub nms: Option<f32>,
+    /// Moments that are kept for a query at last.
+    pub keep: usize,
+    /// Queries that are searched together.
+    pub batch: usize,
+}
+
+impl Default for SearchOptions {
+    fn default() -> Self {
+        Self { alpha: 30.0, max_videos: 100, min_length: 2, max_length: 16, top: 200, nms: None, keep: 100, batch: 50 }
+    }
+}
+
+/// Encoded queries on the GPU.
+#[derive(Clone, Debug)]
+pub struct QueryVectors {
+    /// For each stream (Nq, D).
+    streams: Vec<Tensor>,
+    /// The same as the span predictor compares them.
+    span_streams: Vec<Tensor>,
+}
+
+impl QueryVectors {
+    /// Encodes token features, (tokens, width) each.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for no query; [`Error::Shape`], [`Error::ShapeMismatch`] for features that are not of the
+    /// model's width; [`Error::IndexOutOfRange`] for more tokens than the model has positions.
+    pub fn encode(model: &Reloclnet, queries: &[&Array]) -> Result<Self> {
+        let gpu = model.store().gpu();
+        let (tokens, mask) = pad_tokens(queries)?;
+        let tape = Tape::inference(gpu);
+        let tokens = tape.constant(Tensor::from_array(gpu, &tokens)?);
+        let vectors = model.encode_query(&tokens, &Tensor::from_array(gpu, &mask)?)?;
+        let spans = model.span_queries(&vectors)?;
+        let values = |vars: Vec<crate::autograd::Var>| vars.into_iter().map(|v| v.into_value()).collect();
+        Ok(Self { streams: values(vectors), span_streams: values(spans) })
+    }
+
+    /// The number of queries.
+    pub fn len(&self) -> usize {
+        self.streams.first().map_or(0, Tensor::rows)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What a part of a search took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// "encode queries", "score videos", "choose videos", "predict spans", "decode spans".
+    pub name: &'static str,
+    /// From the end of the part before to the device's answer.
+    pub time: Duration,
+}
+
+/// What a search found, a list a query.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Videos (VR): times are 0.
+    pub videos: Vec<Vec<Prediction>>,
+    /// Moments in all videos (VCMR).
+    pub moments: Vec<Vec<Prediction>>,
+    /// Time by stage, summed over batches of queries.
+    pub stages: Vec<Stage>,
+}
+
+/// A model and an index, to be searched.
+pub struct MomentSearch<'a> {
+    model: &'a Reloclnet,
+    index: &'a MomentIndex,
+    options: SearchOptions,
+}
+
+impl<'a> MomentSearch<'a> {
+    /// Checks that the index is of this model.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if another model encoded the videos, or for options that find nothing.
+    pub fn new(model: &'a Reloclnet, index: &'a MomentIndex, options: SearchOptions) -> Result<Self> {
+        index.expect_model(model)?;
+        let bad = |argument: &'static str, why: String| Err(Error::Argument { op: "MomentSearch", argument, why });
+        if options.min_length >= options.max_length {
+            return bad("max_length", format!("of {} allows no moment of {}", options.max_length, options.min_length));
+        }
+        if options.top == 0 || options.top > spans::MAX_TOP {
+            return bad("top", format!("of {} is not from 1 to {}", options.top, spans::MAX_TOP));
+        }
+        if options.max_videos == 0 || options.max_videos > topk::MAX_K {
+            return bad("max_videos", format!("of {} is not from 1 to {}", options.max_videos, topk::MAX_K));
+        }
+        if !options.alpha.is_finite() {
+            return bad("alpha", "is not finite".into());
+        }
+        Ok(Self { model, index, options })
+    }
+
+    /// The index.
+    pub fn index(&self) -> &MomentIndex {
+        self.index
+    }
+
+    /// How moments are searched.
+    pub fn options(&self) -> &SearchOptions {
+        &self.options
+    }
+
+    /// The best videos and moments of the whole index for each of `queries`: token features, (tokens, width).
+    ///
+    /// # Errors
+    /// As [`QueryVectors::encode`]; device errors.
+    pub fn search(&self, queries: &[&Array]) -> Result<Found> {
+        let mut found = Found::default();
+        for batch in queries.chunks(self.options.batch.max(1)) {
+            let mut watch = Watch { gpu: self.index.gpu(), last: Instant::now(), stages: &mut found.stages };
+            let vectors = QueryVectors::encode(self.model, batch)?;
+            watch.lap("encode queries")?;
+            let scores = self.video_scores(&vectors)?;
+            watch.lap("score videos")?;
+            let count = self.options.max_videos.min(self.index.videos().len());
+            let (best, places) = topk::forward(&scores, count)?;
+            let weights = elementwise::forward(
+                Unary::Exp,
+                &elementwise::forward(Unary::Affine { scale: self.options.alpha, shift: 0.0 }, &best)?,
+            )?;
+            let (places, weight_values) = (places.to_u32()?, weights.to_vec()?);
+            watch.lap("choose videos")?;
+            let (starts, ends) = self.probabilities(&vectors, &places)?;
+            watch.lap("predict spans")?;
+            let moments = self.decode((&starts, &ends), &weights, &places)?;
+            watch.lap("decode spans")?;
+            let rows = places.chunks_exact(count).zip(weight_values.chunks_exact(count));
+            found.videos.extend(rows.map(|(places, weights)| {
+                let video = |(&place, &score): (&u32, &f32)| {
+                    let video = self.index.videos()[place as usize].index;
+                    Prediction { video, start: 0.0, end: 0.0, score }
+                };
+                places.iter().zip(weights).map(video).collect()
+            }));
+            found.moments.extend(moments);
+        }
+        Ok(found)
+    }
+
+    /// The best moments of each query in one given video (SVMR): `videos` are places in [`MomentIndex::videos`].
+    ///
+    /// # Errors
+    /// As [`MomentSearch::search`]; [`Error::Argument`] unless there is a video for each query;
+    /// [`Error::IndexOutOfRange`].
+    pub fn localize(&self, queries: &[&Array], videos: &[usize]) -> Result<Vec<Vec<Prediction>>> {
+        if queries.len() != videos.len() {
+            let why = format!("are {} for {} queries", videos.len(), queries.len());
+            return Err(Error::Argument { op: "MomentSearch::localize", argument: "videos", why });
+        }
+        let len = self.index.videos().len();
+        if let Some(&video) = videos.iter().find(|&&v| v >= len) {
+            return Err(Error::IndexOutOfRange { op: "MomentSearch::localize", index: video as u64, len: len as u64 });
+        }
+        let batch = self.options.batch.max(1);
+        let mut found = Vec::new();
+        for (queries, videos) in queries.chunks(batch).zip(videos.chunks(batch)) {
+            let vectors = QueryVectors::encode(self.model, queries)?;
+            let places: Vec<u32> = videos.iter().map(|&v| v as u32).collect();
+            let (starts, ends) = self.probabilities(&vectors, &places)?;
+            let ones = Tensor::from_slice(self.index.gpu(), [places.len(), 1], &vec![1.0; places.len()])?;
+            found.extend(self.decode((&starts, &ends), &ones, &places)?);
+        }
+        Ok(found)
+    }
+
+    /// The scores of every query and video, (Nq, Nv), in [-1, 1].
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn video_scores(&self, queries: &QueryVectors) -> Result<Tensor> {
+        let unit: Vec<Tensor> = queries
+            .streams
+            .iter()
+            .map(|q| Ok(l2_normalize::forward(q, l2_normalize::Divisor::Clamped { eps: 1e-12 })?.0))
+            .collect::<Result<_>>()?;
+        let share = 1.0 / unit.len() as f32;
+        let score = |segment: &Segment| -> Result<Tensor> {
+            let mut sum: Option<Tensor> = None;
+            for ((q, clips), scale) in unit.iter().zip(&segment.clips).zip(&segment.scales) {
+                let (scores, _) = max_similarity::forward(q, Clips::Single(clips), Some(&segment.mask), Some(scale))?;
+                sum = Some(match sum {
+                    None => scores,
+                    Some(sum) => binary::forward(Binary::Add, &sum, &scores)?,
+                });
+            }
+            let none = || Error::Argument { op: "MomentSearch", argument: "queries", why: "have no stream".into() };
+            elementwise::forward(Unary::Affine { scale: share, shift: 0.0 }, &sum.ok_or_else(none)?)
+        };
+        let parts: Vec<Tensor> = self.index.segments().iter().map(score).collect::<Result<_>>()?;
+        permute::concat(&parts.iter().collect::<Vec<_>>(), 1)
+    }
+
+    /// The probabilities of starts and ends (Nq, K, positions) in the videos at `places`, K for each query.
+    fn probabilities(&self, queries: &QueryVectors, places: &[u32]) -> Result<(Tensor, Tensor)> {
+        let gpu = self.index.gpu();
+        let shape = [queries.len(), places.len() / queries.len().max(1)];
+        let [start, end] = self.model.span_taps()?;
+        let mut total: Option<(Tensor, Tensor)> = None;
+        for segment in self.index.segments() {
+            let range = segment.first as u32..(segment.first + segment.len()) as u32;
+            // Videos of other segments are none here, and get probabilities of 0.
+            let here = |&p: &u32| if range.contains(&p) { p - range.start } else { u32::MAX };
+            let here: Vec<u32> = places.iter().map(here).collect();
+            if here.iter().all(|&p| p == u32::MAX) {
+                continue;
+            }
+            let stream = |i: usize| spans::Stream { queries: &queries.span_streams[i], clips: &segment.clips[i] };
+            let search = spans::Search {
+                first: stream(0),
+                second: (segment.clips.len() > 1).then(|| stream(1)),
+                mask: &segment.mask,
+                candidates: &Tensor::from_u32(gpu, shape, &here)?,
+            };
+            let masked = self.model.config().padding == Padding::Masked;
+            let predictor = spans::Predictor { start: &start, end: &end, mask_similarity: masked };
+            let (starts, ends) = spans::probabilities(&search, &predictor)?;
+            match &total {
+                None => total = Some((starts, ends)),
+                Some((all_starts, all_ends)) => {
+                    binary::add_assign(all_starts, &starts)?;
+                    binary::add_assign(all_ends, &ends)?;
+                }
+            }
+        }
+        let none = || Error::Argument { op: "MomentSearch", argument: "places", why: "are in no segment".into() };
+        total.ok_or_else(none)
+    }
+
+    /// The best moments of each query, in seconds.
+    fn decode(
+        &self,
+        (starts, ends): (&Tensor, &Tensor),
+        weights: &Tensor,
+        places: &[u32],
+    ) -> Result<Vec<Vec<Prediction>>> {
+        let o = &self.options;
+        let (scores, spans) = spans::decode(starts, ends, weights, o.min_length..o.max_length, o.top)?;
+        let (scores, spans) = (scores.to_vec()?, spans.to_u32()?);
+        let candidates = starts.shape()[1];
+        let rows = scores.chunks_exact(o.top).zip(spans.chunks_exact(3 * o.top)).zip(places.chunks_exact(candidates));
+        let moment = |((&score, span), places): ((&f32, &[u32]), &[u32])| {
+            let video = &self.index.videos()[places[span[0] as usize] as usize];
+            let at = |clip: u32| (f64::from(clip) * video.seconds_per_clip) as f32;
+            Prediction { video: video.index, start: at(span[1]), end: at(span[2]), score }
+        };
+        let mut lists = Vec::with_capacity(places.len() / candidates.max(1));
+        for ((scores, spans), places) in rows {
+            let real = scores.iter().zip(spans.chunks_exact(3)).take_while(|(score, _)| **score > 0.0);
+            let mut list: Vec<Prediction> = real.map(|row| moment((row, places))).collect();
+            if let Some(threshold) = o.nms {
+                list = nms::suppress(&list, f64::from(threshold), o.keep);
+            }
+            list.truncate(o.keep);
+            lists.push(list);
+        }
+        Ok(lists)
+    }
+}
+
+/// Measures stages, each to the end of its work on the device.
+struct Watch<'a> {
+    gpu: &'a crate::Gpu,
+    last: Instant,
+    stages: &'a mut Vec<Stage>,
+}
+
+impl Watch<'_> {
+    fn lap(&mut self, name: &'static str) -> Result<()> {
+        self.gpu.synchronize()?;
+        let time = self.last.elapsed();
+        match self.stages.iter_mut().find(|s| s.name == name) {
+            Some(stage) => stage.time += time,
+            None => self.stages.push(Stage { name, time }),
+        }
+        self.last = Instant::now();
+        Ok(())
+    }
+}

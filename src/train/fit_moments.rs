@@ -1,0 +1,150 @@
+//! Training of ReLoCLNet.
+
+use serde::{Deserialize, Serialize};
+
+use super::session::{self, Job, Pace, Rate};
+use crate::autograd::{Tape, Var};
+use crate::data::moments::{MomentBatch, MomentSource, collate};
+use crate::models::reloclnet::{NegativeDraws, Reloclnet, ReloclnetInputs};
+use crate::optim::{Algorithm, GroupOptions, Optimizer, Schedule};
+use crate::random::Random;
+use crate::train::{Checkpoint, FitHooks, FitReport, Sampler};
+use crate::{Error, Result};
+
+/// The streams of choices among a query's windows, apart from those of other uses of the seed.
+const WINDOW_STREAMS: u64 = 0x317d << 48;
+/// The streams of negatives.
+const NEGATIVE_STREAMS: u64 = 0x4e65 << 48;
+
+/// How to train.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MomentFitOptions {
+    /// Queries in a batch, each with its video.
+    pub batch: usize,
+    /// Optimiser steps in all; the learning rate is back at 0 by then.
+    pub steps: u64,
+    /// Learning rate at its peak.
+    pub lr: f64,
+    /// Share of the steps in which the rate rises to its peak.
+    pub warmup: f64,
+    /// Weight decay, of all but biases and most normalisations.
+    pub weight_decay: f64,
+    /// Seeds data order, windows, negatives and dropout.
+    pub seed: u64,
+    /// Steps between two lines of the log; losses are read back only then.
+    pub log_every: u64,
+    /// Steps between two evaluations and checkpoints; 0 for the end alone.
+    pub evaluate_every: u64,
+    /// Ends the run after more evaluations than this without a better figure; `None` never does.
+    pub patience: Option<u64>,
+    /// The epoch, counted from 0, from which negatives are drawn among the highest of a row alone.
+    pub hard_negatives_from: u64,
+}
+
+impl Default for MomentFitOptions {
+    /// The official trainer's numbers, except that steps are counted instead of its 100 epochs; it evaluates once an
+    /// epoch.
+    fn default() -> Self {
+        Self {
+            batch: 128,
+            steps: 68_200,
+            lr: 1e-4,
+            warmup: 0.01,
+            weight_decay: 0.01,
+            seed: 2018,
+            log_every: 10,
+            evaluate_every: 0,
+            patience: Some(10),
+            hard_negatives_from: 20,
+        }
+    }
+}
+
+/// Whether the official optimiser decays a parameter: not if its name holds `bias` or `LayerNorm.weight`. The two
+/// `cross_layernorm.weight`, written small, are decayed.
+pub fn is_decayed(name: &str) -> bool {
+    !name.contains("bias") && !name.contains("LayerNorm.weight")
+}
+
+/// Trains `model` on the queries of `data` that have labels. With `resume`, continues from that checkpoint, bit for bit
+/// as if it had not stopped.
+///
+/// # Errors
+/// [`Error::NonFinite`] if the loss is; [`Error::Interrupted`] after a stop; [`Error::Argument`] for options that do not
+/// fit, or fewer than two labelled queries; what `data` and `evaluate` return.
+pub fn fit_moments(
+    model: &Reloclnet,
+    data: &dyn MomentSource,
+    options: &MomentFitOptions,
+    resume: Option<&Checkpoint>,
+    hooks: FitHooks<'_>,
+) -> Result<FitReport> {
+    let labelled: Vec<usize> = (0..data.queries().len())
+        .filter(|&q| !data.queries()[q].windows.is_empty())
+        .filter_map(|q| data.video_of(q).map(|video| video.map(|_| q)).transpose())
+        .collect::<Result<_>>()?;
+    if labelled.len() < 2 || options.batch < 2 {
+        let why = format!("of {} labelled queries in batches of {} has no negatives", labelled.len(), options.batch);
+        return Err(Error::Argument { op: "fit_moments", argument: "data", why });
+    }
+    // A last batch of one has no negatives.
+    let sampler = Sampler::new(labelled.len(), options.batch, options.seed, labelled.len() % options.batch == 1)?;
+    let (store, config) = (model.store(), model.config());
+    let batch = |step: u64| -> Result<(MomentBatch, usize)> {
+        let position = sampler.position(step);
+        let numbers = sampler.batches(position.epoch, position.batch).next().unwrap_or_default();
+        let mut random = Random::new(options.seed, WINDOW_STREAMS ^ step);
+        let sample = |&i: &usize| {
+            let query = labelled[i];
+            data.sample(query, random.below(data.queries()[query].windows.len()))
+        };
+        let samples = numbers.iter().map(sample).collect::<Result<Vec<_>>>()?;
+        Ok((collate(&samples, config.batch_options())?, samples.len()))
+    };
+    let loss = |tape: &Tape, batch: &MomentBatch, step: u64| {
+        let inputs = ReloclnetInputs::upload(store.gpu(), config, batch)?;
+        let hard = sampler.position(step).epoch >= options.hard_negatives_from;
+        let mut random = Random::new(options.seed, NEGATIVE_STREAMS ^ step);
+        let draws = NegativeDraws::new(batch.spans.len(), hard, config.hard_pool, &mut random)?;
+        let losses = model.loss(tape, &inputs, &draws)?;
+        let parts: Vec<(&'static str, Var)> =
+            losses.parts().into_iter().map(|(name, part)| (name, part.clone())).collect();
+        Ok((losses.total, parts))
+    };
+    let optimizer = Optimizer::new(store, Algorithm::BERT_ADAM, |p| GroupOptions {
+        weight_decay: if is_decayed(p.name()) { options.weight_decay } else { 0.0 },
+        clip_tensor_norm: Some(1.0),
+        ..GroupOptions::default()
+    })?;
+    let rate = Rate::Scheduled {
+        peak: options.lr,
+        schedule: Schedule::WarmupLinear,
+        warmup: options.warmup,
+        total: options.steps,
+    };
+    let job = Job { store, optimizer, rate, unit: "queries", batch: &batch, loss: &loss };
+    let pace = Pace {
+        steps: options.steps,
+        seed: options.seed,
+        log_every: options.log_every,
+        evaluate_every: options.evaluate_every,
+        patience: options.patience,
+        min_gain: 0.0,
+    };
+    session::run(job, pace, resume, hooks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_decayed;
+
+    #[test]
+    fn decay_follows_the_official_names() {
+        let decayed =
+            ["video_cross_layernorm.weight", "query_pos_embed.position_embeddings.weight", "x.self.key.weight"];
+        let kept = ["sub_cross_layernorm.bias", "query_input_proj.LayerNorm.weight", "x.self.key.bias"];
+        assert!(decayed.into_iter().all(is_decayed));
+        assert!(!kept.into_iter().any(is_decayed));
+    }
+}

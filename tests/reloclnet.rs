@@ -1,0 +1,167 @@
+//! ReLoCLNet as a user meets it: published sizes, single streams, what padding may and may not do.
+
+mod common;
+
+use common::gpu;
+use reelgrad::autograd::{Tape, Var};
+use reelgrad::models::reloclnet::{
+    NegativeDraws, Padding, Reloclnet, ReloclnetConfig, ReloclnetInputs, StreamInput, Streams,
+};
+use reelgrad::random::Random;
+use reelgrad::{Error, Tensor};
+
+fn tiny(streams: Streams, padding: Padding) -> ReloclnetConfig {
+    ReloclnetConfig {
+        hidden_size: 8,
+        num_heads: 2,
+        video_dim: 5,
+        sub_dim: 3,
+        query_dim: 4,
+        streams,
+        endpoints: false,
+        max_clips: 9,
+        max_tokens: 5,
+        input_dropout: 0.0,
+        dropout: 0.0,
+        padding,
+        init_std: 0.3,
+        ..ReloclnetConfig::default()
+    }
+}
+
+fn normal(shape: &[usize], stream: u64) -> Vec<f32> {
+    let mut random = Random::new(7, stream);
+    (0..shape.iter().product()).map(|_| random.normal()).collect()
+}
+
+/// A batch of three videos of 9, 6 and 4 clips, padded to `clips` positions.
+fn batch(config: &ReloclnetConfig, clips: usize) -> ReloclnetInputs {
+    let gpu = gpu();
+    let lengths = [9usize, 6, 4];
+    let mask: Vec<f32> = lengths.iter().flat_map(|&n| (0..clips).map(move |l| f32::from(u8::from(l < n)))).collect();
+    let mask = Tensor::from_slice(&gpu, [3, clips], &mask).unwrap();
+    let stream = |width: usize, seed: u64| {
+        let mut features = vec![0.0; 3 * clips * width];
+        for (b, &n) in lengths.iter().enumerate() {
+            let rows = normal(&[n, width], seed + b as u64);
+            features[b * clips * width..][..n * width].copy_from_slice(&rows);
+        }
+        StreamInput { features: Tensor::from_slice(&gpu, [3, clips, width], &features).unwrap(), mask: mask.clone() }
+    };
+    let streams = match config.streams {
+        Streams::Both => vec![stream(config.video_dim, 10), stream(config.sub_dim, 20)],
+        Streams::Video => vec![stream(config.video_dim, 10)],
+        Streams::Sub => vec![stream(config.sub_dim, 20)],
+    };
+    let query = Tensor::from_slice(&gpu, [3, 4, 4], &normal(&[3, 4, 4], 30)).unwrap();
+    let query_mask = Tensor::from_slice(&gpu, [3, 4], &[1., 1., 1., 1., 1., 1., 0., 0., 1., 0., 0., 0.]).unwrap();
+    ReloclnetInputs { query, query_mask, streams, spans: vec![[2, 5], [0, 0], [3, 3]] }
+}
+
+fn encode(model: &Reloclnet, inputs: &ReloclnetInputs) -> (Var, Var) {
+    let tape = Tape::inference(&gpu());
+    let queries = model.encode_query(&tape.constant(inputs.query.clone()), &inputs.query_mask).unwrap();
+    let features: Vec<Var> = inputs.streams.iter().map(|s| tape.constant(s.features.clone())).collect();
+    let masks: Vec<Tensor> = inputs.streams.iter().map(|s| s.mask.clone()).collect();
+    let clips = model.encode_clips(&features, &masks).unwrap();
+    let scores = model.video_scores(&queries, &clips, &masks).unwrap();
+    (scores, model.cross_span_logits(&queries, &clips, &masks[0]).unwrap().start)
+}
+
+#[test]
+fn parameters_are_as_many_as_published() {
+    let count = |config| {
+        let model = Reloclnet::declare(&gpu(), config).unwrap();
+        model.store().trained_elements()
+    };
+    assert_eq!(count(ReloclnetConfig::default()), 7_765_650);
+    assert_eq!(count(ReloclnetConfig { endpoints: false, ..ReloclnetConfig::default() }), 7_764_106);
+    assert_eq!(count(ReloclnetConfig { video_dim: 1024, ..ReloclnetConfig::default() }), 6_975_122);
+}
+
+#[test]
+fn one_stream_trains_all_its_parameters() {
+    for streams in [Streams::Video, Streams::Sub, Streams::Both] {
+        let config = tiny(streams, Padding::Official);
+        let model = Reloclnet::new(&gpu(), config.clone(), 3).unwrap();
+        let (own, other) = if streams == Streams::Sub { ("sub_", "video_") } else { ("video_", "sub_") };
+        let has = |prefix: &str| model.store().parameters().iter().any(|p| p.name().starts_with(prefix));
+        assert!(has(own));
+        assert_eq!(has(other), streams == Streams::Both, "{streams:?}");
+
+        let inputs = batch(&config, config.max_clips);
+        let tape = Tape::new(&gpu());
+        let draws = NegativeDraws { videos: vec![1, 2, 1], queries: vec![2, 2, 1] };
+        let losses = model.loss(&tape, &inputs, &draws).unwrap();
+        assert!(losses.total.value().item().unwrap().is_finite());
+        tape.backward(&losses.total).unwrap();
+        for p in model.store().parameters() {
+            let gradient = p.gradient().unwrap().unwrap().to_vec().unwrap();
+            // A shift of all scores of a softmax changes nothing, hence the keys' biases.
+            let zero = gradient.iter().all(|g| g.abs() < 1e-6);
+            assert!(!zero || p.name().ends_with("key.bias"), "{streams:?}: {} has no gradient", p.name());
+            assert!(gradient.iter().all(|g| g.is_finite()));
+        }
+    }
+}
+
+/// Pads with other numbers of positions and with other values behind the end.
+fn padded_otherwise(config: &ReloclnetConfig) -> [ReloclnetInputs; 2] {
+    let full = batch(config, config.max_clips);
+    let mut dirty = full.clone();
+    for s in &mut dirty.streams {
+        let (mut values, mask) = (s.features.to_vec().unwrap(), s.mask.to_vec().unwrap());
+        let width = s.features.width();
+        // Not constant: the first normalisation would make it zeros.
+        let spike = |row: &mut [f32]| row[0] = 2.5;
+        values.chunks_exact_mut(width).zip(&mask).filter(|(_, m)| **m == 0.0).for_each(|(row, _)| spike(row));
+        s.features = Tensor::from_slice(&gpu(), s.features.shape(), &values).unwrap();
+    }
+    [full, dirty]
+}
+
+#[test]
+fn masked_padding_has_no_influence_and_official_padding_has() {
+    for (padding, leaks) in [(Padding::Masked, false), (Padding::Official, true)] {
+        let config = tiny(Streams::Both, padding);
+        let model = Reloclnet::new(&gpu(), config.clone(), 3).unwrap();
+        let [clean, dirty] = padded_otherwise(&config);
+        let ((scores, spans), (other_scores, other_spans)) = (encode(&model, &clean), encode(&model, &dirty));
+        let differ = |a: &Var, b: &Var| {
+            let (a, b) = (a.value().to_vec().unwrap(), b.value().to_vec().unwrap());
+            a.iter().zip(&b).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()))
+        };
+        assert!(differ(&scores, &other_scores) < 1e-5, "scores see clips alone");
+        assert_eq!(differ(&spans, &other_spans) > 1e-4, leaks, "{padding:?}");
+    }
+}
+
+#[test]
+fn draws_are_negatives_and_repeat() {
+    for (hard, pool, highest) in [(false, 3, 7), (true, 3, 3), (true, 20, 7)] {
+        let draw = || NegativeDraws::new(8, hard, pool, &mut Random::new(1, 2)).unwrap();
+        let draws = draw();
+        assert_eq!(draws, draw());
+        assert!(draws.videos.iter().chain(&draws.queries).all(|&d| (1..=highest).contains(&d)));
+    }
+    assert!(matches!(NegativeDraws::new(1, false, 20, &mut Random::new(1, 2)), Err(Error::Argument { .. })));
+}
+
+#[test]
+fn wrong_inputs_are_errors() {
+    let config = tiny(Streams::Both, Padding::Official);
+    let model = Reloclnet::new(&gpu(), config.clone(), 3).unwrap();
+    let inputs = batch(&config, config.max_clips);
+    let tape = Tape::inference(&gpu());
+    let draws = NegativeDraws { videos: vec![1, 2, 1], queries: vec![2, 2, 1] };
+    let one = ReloclnetInputs { streams: inputs.streams[..1].to_vec(), ..inputs.clone() };
+    assert!(matches!(model.loss(&tape, &one, &draws), Err(Error::Argument { .. })));
+    let beyond = ReloclnetInputs { spans: vec![[0, 1], [0, 1], [3, 9]], ..inputs.clone() };
+    assert!(matches!(model.loss(&tape, &beyond, &draws), Err(Error::IndexOutOfRange { .. })));
+    let long = batch(&config, config.max_clips + 1);
+    assert!(matches!(model.loss(&tape, &long, &draws), Err(Error::IndexOutOfRange { .. })));
+    let even = ReloclnetConfig { conv_kernel: 4, ..config.clone() };
+    assert!(matches!(Reloclnet::declare(&gpu(), even), Err(Error::Argument { argument: "conv_kernel", .. })));
+    let heads = ReloclnetConfig { num_heads: 3, ..config };
+    assert!(matches!(Reloclnet::declare(&gpu(), heads), Err(Error::Argument { argument: "heads", .. })));
+}
