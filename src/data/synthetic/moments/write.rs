@@ -66,8 +66,8 @@ impl MomentManifest {
     /// Reads the manifest of the world in `folder`.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io); [`Error::Malformed`](crate::Error::Malformed) if it is not JSON of this form and
-    /// version.
+    /// [`Error::Io`](crate::Error::Io); [`Error::Malformed`](crate::Error::Malformed) if it is not JSON of this form
+    /// and version.
     pub fn read(folder: &Path) -> Result<Self> {
         read_manifest(&folder.join(Self::FILE), Self::VERSION, |manifest: &Self| manifest.version)
     }
