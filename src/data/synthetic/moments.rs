@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use self::features::Encoder;
 use self::script::Question;
-use self::timeline::{FEWEST_CLIPS, MOST_EVENTS, event_stretches, line_stretches};
+use self::timeline::{CLIP_SECONDS, FEWEST_CLIPS, MOST_EVENTS, event_stretches, line_stretches};
 use super::events::Event;
 use super::stream;
 use super::world::Split;
@@ -20,10 +20,10 @@ use crate::random::Random;
 use crate::tensor::Array;
 use crate::{Error, Result};
 
-pub use timeline::{CLIP_SECONDS, Stretch};
+pub use timeline::Stretch;
 pub use write::{MomentManifest, MomentRecord};
 
-/// Most videos, and most clips of one: TVR has 21,793 of up to 123.
+/// Most videos, and most clips of one: TVR has 21,793 of up to 182.
 const MOST_VIDEOS: usize = 1_000_000;
 const MOST_CLIPS: usize = 1_000;
 
@@ -50,8 +50,8 @@ pub struct MomentWorldConfig {
 }
 
 impl Default for MomentWorldConfig {
-    /// Seed 0; 200, 100 and 100 videos of 20 to 40 clips (30 to 60 s), a quarter of them with a twin; noise of 4 in what
-    /// is seen and of 1 in what is said.
+    /// Seed 0; 200, 100 and 100 videos of 20 to 40 clips (30 to 60 s), a quarter of them with a twin; noise of 4 in
+    /// what is seen and of 1 in what is said.
     fn default() -> Self {
         Self {
             seed: 0,

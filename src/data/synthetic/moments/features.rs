@@ -1,8 +1,9 @@
 //! Features of clips, of speech and of queries, from random vectors that stand for frozen networks.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use super::{MomentWorldConfig, SimulatedVideo, script};
+use super::{MomentWorldConfig, SimulatedVideo, Stretch, script};
 use crate::data::moments::{Widths, l2_normalize_rows};
 use crate::data::synthetic::captions::{POSITION_DIMS, position_code, vocabulary};
 use crate::data::synthetic::events::{Action, Colour, Event, Shape};
@@ -71,9 +72,7 @@ impl Encoder {
         }
         for &(event, stretch) in &video.events {
             let shown = self.event(event);
-            for row in
-                seen.data_mut().chunks_exact_mut(CLIP_DIMS).skip(stretch.clips().start).take(stretch.clips().len())
-            {
+            for row in rows(&mut seen, stretch) {
                 row.iter_mut().zip(shown).for_each(|(x, part)| *x += part);
             }
         }
@@ -90,9 +89,7 @@ impl Encoder {
             for vector in words(line).filter_map(|word| self.words.get(&word)) {
                 loudest.iter_mut().zip(vector).for_each(|(max, &x)| *max = max.max(x));
             }
-            for row in
-                said.data_mut().chunks_exact_mut(WORD_DIMS).skip(stretch.clips().start).take(stretch.clips().len())
-            {
+            for row in rows(&mut said, *stretch) {
                 row.iter_mut().zip(loudest).for_each(|(x, max)| *x = max + config.speech_noise * random.normal());
             }
         }
@@ -118,4 +115,11 @@ impl Encoder {
         }
         Array::new([features.len() / TOKEN_DIMS, TOKEN_DIMS], features)
     }
+}
+
+/// The rows of the clips that `stretch` touches.
+fn rows(clips: &mut Array, stretch: Stretch) -> impl Iterator<Item = &mut [f32]> {
+    let width = clips.shape()[1];
+    let Range { start, end } = stretch.clips();
+    clips.data_mut()[start * width..end * width].chunks_exact_mut(width)
 }
