@@ -33,27 +33,6 @@ const MOST_FLOPS: u64 = 16_000_000_000;
 const MASK: u32 = 1;
 const SCALE: u32 = 2;
 
-/// The clips of many videos, in one of two precisions.
-#[derive(Clone, Copy, Debug)]
-pub enum Clips<'a> {
-    /// f32 `[videos, clips, width]`.
-    Single(&'a Tensor),
-    /// u32 `[videos, clips, width / 2]`: two f16 in each, the first in the low half. Products and sums are f32.
-    Half(&'a Tensor),
-}
-
-impl<'a> Clips<'a> {
-    fn tensor(self) -> &'a Tensor {
-        match self {
-            Self::Single(t) | Self::Half(t) => t,
-        }
-    }
-
-    fn is_half(self) -> bool {
-        matches!(self, Self::Half(_))
-    }
-}
-
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
@@ -176,12 +155,10 @@ impl Extents {
     fn of(
         op: &'static str,
         q: &Tensor,
-        clips: Clips<'_>,
+        x: &Tensor,
         per_clip: [(&'static str, Option<&Tensor>); 2],
     ) -> Result<Self> {
-        let x = clips.tensor();
         q.expect_dtype(op, "queries", DType::F32)?;
-        x.expect_dtype(op, "clips", if clips.is_half() { DType::U32 } else { DType::F32 })?;
         let &[queries, width] = q.shape() else {
             return Err(Error::Shape {
                 op,
@@ -190,7 +167,7 @@ impl Extents {
                 got: q.shape().to_vec(),
             });
         };
-        let stored = if clips.is_half() { width / 2 } else { width };
+        let stored = if is_half(x) { width / 2 } else { width };
         let e = match *x.shape() {
             [videos, clips, last] if last == stored && width > 0 => Self { queries, videos, clips, width },
             _ => {
@@ -198,7 +175,7 @@ impl Extents {
                 return Err(Error::Shape { op, argument: "clips", expected, got: x.shape().to_vec() });
             }
         };
-        if clips.is_half() && !width.is_multiple_of(2) {
+        if is_half(x) && !width.is_multiple_of(2) {
             let expected = "an even width, as the clips' f16 come in pairs".into();
             return Err(Error::Shape { op, argument: "queries", expected, got: q.shape().to_vec() });
         }
@@ -220,19 +197,25 @@ impl Extents {
     }
 }
 
+/// Whether clips are kept as pairs of halves.
+fn is_half(clips: &Tensor) -> bool {
+    clips.dtype() == DType::U32
+}
+
 /// For every query and video, the largest of scale * ⟨q, x⟩ over the video's clips x with a mask above 0.5, and the
 /// first clip that has it: (scores f32, positions u32), both `[queries, videos]`.
 ///
-/// q is f32 `[queries, width]`; mask and scale are f32 `[videos, clips]`, and without them every clip counts, with a
+/// q is f32 `[queries, width]`; clips are f32 `[videos, clips, width]`, or u32 `[videos, clips, width / 2]` of two halves
+/// each, the first in the low bits, whose products and sums are f32. Mask and scale are f32 `[videos, clips]`, and without them every clip counts, with a
 /// factor of 1. A scale of 1 / ‖x‖ makes cosines of clips that are kept as they came. A video without a valid clip has
 /// the score [`NO_CLIP`] at position 2³² - 1. NaN counts as the largest, so that it shows.
 ///
 /// # Errors
-/// [`Error::Shape`] and [`Error::DType`] unless all are as above, with a width of at least 1 (an even one with
-/// [`Clips::Half`]); [`Error::LimitExceeded`] for 2³² elements or more; device errors.
+/// [`Error::Shape`] and [`Error::DType`] unless all are as above, with a width of at least 1 (an even one for
+/// halves); [`Error::LimitExceeded`] for 2³² elements or more; device errors.
 pub fn forward(
     q: &Tensor,
-    clips: Clips<'_>,
+    clips: &Tensor,
     mask: Option<&Tensor>,
     scale: Option<&Tensor>,
 ) -> Result<(Tensor, Tensor)> {
@@ -242,7 +225,7 @@ pub fn forward(
 /// [`forward`], with another tile and other dispatches than the rules' if given.
 fn run(
     q: &Tensor,
-    clips: Clips<'_>,
+    clips: &Tensor,
     mask: Option<&Tensor>,
     scale: Option<&Tensor>,
     force: Option<Tile>,
@@ -264,8 +247,8 @@ fn run(
     let tile = force.unwrap_or_else(|| Tile::choose(gpu.family(), e.queries));
     let tiles = e.queries.div_ceil(tile.extent().0);
     let total = fits_u32(OP, &[e.videos, tiles])? as usize;
-    let variant = variant(tile, e.vec(), clips.is_half());
-    let tensors = [q, clips.tensor(), mask.unwrap_or(q), scale.unwrap_or(q), &scores, &positions];
+    let variant = variant(tile, e.vec(), is_half(clips));
+    let tensors = [q, clips, mask.unwrap_or(q), scale.unwrap_or(q), &scores, &positions];
     let flags = if mask.is_some() { MASK } else { 0 } | if scale.is_some() { SCALE } else { 0 };
     let flops = 2 * (e.queries * e.clips * e.width) as u64 / tiles as u64;
     let most = usize::try_from(most_flops / flops.max(1)).unwrap_or(usize::MAX).max(1);
@@ -299,7 +282,8 @@ pub fn backward(
     upstream: &Tensor,
     wanted: [bool; 2],
 ) -> Result<[Option<Tensor>; 2]> {
-    let e = Extents::of(BACKWARD, q, Clips::Single(clips), [("scale", scale), ("scale", None)])?;
+    clips.expect_dtype(BACKWARD, "clips", DType::F32)?;
+    let e = Extents::of(BACKWARD, q, clips, [("scale", scale), ("scale", None)])?;
     upstream.expect_dtype(BACKWARD, "upstream", DType::F32)?;
     upstream.expect_shape(BACKWARD, "upstream", &[e.queries, e.videos])?;
     positions.expect_dtype(BACKWARD, "positions", DType::U32)?;

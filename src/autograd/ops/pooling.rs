@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::autograd::Var;
-use crate::kernels::max_similarity::{self, Clips};
+use crate::kernels::max_similarity;
 use crate::kernels::pooling::{self, AttentionPool, Masked, Pooled};
 use crate::tensor::Tensor;
 
@@ -75,7 +75,7 @@ impl Var {
     /// [`crate::Error::Shape`].
     pub fn max_similarity(&self, clips: &Var, mask: Option<&Tensor>) -> Result<Var> {
         let (q, x) = (self.value(), clips.value());
-        let (scores, positions) = max_similarity::forward(q, Clips::Single(x), mask, None)?;
+        let (scores, positions) = max_similarity::forward(q, x, mask, None)?;
         let saved = vec![q.clone(), x.clone(), positions];
         Ok(self.tape().record("max_similarity", &[self, clips], scores, saved, |b| {
             let wanted = [b.needs[0], b.needs[1]];

@@ -100,7 +100,7 @@ fn every_tile_equals_its_twin() {
                             assert_eq!(s.shape(), &extents[..2]);
                             (s.to_vec().unwrap(), p.to_u32().unwrap())
                         };
-                        let (s, p) = of(Clips::Single(&x));
+                        let (s, p) = of(&x);
                         assert_eq!((&s, &p), (&scores, &positions), "{tile:?} {extents:?} scaled {scaled}");
                         let [_, videos, clips, width] = extents;
                         if width % 2 == 0 {
@@ -108,7 +108,7 @@ fn every_tile_equals_its_twin() {
                             packed.extend([0x7e00_7e00; 64]);
                             let packed = Tensor::from_u32(&gpu, [packed.len()], &packed).unwrap();
                             let packed = packed.view(0, [videos, clips, width / 2]).unwrap();
-                            assert_eq!(of(Clips::Half(&packed)), (s, p), "half {tile:?} {extents:?} scaled {scaled}");
+                            assert_eq!(of(&packed), (s, p), "half {tile:?} {extents:?} scaled {scaled}");
                         }
                     }
                 }
@@ -127,7 +127,7 @@ fn the_rules_choose_tiles_that_are_listed_and_runs_repeat() {
             let scale = vec![1.0; n * l];
             let (expected, _) = cpu::forward([m, n, l, d], &to_f64(&q), &to_f64(&x), &ones, &scale);
             let (q, x) = (poisoned(&gpu, &[m, d], &q), poisoned(&gpu, &[n, l, d], &x));
-            let once = || forward(&q, Clips::Single(&x), None, None).unwrap().0.to_vec().unwrap();
+            let once = || forward(&q, &x, None, None).unwrap().0.to_vec().unwrap();
             let scores = once();
             assert_slices_close(&scores, &to_f32(&expected), 1e-5, 1e-5);
             assert_eq!(bits(&scores), bits(&once()), "two runs differ");
@@ -142,7 +142,7 @@ fn nan_and_infinities_of_valid_clips_show() {
         let (inf, nan) = (f32::INFINITY, f32::NAN);
         let x = [2.0, nan, 3.0, nan, -inf, -inf, -inf, -inf, inf, 0.0, inf, 1.0, -0.0, 0.0, -0.0, -1.0];
         let x = Tensor::from_slice(&gpu, [4, 4, 1], &x).unwrap();
-        let (scores, positions) = forward(&q, Clips::Single(&x), None, None).unwrap();
+        let (scores, positions) = forward(&q, &x, None, None).unwrap();
         let scores = scores.to_vec().unwrap();
         assert!(scores[0].is_nan(), "{scores:?}");
         assert_eq!(scores[1..], [-inf, inf, 0.0]);
@@ -163,7 +163,7 @@ fn gradients_equal_the_twin() {
             let upstream = poisoned(&gpu, &[m, n], &g);
             for scaled in [false, true] {
                 let given = scaled.then_some(&scale);
-                let (_, positions) = forward(&q, Clips::Single(&x), Some(&mask), given).unwrap();
+                let (_, positions) = forward(&q, &x, Some(&mask), given).unwrap();
                 let at = positions.to_u32().unwrap();
                 let scale = if scaled { to_f64(&problem.scale) } else { vec![1.0; problem.scale.len()] };
                 let (dq, dx) =
@@ -207,13 +207,13 @@ fn nothing_in_gives_nothing_out() {
     for gpu in gpus() {
         for [m, n, l] in [[0, 3, 4], [2, 0, 4], [0, 0, 0]] {
             let (q, x) = (noise_tensor(&gpu, &[m, 8], 1), noise_tensor(&gpu, &[n, l, 8], 1));
-            let (scores, positions) = forward(&q, Clips::Single(&x), None, None).unwrap();
+            let (scores, positions) = forward(&q, &x, None, None).unwrap();
             assert_eq!((scores.shape(), positions.shape()), (&[m, n][..], &[m, n][..]));
             let [dq, dx] = backward(&q, &x, &positions, None, &scores, [true; 2]).unwrap();
             assert!(dq.unwrap().to_vec().unwrap().iter().chain(&dx.unwrap().to_vec().unwrap()).all(|&v| v == 0.0));
         }
         let (q, x) = (noise_tensor(&gpu, &[2, 8], 1), noise_tensor(&gpu, &[3, 0, 8], 1));
-        let (scores, positions) = forward(&q, Clips::Single(&x), None, None).unwrap();
+        let (scores, positions) = forward(&q, &x, None, None).unwrap();
         assert_eq!(scores.to_vec().unwrap(), [NO_CLIP; 6]);
         assert_eq!(positions.to_u32().unwrap(), [u32::MAX; 6]);
         let [dq, dx] = backward(&q, &x, &positions, None, &scores, [true; 2]).unwrap();
@@ -228,7 +228,7 @@ fn wrong_arguments_are_errors() {
         let t = |shape: &[usize]| noise_tensor(&gpu, shape, 1);
         let (q, x) = (t(&[2, 6]), t(&[3, 4, 6]));
         let of = |q: &Tensor, x: &Tensor, mask: Option<&Tensor>, scale: Option<&Tensor>| {
-            forward(q, Clips::Single(x), mask, scale).map(drop).unwrap_err()
+            forward(q, x, mask, scale).map(drop).unwrap_err()
         };
         assert!(matches!(of(&t(&[6]), &x, None, None), Error::Shape { argument: "queries", .. }));
         assert!(matches!(of(&t(&[2, 5]), &x, None, None), Error::Shape { argument: "clips", .. }));
@@ -238,11 +238,11 @@ fn wrong_arguments_are_errors() {
         assert!(matches!(of(&q, &x, None, Some(&t(&[12]))), Error::Shape { argument: "scale", .. }));
         let packed = Tensor::from_u32(&gpu, [3, 4, 3], &[0; 36]).unwrap();
         assert!(matches!(of(&q, &packed, None, None), Error::DType { argument: "clips", .. }));
-        assert!(forward(&q, Clips::Half(&packed), None, None).is_ok());
-        let half = |q: &Tensor, x| forward(q, Clips::Half(x), None, None).map(drop).unwrap_err();
+        assert!(forward(&q, &packed, None, None).is_ok());
+        let half = |q: &Tensor, x| forward(q, x, None, None).map(drop).unwrap_err();
         assert!(matches!(half(&q, &x), Error::DType { argument: "clips", .. }));
         assert!(matches!(half(&t(&[2, 7]), &packed), Error::Shape { argument: "queries", .. }));
-        let (scores, positions) = forward(&q, Clips::Single(&x), None, None).unwrap();
+        let (scores, positions) = forward(&q, &x, None, None).unwrap();
         let back = |p: &Tensor, g: &Tensor| backward(&q, &x, p, None, g, [true; 2]).map(drop).unwrap_err();
         assert!(matches!(back(&scores, &scores), Error::DType { argument: "positions", .. }));
         assert!(matches!(back(&positions, &t(&[3, 2])), Error::Shape { argument: "upstream", .. }));

@@ -10,7 +10,6 @@ use crate::autograd::Tape;
 use crate::data::moments::pad_tokens;
 use crate::kernels::binary::{self, Binary};
 use crate::kernels::elementwise::{self, Unary};
-use crate::kernels::max_similarity::Clips;
 use crate::kernels::{l2_normalize, max_similarity, permute, spans, topk};
 use crate::models::reloclnet::{Padding, Reloclnet};
 use crate::tensor::{Array, Tensor};
@@ -218,7 +217,7 @@ impl<'a> MomentSearch<'a> {
         let score = |segment: &Segment| -> Result<Tensor> {
             let mut sum: Option<Tensor> = None;
             for ((q, clips), scale) in unit.iter().zip(&segment.clips).zip(&segment.scales) {
-                let (scores, _) = max_similarity::forward(q, Clips::Single(clips), Some(&segment.mask), Some(scale))?;
+                let (scores, _) = max_similarity::forward(q, clips, Some(&segment.mask), Some(scale))?;
                 sum = Some(match sum {
                     None => scores,
                     Some(sum) => binary::forward(Binary::Add, &sum, &scores)?,
