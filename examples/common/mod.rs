@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod bar;
+pub mod moments;
 pub mod table;
 
 use std::process::{ExitCode, exit};

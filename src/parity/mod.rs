@@ -11,7 +11,6 @@ mod training;
 use std::path::Path;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::{Error, Gpu, Result};
 
@@ -35,14 +34,12 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
     let path = path.as_ref();
     let name = path.file_name().map(|n| n.to_string_lossy().to_string()).unwrap_or_default();
     if name.ends_with(".json") {
-        let families: [(&str, fn(&Value) -> Result<Vec<Row>>); 4] = [
-            ("retrieval-metrics-", check_metrics_case),
-            ("tvr-metrics-", check_tvr_metrics),
-            ("reloclnet-nms", check_nms),
-            ("reloclnet-inference-", moment_metrics::check_inference_metrics),
-        ];
-        let Some((_, check)) = families.iter().find(|(family, _)| name.starts_with(family)) else {
-            return Ok(Outcome::NotSupported(name));
+        let check = match name.as_str() {
+            n if n.starts_with("retrieval-metrics-") => check_metrics_case,
+            n if n.starts_with("tvr-metrics-") => check_tvr_metrics,
+            n if n.starts_with("reloclnet-nms") => check_nms,
+            n if n.starts_with("reloclnet-inference-") => moment_metrics::check_inference_metrics,
+            _ => return Ok(Outcome::NotSupported(name)),
         };
         let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
         let case = serde_json::from_slice(&bytes).map_err(|e| Error::malformed(path, "JSON", e))?;
