@@ -49,9 +49,20 @@ enum Format {
     Charades,
 }
 
+impl Format {
+    fn is_tvr(self) -> bool {
+        matches!(self, Format::Tvr | Format::Didemo)
+    }
+}
+
 impl MomentOptions {
     /// The table, and the same as JSON.
     pub fn evaluate(&self, submission: &Path) -> Result<(String, Value)> {
+        let usable = |iou: f64| self.format.is_tvr() && (0.0..=1.0).contains(&iou);
+        if self.nms.is_some_and(|iou| !usable(iou)) {
+            let why = "must lie between 0 and 1, and files must have TVR's form".into();
+            return Err(Error::Argument { op: "evaluate", argument: "nms", why });
+        }
         let split = ground_truth(self.ground_truth.as_deref().unwrap_or(Path::new("")), self.format)?;
         let mut problems = if self.lenient { Problems::lenient() } else { Problems::strict() };
         let (table, metrics) = match self.format {
@@ -185,9 +196,10 @@ fn ground_truth(path: &Path, format: Format) -> Result<MomentSplit> {
     let (mut split, mut known) = (MomentSplit::default(), HashSet::new());
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let place = format!("line {}", i + 1);
-        let (query, duration) = match format {
-            Format::Tvr | Format::Didemo => parse::<TvrRow>(path, &place, line)?.query(),
-            Format::Qvhighlights | Format::Charades => parse::<HighlightRow>(path, &place, line)?.query(),
+        let (query, duration) = if format.is_tvr() {
+            parse::<TvrRow>(path, &place, line)?.query()
+        } else {
+            parse::<HighlightRow>(path, &place, line)?.query()
         };
         if let Some(id) = query.video.clone().filter(|id| known.insert(id.clone())) {
             split.videos.push(MomentVideo { id, duration, index: split.videos.len() as u64 });
