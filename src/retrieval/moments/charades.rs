@@ -29,7 +29,7 @@ pub fn evaluate(
     origin: &Path,
     problems: &mut Problems,
 ) -> Result<BTreeMap<String, f64>> {
-    let found = assign(predictions, |p| p.id, queries, origin, "predictions", problems)?;
+    let found = assign(predictions, |p| p.id, queries, origin, "query", problems)?;
     let mut overlaps = Vec::new();
     for (query, prediction) in queries.iter().zip(found) {
         let best = |w: &[f64; 3]| query.windows.iter().map(|&truth| iou([w[0], w[1]], truth)).fold(0.0, f64::max);

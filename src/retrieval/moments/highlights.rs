@@ -85,7 +85,7 @@ pub fn evaluate(
     origin: &Path,
     problems: &mut Problems,
 ) -> Result<HighlightMetrics> {
-    let found = assign(predictions, |p| p.id, &split.queries, origin, "predictions", problems)?;
+    let found = assign(predictions, |p| p.id, &split.queries, origin, "query", problems)?;
     let mut metrics = HighlightMetrics::default();
     if predictions.iter().any(|p| p.windows.is_some()) && split.queries.iter().any(|q| !q.windows.is_empty()) {
         metrics.moments = moments(&found, &split.queries, origin, problems)?;
