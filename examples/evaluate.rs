@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --features full --example evaluate -- --similarity sims.npy
 //! cargo run --release --features full --example evaluate -- --text text.npy --video video.npy --json
-//! cargo run --release --features full --example evaluate -- --submission preds.json --ground-truth tvr_val_release.jsonl
+//! cargo run --release --features full --example evaluate -- --submission preds.json --ground-truth val.jsonl
 //! ```
 
 use std::io::Write;
@@ -25,8 +25,9 @@ use common::table;
 
 /// Retrieval metrics: R@1, R@5, R@10, R@50, median and mean rank, in both directions.
 ///
-/// Ranks are counted on the GPU, a tile of scores at a time: embeddings may be of any number. Matrices are read from .npy, .safetensors (FILE, or FILE:NAME where it holds several) and .json (a list of rows, or
-/// an object with "shape" and "data"). A NaN or infinite score is an error.
+/// Ranks are counted on the GPU, a tile of scores at a time: embeddings may be of any number. Matrices are read
+/// from .npy, .safetensors (FILE, or FILE:NAME where it holds several) and .json (a list of rows, or an object with
+/// "shape" and "data"). A NaN or infinite score is an error.
 ///
 /// Moments that any system found are evaluated as TVR, DiDeMo, QVHighlights and Charades-STA do it.
 #[derive(Parser)]

@@ -26,8 +26,8 @@ pub struct MomentOptions {
     /// QVHighlights' form.
     #[arg(long, value_enum, default_value = "tvr")]
     format: Format,
-    /// All videos of TVR with their durations, tvr_video2dur_idx.json: the corpus of the random baseline. Without it, the
-    /// videos of the annotations.
+    /// All videos of TVR with their durations, tvr_video2dur_idx.json: the corpus of the random baseline. Without it,
+    /// the videos of the annotations.
     #[arg(long, value_name = "FILE", requires = "submission")]
     durations: Option<PathBuf>,
     /// The part of --durations.

@@ -1,4 +1,5 @@
-//! The `tvr-metrics` and `reloclnet-nms` golden cases, and the lists that `reloclnet-inference` cases expect, evaluated.
+//! The `tvr-metrics` and `reloclnet-nms` golden cases, and the lists that `reloclnet-inference` cases expect,
+//! evaluated.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! TVR's metrics: recall of moments in a corpus (VCMR) and in one video (SVMR), and of videos (VR).
 //!
-//! As in the `standalone_eval` of TVRetrieval and ReLoCLNet: times and thresholds are f32; a row is right if its video is
-//! and its overlap ([`super::iou`]) reaches the threshold; the first 100 rows count; SVMR then skips rows of other videos.
-//! Unlike there, the number of a video is compared as an integer, rows are checked, and no id is there twice.
+//! As in the `standalone_eval` of TVRetrieval and ReLoCLNet: times and thresholds are f32; a row is right if its video
+//! is and its overlap ([`super::iou`]) reaches the threshold; the first 100 rows count; SVMR then skips rows of other
+//! videos. Unlike there, the number of a video is compared as an integer, rows are checked, and no id is there twice.
 
 use std::collections::BTreeMap;
 
@@ -70,8 +70,8 @@ enum Task {
 ///
 /// # Errors
 /// [`Error::Argument`] without queries, for two of the same id, and for one without labels. Through `problems`:
-/// [`Error::Missing`] for a query without a list or a video that is not in `video2idx`, [`Error::Duplicate`] for a query's
-/// second list, [`Error::Malformed`] for a list without a query and for a row that ends before it starts,
+/// [`Error::Missing`] for a query without a list or a video that is not in `video2idx`, [`Error::Duplicate`] for a
+/// query's second list, [`Error::Malformed`] for a list without a query and for a row that ends before it starts,
 /// [`Error::NonFinite`] for a row with NaN or infinity. Where they are let pass, the query or the row counts as wrong.
 pub fn evaluate(submission: &Submission, queries: &[MomentQuery], problems: &mut Problems) -> Result<MomentMetrics> {
     let truths = queries.iter().map(|q| Truth::new(q, submission, problems)).collect::<Result<Vec<_>>>()?;
@@ -95,8 +95,8 @@ pub fn evaluate(submission: &Submission, queries: &[MomentQuery], problems: &mut
     Ok(MomentMetrics { vcmr, vcmr_by_type, svmr, svmr_by_type, vr, vr_by_type })
 }
 
-/// Whether a moment is right: its overlap with the query's windows, in f32, reaches `threshold`. Of four windows or more,
-/// which are the opinions of several annotators (DiDeMo), it must do so with two, else with one.
+/// Whether a moment is right: its overlap with the query's windows, in f32, reaches `threshold`. Of four windows or
+/// more, which are the opinions of several annotators (DiDeMo), it must do so with two, else with one.
 pub fn is_right(window: [f32; 2], windows: &[[f64; 2]], threshold: f32) -> bool {
     let overlap = |truth: &[f64; 2]| {
         let [start, end] = truth.map(|t| t as f32);

@@ -121,7 +121,8 @@ fn what_is_let_pass_counts_as_wrong_and_is_reported() {
 }
 
 proptest! {
-    /// Truth itself gets 100; recalls grow with k and fall with the threshold; orders of queries and lists do not matter.
+    /// Truth itself gets 100; recalls grow with k and fall with the threshold; orders of queries and lists do not
+    /// matter.
     #[test]
     fn recalls_are_ordered(
         spans in prop::collection::vec((0u8..20, 1u8..20), 1..9),

@@ -16,8 +16,8 @@ use std::path::Path;
 use crate::data::moments::{MomentQuery, Problems};
 use crate::{Error, Result};
 
-/// Intersection of two windows over the hull of both; 0 where the hull is empty. For windows that touch, the hull is the
-/// union; others get 0 either way.
+/// Intersection of two windows over the hull of both; 0 where the hull is empty. For windows that touch, the hull is
+/// the union; others get 0 either way.
 pub fn iou(a: [f64; 2], b: [f64; 2]) -> f64 {
     let hull = a[1].max(b[1]) - a[0].min(b[0]);
     if hull == 0.0 { 0.0 } else { (a[1].min(b[1]) - a[0].max(b[0])).max(0.0) / hull }
@@ -29,8 +29,8 @@ fn percent(share: f64) -> f64 {
     format!("{exact:.2}").parse().unwrap_or(exact)
 }
 
-/// For every query its list among `lists` of the file `origin`; `None` where a missing one is let pass. `kind` is what the
-/// file's queries are called in errors.
+/// For every query its list among `lists` of the file `origin`; `None` where a missing one is let pass. `kind` is what
+/// the file's queries are called in errors.
 fn assign<'a, T>(
     lists: &'a [T],
     id: impl Fn(&T) -> u64,
