@@ -1,15 +1,17 @@
-//! Retrieval metrics from a similarity matrix, or from embeddings of texts and videos.
+//! Retrieval metrics from a similarity matrix, from embeddings of texts and videos, or from a file of moments.
 //!
 //! ```text
 //! cargo run --release --features full --example evaluate -- --similarity sims.npy
 //! cargo run --release --features full --example evaluate -- --text text.npy --video video.npy --json
+//! cargo run --release --features full --example evaluate -- --submission preds.json --ground-truth val.jsonl
 //! ```
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Parser};
-use reelgrad::data::{npy, safetensors};
+use reelgrad::data::{atomic, npy, safetensors};
 use reelgrad::retrieval::compat::CompatMetrics;
 use reelgrad::retrieval::ranking::{Source, Tiles};
 use reelgrad::retrieval::{Compat, RetrievalMetrics, Ties};
@@ -18,14 +20,18 @@ use reelgrad::{Error, Result};
 use serde_json::{Map, Value, json};
 
 mod common;
+use common::submissions::MomentOptions;
 use common::table;
 
 /// Retrieval metrics: R@1, R@5, R@10, R@50, median and mean rank, in both directions.
 ///
-/// Ranks are counted on the GPU, a tile of scores at a time: embeddings may be of any number. Matrices are read from .npy, .safetensors (FILE, or FILE:NAME where it holds several) and .json (a list of rows, or
-/// an object with "shape" and "data"). A NaN or infinite score is an error.
+/// Ranks are counted on the GPU, a tile of scores at a time: embeddings may be of any number. Matrices are read
+/// from .npy, .safetensors (FILE, or FILE:NAME where it holds several) and .json (a list of rows, or an object with
+/// "shape" and "data"). A NaN or infinite score is an error.
+///
+/// Moments that any system found are evaluated as TVR, DiDeMo, QVHighlights and Charades-STA do it.
 #[derive(Parser)]
-#[command(version, group(ArgGroup::new("source").required(true).args(["similarity", "text"])))]
+#[command(version, group(ArgGroup::new("source").required(true).args(["similarity", "text", "submission"])))]
 struct Options {
     /// Similarity matrix: a row for every text, a column for every video.
     #[arg(long, value_name = "FILE")]
@@ -46,9 +52,11 @@ struct Options {
     /// Also print the numbers of this script: clip4clip, bicnet or openclip.
     #[arg(long, value_name = "SCRIPT", value_parser = str::parse::<Compat>)]
     compat: Option<Compat>,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    json: bool,
+    /// Print JSON instead of a table; or with a file, write it there too.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    moments: MomentOptions,
     /// The adapter: fastest, low-power, its number, or a part of its name. The default is the environment variable
     /// REELGRAD_ADAPTER, else the fastest.
     #[arg(long, value_name = "ADAPTER")]
@@ -66,6 +74,20 @@ fn main() -> ExitCode {
 }
 
 fn evaluate(options: &Options) -> Result<String> {
+    let (table, json) = match &options.moments.submission {
+        Some(submission) => options.moments.evaluate(submission)?,
+        None => ranks(options)?,
+    };
+    match options.json.as_deref() {
+        None => return Ok(table),
+        Some(path) if path == Path::new("-") => return Ok(format!("{json:#}")),
+        Some(path) => atomic::write(path, |file| writeln!(file, "{json:#}"))?,
+    }
+    Ok(table)
+}
+
+/// Metrics of a matrix or of embeddings: the table, and the same as JSON.
+fn ranks(options: &Options) -> Result<(String, Value)> {
     let (matrix, videos) = match (&options.similarity, &options.text, &options.video) {
         (Some(similarity), ..) => (finite(similarity, read(similarity)?)?, None),
         (None, Some(text), Some(video)) => (unit_rows(text, read(text)?)?, Some(unit_rows(video, read(video)?)?)),
@@ -106,7 +128,7 @@ fn evaluate(options: &Options) -> Result<String> {
         ];
         report.script = Some((compat, theirs));
     }
-    Ok(if options.json { report.json() } else { report.table() })
+    Ok((report.table(), report.json()))
 }
 
 /// The video of every text, whose captions are consecutive.
@@ -145,7 +167,7 @@ struct Report {
 }
 
 impl Report {
-    fn json(&self) -> String {
+    fn json(&self) -> Value {
         let mut report = json!({
             "schema": "reelgrad.evaluate/1",
             "texts": self.texts,
@@ -159,7 +181,7 @@ impl Report {
             let directions: Map<_, _> = theirs.iter().map(|(_, key, m)| (key.to_string(), values(m).into())).collect();
             report["compat"] = json!({"script": format!("{compat:?}").to_lowercase(), "metrics": directions});
         }
-        format!("{report:#}")
+        report
     }
 
     fn table(&self) -> String {

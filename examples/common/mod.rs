@@ -5,6 +5,7 @@
 
 pub mod bar;
 pub mod merge;
+pub mod submissions;
 pub mod table;
 
 use std::process::{ExitCode, exit};

@@ -152,12 +152,7 @@ struct Extents {
 
 impl Extents {
     /// Those of the operands, after checks of them and of what has an element for each clip.
-    fn of(
-        op: &'static str,
-        q: &Tensor,
-        x: &Tensor,
-        per_clip: [(&'static str, Option<&Tensor>); 2],
-    ) -> Result<Self> {
+    fn of(op: &'static str, q: &Tensor, x: &Tensor, per_clip: [(&'static str, Option<&Tensor>); 2]) -> Result<Self> {
         q.expect_dtype(op, "queries", DType::F32)?;
         let &[queries, width] = q.shape() else {
             return Err(Error::Shape {
@@ -213,12 +208,7 @@ fn is_half(clips: &Tensor) -> bool {
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] unless all are as above, with a width of at least 1 (an even one for
 /// halves); [`Error::LimitExceeded`] for 2³² elements or more; device errors.
-pub fn forward(
-    q: &Tensor,
-    clips: &Tensor,
-    mask: Option<&Tensor>,
-    scale: Option<&Tensor>,
-) -> Result<(Tensor, Tensor)> {
+pub fn forward(q: &Tensor, clips: &Tensor, mask: Option<&Tensor>, scale: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
     run(q, clips, mask, scale, None, MOST_FLOPS)
 }
 

@@ -14,7 +14,6 @@ mod training;
 use std::path::Path;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::{Error, Gpu, Result};
 

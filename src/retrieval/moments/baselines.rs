@@ -19,8 +19,8 @@ pub struct SpanGrid {
 }
 
 impl SpanGrid {
-    /// All moments in a video of `duration` seconds, [start, end]. It has as many clips as have begun before its end, and
-    /// both bounds are starts of such clips.
+    /// All moments in a video of `duration` seconds, [start, end]. It has as many clips as have begun before its end,
+    /// and both bounds are starts of such clips.
     fn spans(&self, duration: f64) -> impl Iterator<Item = [f64; 2]> {
         let clips = ((duration / self.seconds_per_clip).ceil().max(1.0) as usize).min(self.max_clips);
         let ends = move |start: usize| (start + self.lengths.start)..clips.min(start.saturating_add(self.lengths.end));
@@ -39,8 +39,8 @@ pub struct RandomSpan {
 }
 
 /// The expectation over all guesses, by enumeration: for each query the share of the moments of its video that reach
-/// `threshold` by TVR's rule ([`is_right`]), in its mean over queries; for VCMR divided by the number of videos, as only
-/// the query's own can be right. A video without a moment on the grid is never guessed right.
+/// `threshold` by TVR's rule ([`is_right`]), in its mean over queries; for VCMR divided by the number of videos, as
+/// only the query's own can be right. A video without a moment on the grid is never guessed right.
 ///
 /// # Errors
 /// [`Error::Argument`] without queries, for a grid without clips or seconds, and for a query without labels;

@@ -1,5 +1,5 @@
-//! Charades-STA's metrics: recall at overlaps of 0.3, 0.5 and 0.7 among the first and the first five moments, and the mean
-//! overlap of the first.
+//! Charades-STA's metrics: recall at overlaps of 0.3, 0.5 and 0.7 among the first and the first five moments, and the
+//! mean overlap of the first.
 //!
 //! The overlap is [`iou`] in f64, and a threshold counts as reached at equality, as in lighthouse and moment_detr;
 //! some older programs want more than the threshold.
@@ -18,8 +18,9 @@ pub const THRESHOLDS: [f64; 3] = [0.3, 0.5, 0.7];
 /// Recalls are counted among so many first moments.
 pub const TOP: [usize; 2] = [1, 5];
 
-/// `R<k>@<threshold>` and `mIoU` in percent, from moments in QVHighlights' form. Of several windows of a query the one that
-/// overlaps most counts; a query without a moment counts as a miss of overlap 0. `origin` names the file in errors.
+/// `R<k>@<threshold>` and `mIoU` in percent, from moments in QVHighlights' form. Of several windows of a query the one
+/// that overlaps most counts; a query without a moment counts as a miss of overlap 0. `origin` names the file in
+/// errors.
 ///
 /// # Errors
 /// As [`super::metrics::evaluate`].
@@ -29,7 +30,7 @@ pub fn evaluate(
     origin: &Path,
     problems: &mut Problems,
 ) -> Result<BTreeMap<String, f64>> {
-    let found = assign(predictions, |p| p.id, queries, origin, "predictions", problems)?;
+    let found = assign(predictions, |p| p.id, queries, origin, "query", problems)?;
     let mut overlaps = Vec::new();
     for (query, prediction) in queries.iter().zip(found) {
         let best = |w: &[f64; 3]| query.windows.iter().map(|&truth| iou([w[0], w[1]], truth)).fold(0.0, f64::max);

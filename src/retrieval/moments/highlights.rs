@@ -71,21 +71,21 @@ pub struct SaliencyMetrics {
 
 /// Evaluates any system's windows and saliency scores, whichever there are. `origin` names their file in errors.
 ///
-/// A window counts for a class of length if it lies in that class; a query without such a window is left out of the class,
-/// but predictions of any length stay.
+/// A window counts for a class of length if it lies in that class; a query without such a window is left out of the
+/// class, but predictions of any length stay.
 ///
 /// # Errors
 /// [`Error::Argument`] without queries, for two of the same id, and where nothing is predicted that has labels;
-/// [`Error::Malformed`] for saliency labels beyond the video's end, of more than three annotators, or of a video of over a million clips. Through `problems`: as
-/// [`super::metrics::evaluate`]; also [`Error::Missing`] for a video without a duration. Where they are let pass, the query
-/// or the window counts as wrong.
+/// [`Error::Malformed`] for saliency labels beyond the video's end, of more than three annotators, or of a video of
+/// over a million clips. Through `problems`: as [`super::metrics::evaluate`]; also [`Error::Missing`] for a video
+/// without a duration. Where they are let pass, the query or the window counts as wrong.
 pub fn evaluate(
     predictions: &[HighlightPrediction],
     split: &MomentSplit,
     origin: &Path,
     problems: &mut Problems,
 ) -> Result<HighlightMetrics> {
-    let found = assign(predictions, |p| p.id, &split.queries, origin, "predictions", problems)?;
+    let found = assign(predictions, |p| p.id, &split.queries, origin, "query", problems)?;
     let mut metrics = HighlightMetrics::default();
     if predictions.iter().any(|p| p.windows.is_some()) && split.queries.iter().any(|q| !q.windows.is_empty()) {
         metrics.moments = moments(&found, &split.queries, origin, problems)?;
@@ -164,8 +164,8 @@ pub(super) fn windows(
 struct Matches {
     /// Whether the first window, in the order of the file, reaches the threshold with any label.
     first: bool,
-    /// Average precision as in ActivityNet: the share of labels that are found, each weighed with the best precision from
-    /// there on.
+    /// Average precision as in ActivityNet: the share of labels that are found, each weighed with the best precision
+    /// from there on.
     precision: f64,
 }
 
@@ -278,8 +278,8 @@ fn saliency(prediction: Option<&HighlightPrediction>, origin: &Path, problems: &
     Ok(scores.clone())
 }
 
-/// Average precision of clips: the mean, over the recalls that are reached, of the best precision from there on. Clips of
-/// equal score come at once; scores beyond the video are dropped, and clips without a score get 0.
+/// Average precision of clips: the mean, over the recalls that are reached, of the best precision from there on. Clips
+/// of equal score come at once; scores beyond the video are dropped, and clips without a score get 0.
 fn clip_precision(truth: &[bool], scores: &[f64]) -> f64 {
     let mut clips: Vec<(f64, bool)> =
         truth.iter().enumerate().map(|(i, &t)| (scores.get(i).copied().unwrap_or(0.0), t)).collect();

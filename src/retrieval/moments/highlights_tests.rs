@@ -145,7 +145,8 @@ proptest! {
             spans.iter().zip(0..).map(|(&(s, l), i)| [s, s + l].map(|t| f64::from(t) + 200.0 * f64::from(i))).collect()
         };
         let queries: Vec<_> = spans.iter().zip(0..).map(|(s, id)| query(id, &windows(s), &labels)).collect();
-        let truth = |q: &MomentQuery| prediction(q.id, &q.windows.iter().map(|w| [w[0], w[1], 1.0]).collect::<Vec<_>>());
+        let rows = |q: &MomentQuery| -> Vec<[f64; 3]> { q.windows.iter().map(|w| [w[0], w[1], 1.0]).collect() };
+        let truth = |q: &MomentQuery| prediction(q.id, &rows(q));
         let perfect: Vec<_> = queries.iter().map(truth).collect();
         let full = strict(&perfect, &split(queries.clone())).unwrap().moments.remove("full").unwrap();
         prop_assert!(full.map.values().chain(full.r1.values()).all(|&v| v == 100.0));

@@ -1,8 +1,8 @@
 //! TVR's metrics: recall of moments in a corpus (VCMR) and in one video (SVMR), and of videos (VR).
 //!
-//! As in the `standalone_eval` of TVRetrieval and ReLoCLNet: times and thresholds are f32; a row is right if its video is
-//! and its overlap ([`super::iou`]) reaches the threshold; the first 100 rows count; SVMR then skips rows of other videos.
-//! Unlike there, the number of a video is compared as an integer, rows are checked, and no id is there twice.
+//! As in the `standalone_eval` of TVRetrieval and ReLoCLNet: times and thresholds are f32; a row is right if its video
+//! is and its overlap ([`super::iou`]) reaches the threshold; the first 100 rows count; SVMR then skips rows of other
+//! videos. Unlike there, the number of a video is compared as an integer, rows are checked, and no id is there twice.
 
 use std::collections::BTreeMap;
 
@@ -70,18 +70,18 @@ enum Task {
 ///
 /// # Errors
 /// [`Error::Argument`] without queries, for two of the same id, and for one without labels. Through `problems`:
-/// [`Error::Missing`] for a query without a list or a video that is not in `video2idx`, [`Error::Duplicate`] for a query's
-/// second list, [`Error::Malformed`] for a list without a query and for a row that ends before it starts,
+/// [`Error::Missing`] for a query without a list or a video that is not in `video2idx`, [`Error::Duplicate`] for a
+/// query's second list, [`Error::Malformed`] for a list without a query and for a row that ends before it starts,
 /// [`Error::NonFinite`] for a row with NaN or infinity. Where they are let pass, the query or the row counts as wrong.
 pub fn evaluate(submission: &Submission, queries: &[MomentQuery], problems: &mut Problems) -> Result<MomentMetrics> {
     let truths = queries.iter().map(|q| Truth::new(q, submission, problems)).collect::<Result<Vec<_>>>()?;
-    let mut task = |task, name, lists: &Option<Vec<QueryPredictions>>| -> Result<_> {
+    let mut task = |task, kind, lists: &Option<Vec<QueryPredictions>>| -> Result<_> {
         let Some(lists) = lists else { return Ok((None, None)) };
-        let found = assign(lists, |list| list.id, queries, &submission.origin, name, problems)?;
+        let found = assign(lists, |list| list.id, queries, &submission.origin, kind, problems)?;
         let judge = |(truth, list): (&Truth, &Option<&QueryPredictions>)| {
             let rows = list.map_or(&[][..], |list| &list.predictions[..list.predictions.len().min(MAX_ROWS)]);
             for (i, row) in rows.iter().enumerate() {
-                let place = || format!("{name}, query {}, row {}", truth.query.id, i + 1);
+                let place = || format!("{kind} {}, row {}", truth.query.id, i + 1);
                 problems.check(check_row(numbers(row), &submission.origin, place))?;
             }
             Ok(truth.ranks(task, rows))
@@ -89,14 +89,14 @@ pub fn evaluate(submission: &Submission, queries: &[MomentQuery], problems: &mut
         let ranks = truths.iter().zip(&found).map(judge).collect::<Result<Vec<_>>>()?;
         Ok((Some(recalls(task, "", &ranks)), by_type(task, queries, &ranks)))
     };
-    let (vcmr, vcmr_by_type) = task(Task::Vcmr, "VCMR", &submission.vcmr)?;
-    let (svmr, svmr_by_type) = task(Task::Svmr, "SVMR", &submission.svmr)?;
-    let (vr, vr_by_type) = task(Task::Vr, "VR", &submission.vr)?;
+    let (vcmr, vcmr_by_type) = task(Task::Vcmr, "VCMR query", &submission.vcmr)?;
+    let (svmr, svmr_by_type) = task(Task::Svmr, "SVMR query", &submission.svmr)?;
+    let (vr, vr_by_type) = task(Task::Vr, "VR query", &submission.vr)?;
     Ok(MomentMetrics { vcmr, vcmr_by_type, svmr, svmr_by_type, vr, vr_by_type })
 }
 
-/// Whether a moment is right: its overlap with the query's windows, in f32, reaches `threshold`. Of four windows or more,
-/// which are the opinions of several annotators (DiDeMo), it must do so with two, else with one.
+/// Whether a moment is right: its overlap with the query's windows, in f32, reaches `threshold`. Of four windows or
+/// more, which are the opinions of several annotators (DiDeMo), it must do so with two, else with one.
 pub fn is_right(window: [f32; 2], windows: &[[f64; 2]], threshold: f32) -> bool {
     let overlap = |truth: &[f64; 2]| {
         let [start, end] = truth.map(|t| t as f32);
@@ -125,8 +125,8 @@ impl<'a> Truth<'a> {
         })?;
         let video = submission.video2idx.get(name).copied();
         if video.is_none() {
-            let path = submission.origin.join("video2idx");
-            problems.report(Error::Missing { path, kind: "video", id: name.clone() })?;
+            let (path, id) = (submission.origin.clone(), name.clone());
+            problems.report(Error::Missing { path, kind: "number of video", id })?;
         }
         Ok(Self { query, video })
     }

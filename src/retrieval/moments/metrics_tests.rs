@@ -85,18 +85,20 @@ fn bad_submissions_are_errors_that_name_the_query() {
     assert_eq!(strict(&submission(good.to_vec()), &queries).unwrap().vcmr.unwrap()["0.7-r1"], 100.0);
 
     let missing = strict(&submission(good[..1].to_vec()), &queries);
-    assert!(matches!(missing, Err(Error::Missing { kind: "query", ref id, .. }) if id == "3"), "{missing:?}");
+    assert!(matches!(missing, Err(Error::Missing { kind: "VCMR query", ref id, .. }) if id == "3"), "{missing:?}");
     let twice = strict(&submission([&good[..], &good[1..]].concat()), &queries);
-    assert!(matches!(twice, Err(Error::Duplicate { ref id, ref place, .. }) if id == "3" && place == "VCMR, entry 3"));
+    assert!(matches!(twice, Err(Error::Duplicate { ref id, ref place, .. }) if id == "3" && place == "entry 3"));
     let unknown = strict(&submission([&good[..], &[list(4, &[])]].concat()), &queries);
     assert!(matches!(unknown, Err(Error::Malformed { ref problem, .. }) if problem.contains('4')), "{unknown:?}");
     let reversed = strict(&submission(vec![good[0].clone(), list(3, &[(9, 0.0, 1.0), (9, 5.0, 4.0)])]), &queries);
-    assert!(matches!(reversed, Err(Error::Malformed { ref place, .. }) if place == "VCMR, query 3, row 2"));
+    assert!(matches!(reversed, Err(Error::Malformed { ref place, .. }) if place == "VCMR query 3, row 2"));
     let nan = strict(&submission(vec![list(2, &[(7, f32::NAN, 4.0)]), good[1].clone()]), &queries);
-    assert!(matches!(nan, Err(Error::NonFinite { ref place, count: 1, .. }) if place == "VCMR, query 2, row 1"));
+    assert!(matches!(nan, Err(Error::NonFinite { ref place, count: 1, .. }) if place == "VCMR query 2, row 1"));
     let mut nameless = submission(good.to_vec());
     nameless.video2idx.remove("b");
-    assert!(matches!(strict(&nameless, &queries), Err(Error::Missing { kind: "video", ref id, .. }) if id == "b"));
+    assert!(
+        matches!(strict(&nameless, &queries), Err(Error::Missing { kind: "number of video", ref id, .. }) if id == "b")
+    );
 
     let complete = submission(good.to_vec());
     assert!(matches!(strict(&complete, &[]), Err(Error::Argument { .. })));
@@ -119,7 +121,8 @@ fn what_is_let_pass_counts_as_wrong_and_is_reported() {
 }
 
 proptest! {
-    /// Truth itself gets 100; recalls grow with k and fall with the threshold; orders of queries and lists do not matter.
+    /// Truth itself gets 100; recalls grow with k and fall with the threshold; orders of queries and lists do not
+    /// matter.
     #[test]
     fn recalls_are_ordered(
         spans in prop::collection::vec((0u8..20, 1u8..20), 1..9),

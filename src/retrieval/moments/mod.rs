@@ -23,8 +23,8 @@ use std::path::Path;
 use crate::data::moments::{MomentQuery, Problems};
 use crate::{Error, Result};
 
-/// Intersection of two windows over the hull of both; 0 where the hull is empty. For windows that touch, the hull is the
-/// union; others get 0 either way.
+/// Intersection of two windows over the hull of both; 0 where the hull is empty. For windows that touch, the hull is
+/// the union; others get 0 either way.
 pub fn iou(a: [f64; 2], b: [f64; 2]) -> f64 {
     let hull = a[1].max(b[1]) - a[0].min(b[0]);
     if hull == 0.0 { 0.0 } else { (a[1].min(b[1]) - a[0].max(b[0])).max(0.0) / hull }
@@ -36,13 +36,14 @@ fn percent(share: f64) -> f64 {
     format!("{exact:.2}").parse().unwrap_or(exact)
 }
 
-/// For every query its list among `lists`, which are `place` of the file `origin`; `None` where a missing one is let pass.
+/// For every query its list among `lists` of the file `origin`; `None` where a missing one is let pass. `kind` is what
+/// the file's queries are called in errors.
 fn assign<'a, T>(
     lists: &'a [T],
     id: impl Fn(&T) -> u64,
     queries: &[MomentQuery],
     origin: &Path,
-    place: &str,
+    kind: &'static str,
     problems: &mut Problems,
 ) -> Result<Vec<Option<&'a T>>> {
     if queries.is_empty() {
@@ -58,20 +59,20 @@ fn assign<'a, T>(
     let mut found: Vec<Option<&T>> = vec![None; queries.len()];
     for (row, list) in lists.iter().enumerate() {
         let id = id(list);
-        let place = format!("{place}, entry {}", row + 1);
+        let place = format!("entry {}", row + 1);
         match at.get(&id).map(|&i| &mut found[i]) {
-            None => problems.report(Error::malformed(origin, place, format_args!("no query has the id {id}")))?,
+            None => problems.report(Error::malformed(origin, place, format_args!("{kind} {id} is not annotated")))?,
             Some(Some(_)) => {
-                let id = id.to_string();
-                problems.report(Error::Duplicate { path: origin.to_path_buf(), place, kind: "query", id })?;
+                let (path, id) = (origin.to_path_buf(), id.to_string());
+                problems.report(Error::Duplicate { path, place, kind, id })?;
             }
             Some(slot) => *slot = Some(list),
         }
     }
     for (query, list) in queries.iter().zip(&found) {
         if list.is_none() {
-            let id = query.id.to_string();
-            problems.report(Error::Missing { path: origin.join(place), kind: "query", id })?;
+            let (path, id) = (origin.to_path_buf(), query.id.to_string());
+            problems.report(Error::Missing { path, kind, id })?;
         }
     }
     Ok(found)

@@ -6,9 +6,9 @@ use super::submission::{Prediction, QueryPredictions, Submission};
 /// Greedy suppression: from the best score down, equal scores in their order, a prediction is dropped if its overlap
 /// ([`iou`]) with a kept one of the same video is above `threshold`. The first `keep` that remain, by score.
 ///
-/// On a list about one video this is what ReLoCLNet's `temporal_nms` does; on a list about several, its VCMR form, which
-/// works video by video and merges by score. Its SVMR form reads the wrong columns; upstream corrected that, and so does
-/// this.
+/// On a list about one video this is what ReLoCLNet's `temporal_nms` does; on a list about several, its VCMR form,
+/// which works video by video and merges by score. Its SVMR form reads the wrong columns; upstream corrected that, and
+/// so does this.
 pub fn suppress(predictions: &[Prediction], threshold: f64, keep: usize) -> Vec<Prediction> {
     let mut ranked: Vec<&Prediction> = predictions.iter().collect();
     ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -64,7 +64,8 @@ mod tests {
                 .map(|&(v, s, l, score)| row(v, f32::from(s), f32::from(s + l), f32::from(score)))
                 .collect();
             let kept = suppress(&list, threshold, usize::MAX);
-            let overlap = |a: &Prediction, b: &Prediction| a.video == b.video && iou(a.window(), b.window()) > threshold;
+            let overlap =
+                |a: &Prediction, b: &Prediction| a.video == b.video && iou(a.window(), b.window()) > threshold;
             prop_assert!(kept.iter().all(|k| list.contains(k)));
             prop_assert!(kept.is_sorted_by(|a, b| a.score >= b.score));
             for (i, a) in kept.iter().enumerate() {

@@ -180,7 +180,8 @@ mod tests {
     use crate::data::testing::{Folder, mutations};
 
     const TVR: &str = r#"{"video2idx": {"a": 7, "b": 19614}, "VCMR": [{"desc_id": 3, "desc": "x",
-        "predictions": [[7, 1.5, 4.5, 0.25], [19614.0, 0, 3, 1e-9, 5]]}], "VR": [{"desc_id": 3, "predictions": [[7, 0, 0]]}]}"#;
+        "predictions": [[7, 1.5, 4.5, 0.25], [19614.0, 0, 3, 1e-9, 5]]}],
+        "VR": [{"desc_id": 3, "predictions": [[7, 0, 0]]}]}"#;
 
     #[test]
     fn submissions_survive_writing_and_reading() {
@@ -222,7 +223,8 @@ mod tests {
     #[test]
     fn highlight_lines_survive_writing_and_reading() {
         let folder = Folder::new();
-        let text = "{\"qid\": 9, \"query\": \"x\", \"vid\": \"v_0.0_150.0\", \"pred_relevant_windows\": [[0, 12.5, 0.7]],\
+        let text = "{\"qid\": 9, \"query\": \"x\", \"vid\": \"v_0.0_150.0\", \
+            \"pred_relevant_windows\": [[0, 12.5, 0.7]], \
             \"pred_saliency_scores\": [0.5, -1]}\n\n{\"qid\": 10, \"extra\": [1]}\n";
         let path = folder.file("a.jsonl", text);
         let read = HighlightPrediction::read_jsonl(&path).unwrap();
