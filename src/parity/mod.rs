@@ -14,6 +14,7 @@ mod training;
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{Error, Gpu, Result};
 
