@@ -215,7 +215,7 @@ impl MomentIndex {
 
     fn write_to(&self, folder: &Path) -> Result<()> {
         fs::create_dir(folder).map_err(|e| Error::io("create", folder, e))?;
-        let mut manifest = self.manifest.clone();
+        let mut manifest = Manifest { segments: Vec::new(), ..self.manifest.clone() };
         for (number, segment) in self.segments.iter().enumerate() {
             let file = format!("segment-{number:05}.safetensors");
             let shape = [segment.len(), manifest.positions, manifest.width];
