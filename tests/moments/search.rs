@@ -9,8 +9,8 @@ use reelgrad::retrieval::moments::{
 };
 use reelgrad::{Array, Error};
 
-use crate::common::noise;
-use crate::corpus::{Corpus, build, corpus, model, options};
+use crate::common::{gpus, noise};
+use crate::corpus::{Corpus, build, corpus, model, model_on, options};
 use crate::reference::Reference;
 
 /// Of scores: the exponential makes 1e-6 of a cosine 3e-5.
@@ -93,9 +93,11 @@ fn check(model: &Reloclnet, corpus: &Corpus, o: SearchOptions) -> Found {
 
 #[test]
 fn moments_are_those_of_the_definition() {
-    for streams in [Streams::Both, Streams::Video, Streams::Sub] {
-        for padding in [Padding::Official, Padding::Masked] {
-            check(&model(streams, padding), &corpus(), options());
+    for gpu in gpus() {
+        for streams in [Streams::Both, Streams::Video, Streams::Sub] {
+            for padding in [Padding::Official, Padding::Masked] {
+                check(&model_on(&gpu, streams, padding), &corpus(), options());
+            }
         }
     }
 }
