@@ -31,11 +31,14 @@ struct Options {
     #[arg(long, default_value = "runs/moments")]
     out: PathBuf,
     /// Training steps.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 250)]
     steps: u64,
     /// Seeds the initial values and the order of the data.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Learning rate at its peak.
+    #[arg(long, default_value_t = 1e-3)]
+    lr: f64,
     /// Width of the network.
     #[arg(long, default_value_t = 64)]
     hidden: usize,
@@ -78,7 +81,7 @@ fn run(options: &Options) -> Result<()> {
     settings.fit = MomentFitOptions {
         batch: 64,
         steps: options.steps,
-        lr: 1e-3,
+        lr: options.lr,
         warmup: 0.1,
         seed: options.seed,
         evaluate_every: options.steps.div_ceil(4),
