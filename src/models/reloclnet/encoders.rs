@@ -3,7 +3,6 @@
 use super::{Padding, Reloclnet, ReloclnetConfig};
 use crate::autograd::{AttentionOptions, Tape, Var};
 use crate::kernels::elementwise::Activation;
-use crate::kernels::pooling::Masked;
 use crate::nn::{AttentionBlock, Init, LayerNorm, Linear, MultiHeadAttention, Parameter, ParameterStore};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -162,11 +161,14 @@ impl Reloclnet {
             x = block.forward(&x, &masks)?;
         }
         let scores = q.modular.forward(&x)?;
-        let &[batch, len, streams] = scores.shape() else { return Ok(Vec::new()) };
+        let &[batch, len, streams] = scores.shape() else {
+            let expected = "(batch, tokens, query_dim)".to_string();
+            return Err(Error::Shape { op: "ReLoCLNet", argument: "tokens", expected, got: tokens.shape().to_vec() });
+        };
         (0..streams)
             .map(|stream| {
                 let logits = scores.slice(2, stream..stream + 1)?.reshape([batch, len])?;
-                Ok(x.attention_pool_weights(&logits, Some(mask), Masked::Hide, 0.0)?.0)
+                x.attention_pool(&logits, Some(mask), 0.0)
             })
             .collect()
     }
@@ -177,10 +179,8 @@ impl Reloclnet {
     /// As [`Reloclnet::encode_query`]; [`Error::Argument`] unless there is one input for each stream.
     pub fn encode_clips(&self, features: &[Var], masks: &[Tensor]) -> Result<Vec<ClipLevels>> {
         let context = &self.context;
-        if features.len() != context.streams.len() || masks.len() != features.len() {
-            let why = format!("hold {} streams, the model has {}", features.len(), context.streams.len());
-            return Err(Error::Argument { op: "ReLoCLNet", argument: "features", why });
-        }
+        self.expect_streams("features", features.len())?;
+        self.expect_streams("masks", masks.len())?;
         let own: Vec<AttentionOptions> =
             features.iter().zip(masks).map(|(x, mask)| self.key_masks(x.tape(), mask, None)).collect::<Result<_>>()?;
         let mut first = Vec::new();
