@@ -163,7 +163,7 @@ impl Job<'_> {
 
     fn evaluate(&self, model: &Reloclnet, part: &dyn MomentSource, settings: &Settings) -> Result<MomentMetrics> {
         let mut problems = Problems::strict();
-        let (_, metrics) = evaluate_part(model, part, settings.search, &mut problems, &mut |_, _| ())?;
+        let (_, metrics) = evaluate_part(model, part, settings.search, &mut problems)?;
         let unlabelled = || Error::Argument { op: "evaluate", argument: "part", why: "has no labels".into() };
         metrics.ok_or_else(unlabelled)
     }
@@ -265,7 +265,7 @@ fn search(model: &Reloclnet, settings: &Settings, test: &dyn MomentSource) -> Re
         let query = &test.queries()[number];
         println!("\n\"{}\"", query.text);
         for (rank, m) in moments.iter().take(3).enumerate() {
-            let id = index.videos().iter().find(|v| v.index == m.video).map_or("?", |v| v.id.as_str());
+            let id = index.video(m.video).map_or("?", |v| v.id.as_str());
             let own = query.video.as_deref() == Some(id);
             let label = query.windows.first().filter(|_| own);
             let note = label.map_or_else(String::new, |[s, e]| format!("  <- labelled {s:.1} to {e:.1} s"));

@@ -30,7 +30,7 @@ impl Digest {
 /// The hash of a text and of named numbers, in their order.
 pub(crate) fn of_values<'a>(text: &str, values: impl Iterator<Item = (&'a str, &'a [f32])>) -> String {
     let mut hash = Sha256::new();
-    let mut name = |hash: &mut Sha256, name: &str| {
+    let name = |hash: &mut Sha256, name: &str| {
         hash.update((name.len() as u64).to_le_bytes());
         hash.update(name.as_bytes());
     };

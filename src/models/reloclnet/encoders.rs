@@ -1,7 +1,7 @@
 //! The query encoder and the context encoder.
 
 use super::{Padding, Reloclnet, ReloclnetConfig};
-use crate::autograd::{AttentionOptions, Tape, Var};
+use crate::autograd::{AttentionOptions, Tape, Var, concat};
 use crate::kernels::elementwise::Activation;
 use crate::nn::{AttentionBlock, Init, LayerNorm, Linear, MultiHeadAttention, Parameter, ParameterStore};
 use crate::tensor::Tensor;
@@ -26,8 +26,25 @@ impl InputProjection {
         Ok(Self { norm, linear, dropout: c.input_dropout })
     }
 
+    /// x (B, L, inputs) to (B, L, D). Features may be wider than the network by far: a batch of them that is larger than a
+    /// binding may be is projected in parts.
     fn forward(&self, x: &Var) -> Result<Var> {
-        self.linear.fused(&self.norm.forward(x)?.dropout(self.dropout)?, Some(Activation::Relu), None)
+        let project =
+            |x: &Var| self.linear.fused(&self.norm.forward(x)?.dropout(self.dropout)?, Some(Activation::Relu), None);
+        let limit = x.value().gpu().report().limits.max_storage_buffer_binding_size;
+        let (&[batch, length, width], false) = (x.shape(), x.value().bytes() <= limit || x.needs_gradient()) else {
+            return project(x);
+        };
+        // Views start at multiples of 64 elements.
+        let video = length * width;
+        let step = (1..=64).find(|n| (n * video).is_multiple_of(64)).unwrap_or(64);
+        let most = ((limit / 4) as usize / video.max(1) / step).max(1) * step;
+        let part = |first: usize| {
+            let count = most.min(batch - first);
+            project(&x.tape().constant(x.value().view(first * video, [count, length, width])?))
+        };
+        let parts: Vec<Var> = (0..batch).step_by(most).map(part).collect::<Result<_>>()?;
+        concat(&parts.iter().collect::<Vec<_>>(), 0)
     }
 }
 

@@ -91,7 +91,7 @@ struct SegmentFile {
     digest: Digest,
 }
 
-/// Names of the parameters and their values, as one hash.
+/// The configuration, and the parameters' names and values, as one hash.
 pub(super) fn model_hash(model: &Reloclnet) -> Result<String> {
     let arrays = model.store().to_arrays()?;
     let config = serde_json::json!(model.config()).to_string();
