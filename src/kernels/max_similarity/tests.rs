@@ -150,6 +150,26 @@ fn nan_and_infinities_of_valid_clips_show() {
     }
 }
 
+/// As many clips as software adapters allow, and some more.
+#[test]
+fn the_longest_video_is_searched_to_its_end() {
+    for gpu in gpus().into_iter().filter(|gpu| gpu.report().is_software()) {
+        let width = 64;
+        let tile = Tile::choose(gpu.family(), 1);
+        let per_step = tile.iterations(&Extents { queries: 1, videos: 1, clips: 1, width }) - 64;
+        let most = (65_535 - 64) / per_step * tile.extent().1;
+        let mut x = noise(most * width, 1);
+        x[(most - 1) * width] = 99.0;
+        let mut q = vec![0.0; width];
+        q[0] = 1.0;
+        let q = Tensor::from_slice(&gpu, [1, width], &q).unwrap();
+        let (_, at) = forward(&q, &Tensor::from_slice(&gpu, [1, most, width], &x).unwrap(), None, None).unwrap();
+        assert_eq!(at.to_u32().unwrap(), [most as u32 - 1]);
+        let longer = noise_tensor(&gpu, &[1, most + 1, width], 1);
+        assert!(matches!(forward(&q, &longer, None, None), Err(Error::LimitExceeded { .. })));
+    }
+}
+
 #[test]
 fn gradients_equal_the_twin() {
     for gpu in gpus() {
