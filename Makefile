@@ -8,22 +8,26 @@ KERNELS = $(CARGO) test $(FULL) --lib kernels
 # Mesa complains on standard error where a machine without a desktop has none.
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: help demo test bench doc lint vulkan
+.PHONY: help demo demo-moments test bench doc lint vulkan
 
 help:
-	@echo "make demo   render videos, train BiC-Net on them, evaluate, search"
-	@echo "make test   all tests; then the kernels with checked shaders and, on lavapipe, at its other subgroup sizes"
-	@echo "make bench  benchmarks"
-	@echo "make doc    documentation, in target/doc"
-	@echo "make lint   formatting, clippy, documentation warnings"
+	@echo "make demo          render videos, train BiC-Net on them, evaluate, search"
+	@echo "make demo-moments  simulate long videos, train ReLoCLNet on them, evaluate, find moments"
+	@echo "make test          all tests; then the kernels with checked shaders and, on lavapipe, other subgroup sizes"
+	@echo "make bench         benchmarks"
+	@echo "make doc           documentation, in target/doc"
+	@echo "make lint          formatting, clippy, documentation warnings"
 
 demo: vulkan
 	$(CARGO) run --release $(FULL) --example quickstart
 
+demo-moments: vulkan
+	$(CARGO) run --release $(FULL) --example quickstart_moments
+
 test: vulkan
 	$(CARGO) test $(FULL)
 	REELGRAD_CHECKED=1 $(KERNELS)
-	REELGRAD_CHECKED=1 $(CARGO) test $(FULL) --test bicnet --test gradients --test parity --test tape --test training
+	REELGRAD_CHECKED=1 $(CARGO) test $(FULL) --test bicnet --test gradients --test moments --test parity --test reloclnet --test tape --test training
 	sh scripts/other_subgroup_sizes.sh $(KERNELS)
 
 bench: vulkan

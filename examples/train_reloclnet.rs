@@ -8,7 +8,7 @@
 //! ```
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -18,7 +18,8 @@ use reelgrad::data::moments::{MomentSource, Problems};
 use reelgrad::gpu::Gpu;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::train::{
-    Checkpoint, FitHooks, FitReport, MomentFitOptions, Resumed, RunFolder, Slot, checkpoint, fit_moments,
+    Checkpoint, FitHooks, FitReport, MomentFitOptions, Resumed, RunFolder, Silent, Slot, StopFlag, checkpoint,
+    fit_moments,
 };
 use reelgrad::{Error, Result};
 use serde_json::{Value, json};
@@ -73,6 +74,9 @@ struct Options {
     /// Skips videos and queries that cannot be read, and counts them.
     #[arg(long)]
     lenient: bool,
+    /// Instead of training: time every kernel of a few steps, print a table and write a Chrome trace (also for Perfetto).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "predict"])]
+    profile: Option<PathBuf>,
     /// The adapter: fastest, low-power, its number, or a part of its name. The default is the environment variable
     /// REELGRAD_ADAPTER, else the fastest.
     #[arg(long, value_name = "ADAPTER")]
@@ -111,7 +115,7 @@ fn run(options: &Options) -> Result<()> {
 
 /// Before the GPU, so that what is wrong with the arguments and the data shows at once.
 fn train(options: &Options, problems: &mut Problems) -> Result<()> {
-    if !options.resume && options.run.join("config.json").exists() {
+    if !options.resume && options.profile.is_none() && options.run.join("config.json").exists() {
         let why = format!("{} holds a run already: add --resume, or choose another folder", options.run.display());
         return Err(wrong("run", why));
     }
@@ -131,6 +135,9 @@ fn train(options: &Options, problems: &mut Problems) -> Result<()> {
     let gpu = open_gpu(options);
     let model = Reloclnet::new(&gpu, settings.model.clone(), settings.fit.seed)?;
     println!("model    {} parameters", model.store().trained_elements());
+    if let Some(trace) = &options.profile {
+        return profile(&model, &*train, &settings, trace);
+    }
     let (mut folder, checkpoint) = match resumed {
         Some(Resumed { folder, checkpoint, .. }) => (folder, checkpoint),
         None => (RunFolder::create(&options.run, &settings)?, None),
@@ -180,6 +187,28 @@ fn fit(
     report
 }
 
+/// Times the kernels of three steps, after one that compiles the shaders.
+fn profile(model: &Reloclnet, train: &dyn MomentSource, settings: &Settings, trace: &Path) -> Result<()> {
+    let gpu = model.store().gpu();
+    for steps in [1, 3] {
+        // What came before is thrown away.
+        gpu.profile()?;
+        let options = MomentFitOptions { steps, log_every: 1, evaluate_every: 0, ..settings.fit.clone() };
+        let hooks = FitHooks {
+            evaluate: &mut || Ok((0.0, Vec::new())),
+            run: None,
+            progress: &mut Silent,
+            stop: &StopFlag::new(),
+        };
+        fit_moments(model, train, &options, None, hooks)?;
+    }
+    let profile = gpu.profile()?;
+    println!("\n3 steps of {} queries\n\n{}", settings.fit.batch, profile.table());
+    atomic::write(trace, |file| file.write_all(profile.chrome_trace().as_bytes()))?;
+    println!("trace    {}", trace.display());
+    Ok(())
+}
+
 /// Predictions of the run's best checkpoint.
 fn predict(options: &Options, part: &str, problems: &mut Problems) -> Result<()> {
     let stored = Settings::of_run(&options.run, &RunFolder::config(&options.run)?)?;
@@ -218,7 +247,8 @@ fn write_predictions(
 }
 
 fn open_gpu(options: &Options) -> Gpu {
-    let gpu = common::open_gpu(options.adapter.as_deref());
+    let choice = common::choice(options.adapter.as_deref());
+    let gpu = common::open(Gpu::builder().adapter(choice).profile(options.profile.is_some()));
     println!("adapter  {}", gpu.report().line());
     gpu
 }

@@ -187,10 +187,10 @@ pub fn write(
     write_as(path, tensors, metadata, Precision::F32)
 }
 
-/// As [`write`], in either precision; halves are rounded to the nearest.
+/// As [`write()`], in either precision; halves are rounded to the nearest.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_as(
     path: impl AsRef<Path>,
     tensors: &BTreeMap<String, Array>,

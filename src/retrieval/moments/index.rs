@@ -11,12 +11,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::segment::Segment;
 use crate::autograd::{Tape, Var};
 use crate::data::digest::{self, Digest};
 use crate::data::moments::{Clips, MomentSource, MomentVideo, Problems, pad_clips};
-use crate::data::{atomic, safetensors};
+use crate::data::{atomic, find_non_finite, safetensors};
 use crate::gpu::Gpu;
-use crate::kernels::permute;
 use crate::models::reloclnet::{Reloclnet, upload_streams};
 use crate::tensor::{Array, Precision, Tensor};
 use crate::{Error, Result};
@@ -24,7 +24,7 @@ use crate::{Error, Result};
 const FORMAT: &str = "reelgrad-moments/1";
 const MANIFEST: &str = "index.json";
 const MAX_MANIFEST_BYTES: u64 = 1 << 30;
-/// What every adapter can bind, and thus the most that a segment's stream may hold.
+/// What every adapter can bind.
 const SEGMENT_BYTES: usize = 128 << 20;
 
 /// A video of an index.
@@ -50,11 +50,14 @@ pub struct IndexOptions {
     pub batch: usize,
     /// How the encodings are kept, in memory and on disk.
     pub precision: Precision,
+    /// Bytes of a stream that are kept together, at most, but for one video that needs more; 128 MiB are what every
+    /// adapter can bind.
+    pub segment_bytes: usize,
 }
 
 impl Default for IndexOptions {
     fn default() -> Self {
-        Self { batch: 64, precision: Precision::F32 }
+        Self { batch: 64, precision: Precision::F32, segment_bytes: SEGMENT_BYTES }
     }
 }
 
@@ -88,24 +91,6 @@ struct SegmentFile {
     digest: Digest,
 }
 
-/// Videos in the order of the index, as many as fit a binding.
-pub(super) struct Segment {
-    /// The number of its first video.
-    pub first: usize,
-    /// 1 for clips (videos, positions).
-    pub mask: Tensor,
-    /// For each stream its clips: (videos, positions, D) f32, or (videos, positions, D / 2) u32 of two halves each.
-    pub clips: Vec<Tensor>,
-    /// For each stream 1 / norm of every clip (videos, positions).
-    pub scales: Vec<Tensor>,
-}
-
-impl Segment {
-    pub fn len(&self) -> usize {
-        self.mask.shape()[0]
-    }
-}
-
 /// Names of the parameters and their values, as one hash.
 pub(super) fn model_hash(model: &Reloclnet) -> Result<String> {
     let arrays = model.store().to_arrays()?;
@@ -118,7 +103,8 @@ impl MomentIndex {
     ///
     /// # Errors
     /// What `source` and `problems` return; [`Error::Argument`] for an odd width in half precision, or for no video at
-    /// all; device errors.
+    /// all; [`Error::NonFinite`] for encodings that are; [`Error::Duplicate`] for a video that is there twice;
+    /// [`Error::Malformed`] for one without a duration; device errors.
     pub fn build(
         model: &Reloclnet,
         source: &dyn MomentSource,
@@ -126,46 +112,53 @@ impl MomentIndex {
         problems: &mut Problems,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        let config = model.config();
-        let (positions, width) = (config.max_clips, config.hidden_size);
-        let gpu = model.store().gpu().clone();
-        let streams = model.stream_names();
-        if options.precision == Precision::F16 && !width.is_multiple_of(2) {
-            let why = format!("of f16 needs an even width, the model's is {width}");
-            return Err(Error::Argument { op: "MomentIndex::build", argument: "precision", why });
-        }
-        let mut builder = Builder { gpu: &gpu, options, positions, width, pending: Vec::new(), segments: Vec::new() };
-        let mut videos = Vec::new();
+        let mut builder = Builder::new(model, options.precision, options.segment_bytes)?;
         let total = source.videos().len();
         for start in (0..total).step_by(options.batch.max(1)) {
+            let end = total.min(start.saturating_add(options.batch.max(1)));
             let mut batch = Vec::new();
-            for number in start..total.min(start + options.batch.max(1)) {
+            for number in start..end {
                 if let Some(clips) = problems.check(source.clips(number))? {
-                    videos.push(indexed(&source.videos()[number], &clips));
-                    batch.push(clips);
+                    batch.push((indexed(&source.videos()[number], &clips), clips));
                 }
             }
             if !batch.is_empty() {
-                builder.add(model, &batch)?;
+                builder.encode(batch)?;
             }
-            progress((start + options.batch.max(1)).min(total), total);
+            progress(end, total);
         }
-        let segments = builder.finish()?;
-        if videos.is_empty() {
-            let why = "has no video that can be read".to_string();
-            return Err(Error::Argument { op: "MomentIndex::build", argument: "source", why });
+        builder.finish()
+    }
+
+    /// Makes an index of videos that were encoded elsewhere, such as by PyTorch with the parameters of `model`: each with
+    /// its clips, (positions, D) for every stream of the model, at the last level of the context encoder. `positions` are
+    /// the model's `max_clips`: the official network looks at padded clips too.
+    ///
+    /// # Errors
+    /// Those of `videos`; [`Error::Argument`] for another number of streams than the model has, for an odd width in half
+    /// precision, or for no video at all; [`Error::Shape`]; [`Error::NonFinite`], naming video, stream and clip, also for
+    /// what half precision cannot hold; [`Error::Duplicate`] for a video that is there twice; [`Error::Malformed`] for one
+    /// of impossible times or more clips than positions; device errors.
+    pub fn from_encodings(
+        model: &Reloclnet,
+        videos: impl IntoIterator<Item = Result<(IndexedVideo, Vec<Array>)>>,
+        precision: Precision,
+    ) -> Result<Self> {
+        let mut builder = Builder::new(model, precision, SEGMENT_BYTES)?;
+        let wanted = model.stream_names().len();
+        for video in videos {
+            let (video, streams) = video?;
+            if streams.len() != wanted {
+                let why = format!("hold {} streams of {:?}, the model has {wanted}", streams.len(), video.id);
+                return Err(Error::Argument { op: "MomentIndex::from_encodings", argument: "videos", why });
+            }
+            if let Some(clips) = streams.iter().find(|clips| clips.shape() != builder.extents) {
+                let (expected, got) = (format!("{:?}", builder.extents), clips.shape().to_vec());
+                return Err(Error::Shape { op: "MomentIndex::from_encodings", argument: "videos", expected, got });
+            }
+            builder.push(video, &streams.iter().map(Array::data).collect::<Vec<_>>())?;
         }
-        let manifest = Manifest {
-            format: FORMAT.into(),
-            model: model_hash(model)?,
-            precision: options.precision,
-            positions,
-            width,
-            streams: streams.iter().map(|s| s.to_string()).collect(),
-            videos,
-            segments: Vec::new(),
-        };
-        Ok(Self { gpu, manifest, segments })
+        builder.finish()
     }
 
     /// The videos.
@@ -180,7 +173,7 @@ impl MomentIndex {
 
     /// Bytes of the encodings on the GPU.
     pub fn bytes(&self) -> u64 {
-        self.segments.iter().flat_map(|s| s.clips.iter().chain(&s.scales).chain([&s.mask])).map(Tensor::bytes).sum()
+        self.segments.iter().map(Segment::bytes).sum()
     }
 
     pub(super) fn segments(&self) -> &[Segment] {
@@ -227,11 +220,7 @@ impl MomentIndex {
             let file = format!("segment-{number:05}.safetensors");
             let shape = [segment.len(), manifest.positions, manifest.width];
             let mut arrays = BTreeMap::new();
-            for (name, clips) in manifest.streams.iter().zip(&segment.clips) {
-                let values = match manifest.precision {
-                    Precision::F32 => clips.to_vec()?,
-                    Precision::F16 => unpack_halves(&clips.to_u32()?),
-                };
+            for (name, values) in manifest.streams.iter().zip(segment.values()?) {
                 arrays.insert(name.clone(), Array::new(shape, values)?);
             }
             safetensors::write_as(folder.join(&file), &arrays, &BTreeMap::new(), manifest.precision)?;
@@ -267,17 +256,12 @@ impl MomentIndex {
                     return Err(Error::malformed(&file, name, format_args!("must have shape {shape:?}")));
                 }
                 let array = tensors.array(name)?;
-                crate::data::find_non_finite(&file, name, 0, &array)?;
+                find_non_finite(&file, name, 0, &array)?;
                 streams.push(array.into_data());
             }
             let videos = &manifest.videos[first..first + listed.videos];
-            let lengths: Vec<usize> = videos.iter().map(|v| v.clips).collect();
-            segments.push(Segment {
-                first,
-                mask: length_mask(gpu, &lengths, manifest.positions)?,
-                scales: streams.iter().map(|s| scales(gpu, s, shape)).collect::<Result<_>>()?,
-                clips: streams.iter().map(|s| keep(gpu, s, shape, manifest.precision)).collect::<Result<_>>()?,
-            });
+            let extents = [manifest.positions, manifest.width];
+            segments.push(Segment::upload(gpu, first, videos, &streams, extents, manifest.precision)?);
             first += listed.videos;
         }
         Ok(Self { gpu: gpu.clone(), manifest, segments })
@@ -328,113 +312,139 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
         return bad("segments", format!("{:?} is not a file name", s.file));
     }
     let mut ids = HashSet::new();
-    for (row, v) in manifest.videos.iter().enumerate() {
-        let place = format!("video {row}");
-        if !ids.insert(v.id.as_str()) {
-            return Err(Error::Duplicate { path: path.into(), place, kind: "video", id: v.id.clone() });
-        }
-        let times = [v.duration, v.seconds_per_clip];
-        if v.clips == 0 || v.clips > manifest.positions || times.iter().any(|t| !t.is_finite() || *t <= 0.0) {
-            return bad(&place, format!("{} clips of {} s are impossible", v.clips, v.seconds_per_clip));
-        }
-    }
+    let mut videos = manifest.videos.iter().enumerate();
+    videos.try_for_each(|(row, video)| check_video(path, row, video, manifest.positions, &mut ids))?;
     Ok(manifest)
 }
 
-/// Batches on their way into segments.
-struct Builder<'a> {
-    gpu: &'a Gpu,
-    options: IndexOptions,
+/// Refuses a video that no index can hold: `row` of `path`, after those of `ids`.
+fn check_video(
+    path: &Path,
+    row: usize,
+    video: &IndexedVideo,
     positions: usize,
-    width: usize,
-    /// Encoded batches: clips of each stream, and lengths.
-    pending: Vec<(Vec<Tensor>, Vec<usize>)>,
+    ids: &mut HashSet<String>,
+) -> Result<()> {
+    let IndexedVideo { id, duration, clips, seconds_per_clip, .. } = video;
+    let place = format!("video {row}");
+    if !ids.insert(id.clone()) {
+        return Err(Error::Duplicate { path: path.into(), place, kind: "video", id: id.clone() });
+    }
+    if *clips == 0 || *clips > positions || [duration, seconds_per_clip].iter().any(|t| !(t.is_finite() && **t > 0.0)) {
+        let problem = format!("{clips} clips of {seconds_per_clip} s in {duration} s are impossible");
+        return Err(Error::malformed(path, place, problem));
+    }
+    Ok(())
+}
+
+/// Refuses values that are NaN or infinite, or become so in this precision; `place` says whose they are.
+fn check_values(clips: &[f32], precision: Precision, width: usize, place: impl Fn() -> String) -> Result<()> {
+    let largest = if precision == Precision::F16 { half::f16::MAX.to_f32() } else { f32::MAX };
+    let bad = |v: &f32| v.is_nan() || v.abs() > largest;
+    let Some(first) = clips.iter().position(bad) else { return Ok(()) };
+    let count = clips.iter().filter(|v| bad(v)).count() as u64;
+    let place = format!("{}, clip {}", place(), first / width);
+    Err(Error::NonFinite { origin: "encodings".into(), place, count })
+}
+
+/// Encoded videos on their way into an index.
+struct Builder<'a> {
+    model: &'a Reloclnet,
+    precision: Precision,
+    /// Positions of a video, and width.
+    extents: [usize; 2],
+    /// Videos in a segment, at most.
+    capacity: usize,
+    videos: Vec<IndexedVideo>,
+    ids: HashSet<String>,
+    /// For each stream the clips of the videos that are in no segment yet.
+    pending: Vec<Vec<f32>>,
     segments: Vec<Segment>,
 }
 
-impl Builder<'_> {
-    /// Videos in a segment, at most.
-    fn capacity(&self) -> usize {
-        let bytes = if self.options.precision == Precision::F16 { 2 } else { 4 };
-        (SEGMENT_BYTES / (self.positions * self.width * bytes).max(1)).max(self.options.batch)
+impl<'a> Builder<'a> {
+    fn new(model: &'a Reloclnet, precision: Precision, segment_bytes: usize) -> Result<Self> {
+        let (positions, width) = (model.config().max_clips, model.config().hidden_size);
+        if precision == Precision::F16 && !width.is_multiple_of(2) {
+            let why = format!("of f16 needs an even width, the model's is {width}");
+            return Err(Error::Argument { op: "MomentIndex", argument: "precision", why });
+        }
+        let bytes = positions * width * if precision == Precision::F16 { 2 } else { 4 };
+        Ok(Self {
+            model,
+            precision,
+            extents: [positions, width],
+            capacity: (segment_bytes / bytes.max(1)).max(1),
+            videos: Vec::new(),
+            ids: HashSet::new(),
+            pending: vec![Vec::new(); model.stream_names().len()],
+            segments: Vec::new(),
+        })
     }
 
-    fn add(&mut self, model: &Reloclnet, batch: &[Clips]) -> Result<()> {
-        let held: usize = self.pending.iter().map(|(_, lengths)| lengths.len()).sum();
-        if held + batch.len() > self.capacity() {
-            self.close()?;
-        }
-        let references: Vec<&Clips> = batch.iter().collect();
-        let (video, sub, mask) = pad_clips(&references, model.config().batch_options())?;
-        let streams = upload_streams(self.gpu, model.config(), [&video, &sub], &mask)?;
-        let tape = Tape::inference(self.gpu);
+    fn encode(&mut self, batch: Vec<(IndexedVideo, Clips)>) -> Result<()> {
+        let (model, gpu) = (self.model, self.model.store().gpu());
+        let clips: Vec<&Clips> = batch.iter().map(|(_, clips)| clips).collect();
+        let (video, sub, mask) = pad_clips(&clips, model.config().batch_options())?;
+        let streams = upload_streams(gpu, model.config(), [&video, &sub], &mask)?;
+        let tape = Tape::inference(gpu);
         let features: Vec<Var> = streams.iter().map(|s| tape.constant(s.features.clone())).collect();
         let masks: Vec<Tensor> = streams.iter().map(|s| s.mask.clone()).collect();
         let levels = model.encode_clips(&features, &masks)?;
-        let clips = levels.into_iter().map(|l| l.last.into_value()).collect();
-        self.pending.push((clips, batch.iter().map(Clips::len).collect()));
+        let encoded = Tensor::read_all(&levels.iter().map(|l| l.last.value()).collect::<Vec<_>>())?;
+        let size = self.extents.iter().product::<usize>().max(1);
+        for (i, (video, _)) in batch.into_iter().enumerate() {
+            let own: Vec<&[f32]> = encoded.iter().map(|stream| &stream[i * size..][..size]).collect();
+            self.push(video, &own)?;
+        }
         Ok(())
+    }
+
+    /// Adds a video: for each stream its clips (positions, D).
+    fn push(&mut self, video: IndexedVideo, streams: &[&[f32]]) -> Result<()> {
+        check_video(Path::new("videos"), self.videos.len(), &video, self.extents[0], &mut self.ids)?;
+        if self.videos.len() - self.held() == self.capacity {
+            self.close()?;
+        }
+        for (name, clips) in self.model.stream_names().iter().zip(streams) {
+            check_values(clips, self.precision, self.extents[1], || format!("video {:?}, stream {name}", video.id))?;
+        }
+        self.videos.push(video);
+        self.pending.iter_mut().zip(streams).for_each(|(all, clips)| all.extend_from_slice(clips));
+        Ok(())
+    }
+
+    /// Videos that are in segments.
+    fn held(&self) -> usize {
+        self.segments.last().map_or(0, |s| s.first + s.len())
     }
 
     /// Makes a segment of what is pending.
     fn close(&mut self) -> Result<()> {
-        let pending = std::mem::take(&mut self.pending);
-        let lengths: Vec<usize> = pending.iter().flat_map(|(_, lengths)| lengths.clone()).collect();
-        if lengths.is_empty() {
-            return Ok(());
-        }
-        let shape = [lengths.len(), self.positions, self.width];
-        let streams = pending.first().map_or(0, |(clips, _)| clips.len());
-        let (mut clips, mut norms) = (Vec::new(), Vec::new());
-        for stream in 0..streams {
-            let parts: Vec<&Tensor> = pending.iter().map(|(clips, _)| &clips[stream]).collect();
-            let whole = permute::concat(&parts, 0)?;
-            let values = whole.to_vec()?;
-            norms.push(scales(self.gpu, &values, shape)?);
-            clips.push(match self.options.precision {
-                Precision::F32 => whole,
-                Precision::F16 => keep(self.gpu, &values, shape, Precision::F16)?,
-            });
-        }
-        let first = self.segments.last().map_or(0, |s| s.first + s.len());
-        let mask = length_mask(self.gpu, &lengths, self.positions)?;
-        self.segments.push(Segment { first, mask, clips, scales: norms });
+        let (gpu, first) = (self.model.store().gpu(), self.held());
+        let videos = &self.videos[first..];
+        self.segments.push(Segment::upload(gpu, first, videos, &self.pending, self.extents, self.precision)?);
+        self.pending.iter_mut().for_each(Vec::clear);
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Vec<Segment>> {
+    fn finish(mut self) -> Result<MomentIndex> {
+        if self.videos.is_empty() {
+            let why = "are none that can be read".to_string();
+            return Err(Error::Argument { op: "MomentIndex", argument: "videos", why });
+        }
         self.close()?;
-        Ok(self.segments)
+        let [positions, width] = self.extents;
+        let manifest = Manifest {
+            format: FORMAT.into(),
+            model: model_hash(self.model)?,
+            precision: self.precision,
+            positions,
+            width,
+            streams: self.model.stream_names().iter().map(|s| s.to_string()).collect(),
+            videos: self.videos,
+            segments: Vec::new(),
+        };
+        Ok(MomentIndex { gpu: self.model.store().gpu().clone(), manifest, segments: self.segments })
     }
-}
-
-/// 1 for the first clips of each video.
-fn length_mask(gpu: &Gpu, lengths: &[usize], positions: usize) -> Result<Tensor> {
-    let row = |&n: &usize| (0..positions).map(move |i| if i < n { 1.0 } else { 0.0 });
-    Tensor::from_slice(gpu, [lengths.len(), positions], &lengths.iter().flat_map(row).collect::<Vec<f32>>())
-}
-
-/// 1 / norm of every clip; the norm is at least 1e-12, as the model's cosines have it.
-fn scales(gpu: &Gpu, clips: &[f32], [videos, positions, width]: [usize; 3]) -> Result<Tensor> {
-    let scale = |row: &[f32]| 1.0 / row.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
-    Tensor::from_slice(gpu, [videos, positions], &clips.chunks_exact(width).map(scale).collect::<Vec<f32>>())
-}
-
-/// Uploads clips in this precision.
-fn keep(gpu: &Gpu, clips: &[f32], [videos, positions, width]: [usize; 3], precision: Precision) -> Result<Tensor> {
-    match precision {
-        Precision::F32 => Tensor::from_slice(gpu, [videos, positions, width], clips),
-        Precision::F16 => Tensor::from_u32(gpu, [videos, positions, width / 2], &pack_halves(clips)),
-    }
-}
-
-/// Pairs of halves, the first in the low bits, as `unpack2x16float` of WGSL reads them.
-fn pack_halves(values: &[f32]) -> Vec<u32> {
-    let bits = |v: f32| u32::from(half::f16::from_f32(v).to_bits());
-    values.chunks_exact(2).map(|pair| bits(pair[0]) | bits(pair[1]) << 16).collect()
-}
-
-fn unpack_halves(words: &[u32]) -> Vec<f32> {
-    let half = |bits: u32| half::f16::from_bits(bits as u16).to_f32();
-    words.iter().flat_map(|&w| [half(w & 0xffff), half(w >> 16)]).collect()
 }

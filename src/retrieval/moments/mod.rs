@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod nms;
 mod predict;
 mod search;
+mod segment;
 pub mod submission;
 
 pub use index::{IndexOptions, IndexedVideo, MomentIndex};

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::index::{MomentIndex, Segment};
-use super::{Prediction, nms};
+use super::segment::Segment;
+use super::{MomentIndex, Prediction, nms};
 use crate::autograd::Tape;
 use crate::data::moments::pad_tokens;
 use crate::kernels::binary::{self, Binary};

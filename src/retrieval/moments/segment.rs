@@ -1,0 +1,92 @@
+//! A part of an index in GPU memory.
+
+use super::IndexedVideo;
+use crate::Result;
+use crate::gpu::Gpu;
+use crate::tensor::{DType, Precision, Tensor};
+
+/// Videos in the order of the index, as many as are kept together.
+pub(super) struct Segment {
+    /// The number of its first video.
+    pub first: usize,
+    /// 1 for clips (videos, positions).
+    pub mask: Tensor,
+    /// For each stream its clips: (videos, positions, D) f32, or (videos, positions, D / 2) u32 of two halves each.
+    pub clips: Vec<Tensor>,
+    /// For each stream 1 / norm of every clip (videos, positions).
+    pub scales: Vec<Tensor>,
+}
+
+impl Segment {
+    /// Uploads `videos`, of which the first has the number `first`, and for each stream their clips, (videos, positions,
+    /// D), where `extents` are the latter two.
+    pub fn upload(
+        gpu: &Gpu,
+        first: usize,
+        videos: &[IndexedVideo],
+        streams: &[Vec<f32>],
+        extents: [usize; 2],
+        precision: Precision,
+    ) -> Result<Self> {
+        let shape = [videos.len(), extents[0], extents[1]];
+        Ok(Self {
+            first,
+            mask: mask(gpu, videos, extents[0])?,
+            clips: streams.iter().map(|s| keep(gpu, s, shape, precision)).collect::<Result<_>>()?,
+            scales: streams.iter().map(|s| scales(gpu, s, shape)).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The number of videos.
+    pub fn len(&self) -> usize {
+        self.mask.shape()[0]
+    }
+
+    /// For each stream its clips, read back.
+    pub fn values(&self) -> Result<Vec<Vec<f32>>> {
+        let read = |clips: &Tensor| match clips.dtype() {
+            DType::F32 => clips.to_vec(),
+            DType::U32 => Ok(unpack_halves(&clips.to_u32()?)),
+        };
+        self.clips.iter().map(read).collect()
+    }
+
+    /// Bytes in GPU memory.
+    pub fn bytes(&self) -> u64 {
+        self.clips.iter().chain(&self.scales).chain([&self.mask]).map(Tensor::bytes).sum()
+    }
+}
+
+/// 1 for the clips of each video, 0 for padding.
+fn mask(gpu: &Gpu, videos: &[IndexedVideo], positions: usize) -> Result<Tensor> {
+    let mut mask = vec![0.0; videos.len() * positions];
+    for (row, video) in mask.chunks_exact_mut(positions).zip(videos) {
+        row[..video.clips].fill(1.0);
+    }
+    Tensor::from_slice(gpu, [videos.len(), positions], &mask)
+}
+
+/// 1 / norm of every clip; the norm is at least 1e-12, as the model's cosines have it.
+fn scales(gpu: &Gpu, clips: &[f32], [videos, positions, width]: [usize; 3]) -> Result<Tensor> {
+    let scale = |row: &[f32]| 1.0 / row.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
+    Tensor::from_slice(gpu, [videos, positions], &clips.chunks_exact(width.max(1)).map(scale).collect::<Vec<f32>>())
+}
+
+/// Uploads clips in this precision.
+fn keep(gpu: &Gpu, clips: &[f32], [videos, positions, width]: [usize; 3], precision: Precision) -> Result<Tensor> {
+    match precision {
+        Precision::F32 => Tensor::from_slice(gpu, [videos, positions, width], clips),
+        Precision::F16 => Tensor::from_u32(gpu, [videos, positions, width / 2], &pack_halves(clips)),
+    }
+}
+
+/// Pairs of halves, the first in the low bits, as `unpack2x16float` of WGSL reads them.
+fn pack_halves(values: &[f32]) -> Vec<u32> {
+    let bits = |v: f32| u32::from(half::f16::from_f32(v).to_bits());
+    values.chunks_exact(2).map(|pair| bits(pair[0]) | bits(pair[1]) << 16).collect()
+}
+
+fn unpack_halves(words: &[u32]) -> Vec<f32> {
+    let half = |bits: u32| half::f16::from_bits(bits as u16).to_f32();
+    words.iter().flat_map(|&w| [half(w & 0xffff), half(w >> 16)]).collect()
+}

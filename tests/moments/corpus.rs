@@ -1,0 +1,122 @@
+//! A small corpus in memory, and a network of random weights for it.
+
+use reelgrad::data::moments::{Clips, MomentQuery, MomentSource, MomentVideo, Widths};
+use reelgrad::models::reloclnet::{Padding, Reloclnet, ReloclnetConfig, Streams};
+use reelgrad::retrieval::moments::SearchOptions;
+use reelgrad::{Array, Error, Result};
+
+use crate::common::{gpu, noise};
+
+const WIDTHS: Widths = Widths { query: 4, video: 5, sub: 3 };
+
+pub fn config(streams: Streams, padding: Padding) -> ReloclnetConfig {
+    ReloclnetConfig {
+        hidden_size: 8,
+        num_heads: 2,
+        video_dim: WIDTHS.video,
+        sub_dim: WIDTHS.sub,
+        query_dim: WIDTHS.query,
+        streams,
+        max_clips: 11,
+        max_tokens: 5,
+        padding,
+        init_std: 0.4,
+        ..ReloclnetConfig::default()
+    }
+}
+
+pub fn model(streams: Streams, padding: Padding) -> Reloclnet {
+    Reloclnet::new(&gpu(), config(streams, padding), 3).unwrap()
+}
+
+/// Spans of 1 to 5 clips.
+pub fn options() -> SearchOptions {
+    SearchOptions { min_length: 1, max_length: 6, max_videos: 5, top: 40, batch: 3, ..SearchOptions::default() }
+}
+
+/// Noise for features.
+pub struct Corpus {
+    videos: Vec<MomentVideo>,
+    queries: Vec<MomentQuery>,
+    pub clips: Vec<Clips>,
+    pub tokens: Vec<Array>,
+}
+
+impl Corpus {
+    /// Videos of so many clips each, and queries of so many tokens each; a query belongs to the video of its number.
+    pub fn new(clips: &[usize], tokens: &[usize]) -> Self {
+        let seconds = |i: usize| 1.5 + 0.25 * i as f64;
+        let video = |(i, &n): (usize, &usize)| MomentVideo {
+            id: format!("video {i}"),
+            duration: seconds(i) * n as f64,
+            index: 100 + 7 * i as u64,
+        };
+        let query = |i: usize| MomentQuery {
+            id: 50 - i as u64,
+            text: format!("query {i}"),
+            video: Some(format!("video {i}")),
+            windows: vec![[0.0, 1.5]],
+            kind: None,
+            saliency: Vec::new(),
+        };
+        let features = |(i, &n): (usize, &usize)| Clips {
+            video: Some(noise(&[n, WIDTHS.video], 100 + i as u64)),
+            sub: Some(noise(&[n, WIDTHS.sub], 200 + i as u64)),
+            seconds_per_clip: seconds(i),
+        };
+        Self {
+            videos: clips.iter().enumerate().map(video).collect(),
+            queries: (0..tokens.len()).map(query).collect(),
+            clips: clips.iter().enumerate().map(features).collect(),
+            tokens: tokens.iter().zip(300..).map(|(&n, seed)| noise(&[n, WIDTHS.query], seed)).collect(),
+        }
+    }
+
+    /// The tokens of all queries.
+    pub fn sentences(&self) -> Vec<&Array> {
+        self.tokens.iter().collect()
+    }
+}
+
+/// Seven videos, and eight queries of which two have one token.
+pub fn corpus() -> Corpus {
+    let mut corpus = Corpus::new(&[11, 1, 2, 7, 9, 3, 10], &[5, 1, 2, 4, 3, 1, 5]);
+    // A query whose label is withheld.
+    corpus.queries.push(MomentQuery { id: 1, video: None, windows: vec![], ..corpus.queries[0].clone() });
+    corpus.tokens.push(noise(&[2, WIDTHS.query], 400));
+    corpus
+}
+
+impl MomentSource for Corpus {
+    fn widths(&self) -> Widths {
+        WIDTHS
+    }
+
+    fn videos(&self) -> &[MomentVideo] {
+        &self.videos
+    }
+
+    fn queries(&self) -> &[MomentQuery] {
+        &self.queries
+    }
+
+    fn video_of(&self, query: usize) -> Result<Option<usize>> {
+        Ok(self.queries[query].video.is_some().then_some(query))
+    }
+
+    fn clips(&self, video: usize) -> Result<Clips> {
+        finite(&self.videos[video].id, self.clips[video].video.as_ref().unwrap())?;
+        Ok(self.clips[video].clone())
+    }
+
+    fn tokens(&self, query: usize) -> Result<Array> {
+        finite(&self.queries[query].text, &self.tokens[query])?;
+        Ok(self.tokens[query].clone())
+    }
+}
+
+/// What readers of files do.
+fn finite(place: &str, features: &Array) -> Result<()> {
+    let Some((count, _)) = features.non_finite() else { return Ok(()) };
+    Err(Error::NonFinite { origin: "memory".into(), place: place.into(), count })
+}
