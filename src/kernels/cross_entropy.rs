@@ -79,7 +79,8 @@ fn grad_params(n: usize, c: usize) -> (GradParams, usize) {
 ///
 /// # Errors
 /// [`Error::Shape`] unless `logits` has two dimensions and there are as many targets as rows,
-/// [`Error::IndexOutOfRange`] for a target beyond the classes, [`Error::DType`] unless f32; device errors.
+/// [`Error::IndexOutOfRange`] for a target beyond the classes, [`Error::DType`] unless f32, [`Error::LimitExceeded`] on
+/// software adapters for some two million classes; device errors.
 pub fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Tensor, Saved)> {
     let op = "cross_entropy";
     logits.expect_dtype(op, "logits", DType::F32)?;

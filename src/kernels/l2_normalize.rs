@@ -58,7 +58,8 @@ fn params(x: &Tensor, plan: RowPlan, divisor: Divisor) -> Params {
 /// y = x / divisor, of x's shape, and `[rows, 2]` statistics for [`backward`]: 1 / divisor and length.
 ///
 /// # Errors
-/// [`crate::Error::DType`] unless x is f32; device errors.
+/// [`crate::Error::DType`] unless x is f32; [`crate::Error::LimitExceeded`] on software adapters for rows of some 2.8
+/// million elements; device errors.
 pub fn forward(x: &Tensor, divisor: Divisor) -> Result<(Tensor, Tensor)> {
     const OP: &str = "l2_normalize";
     x.expect_dtype(OP, "x", DType::F32)?;

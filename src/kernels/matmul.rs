@@ -277,7 +277,8 @@ pub(super) fn variants() -> Vec<Variant> {
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::ShapeMismatch`] if the shapes do not fit; [`Error::DType`] unless all are f32;
-/// [`Error::LimitExceeded`] for 2³² elements or more; device errors.
+/// [`Error::LimitExceeded`] for 2³² elements or more and, on software adapters, for batches with a k beyond 261,884;
+/// device errors.
 pub fn forward(a: &Tensor, b: &Tensor, options: &Options) -> Result<Output> {
     run(a, b, options, None)
 }

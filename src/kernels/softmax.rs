@@ -90,7 +90,8 @@ pub(super) fn variants() -> Vec<Variant> {
 /// `mask`: of x's shape, or one row of x's width.
 ///
 /// # Errors
-/// [`Error::Shape`] if the mask has another shape; [`Error::DType`] unless both are f32; device errors.
+/// [`Error::Shape`] if the mask has another shape; [`Error::DType`] unless both are f32; [`Error::LimitExceeded`] on
+/// software adapters for rows of some 2.8 million elements; device errors.
 pub fn softmax(x: &Tensor, scale: f32, mask: Option<&Tensor>) -> Result<Tensor> {
     forward(Kind::Softmax, x, scale, mask)
 }

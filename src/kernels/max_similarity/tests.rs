@@ -157,7 +157,7 @@ fn the_longest_video_is_searched_to_its_end() {
         let width = 64;
         let tile = Tile::choose(gpu.family(), 1);
         let per_step = tile.iterations(&Extents { queries: 1, videos: 1, clips: 1, width }) - 64;
-        let most = (65_535 - 64) / per_step * tile.extent().1;
+        let most = (crate::kernels::MOST_ITERATIONS - 64) / per_step * tile.extent().1;
         let mut x = noise(most * width, 1);
         x[(most - 1) * width] = 99.0;
         let mut q = vec![0.0; width];
@@ -257,11 +257,8 @@ fn wrong_arguments_are_errors() {
         assert!(matches!(of(&q, &x, Some(&t(&[4, 3])), None), Error::Shape { argument: "mask", .. }));
         assert!(matches!(of(&q, &x, None, Some(&t(&[12]))), Error::Shape { argument: "scale", .. }));
         let packed = Tensor::from_u32(&gpu, [3, 4, 3], &[0; 36]).unwrap();
-        assert!(matches!(of(&q, &packed, None, None), Error::DType { argument: "clips", .. }));
         assert!(forward(&q, &packed, None, None).is_ok());
-        let half = |q: &Tensor, x| forward(q, x, None, None).map(drop).unwrap_err();
-        assert!(matches!(half(&q, &x), Error::DType { argument: "clips", .. }));
-        assert!(matches!(half(&t(&[2, 7]), &packed), Error::Shape { argument: "queries", .. }));
+        assert!(matches!(of(&t(&[2, 7]), &packed, None, None), Error::Shape { argument: "queries", .. }));
         let (scores, positions) = forward(&q, &x, None, None).unwrap();
         let back = |p: &Tensor, g: &Tensor| backward(&q, &x, p, None, g, [true; 2]).map(drop).unwrap_err();
         assert!(matches!(back(&scores, &scores), Error::DType { argument: "positions", .. }));
