@@ -37,16 +37,16 @@ struct Options {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Learning rate at its peak.
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 3e-3)]
     lr: f64,
     /// Width of the network.
     #[arg(long, default_value_t = 64)]
     hidden: usize,
     /// Videos to train on.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 400)]
     train: usize,
     /// Noise in what is seen, as a deviation; what is shown has 1.7.
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 3.0)]
     noise: f32,
     /// Instead: trains with and without VideoCL and FrameCL, with so many seeds each, and prints means and spreads.
     #[arg(long, value_name = "SEEDS")]
