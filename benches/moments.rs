@@ -1,12 +1,15 @@
-//! The similarity of queries to all clips of many videos, with the maximum over clips, in both kernel families.
-//! Elements are floating-point operations.
+//! The similarity of queries to all clips of many videos, with the maximum over clips, in both kernel families: elements
+//! are floating-point operations. And whole searches for moments: elements are queries.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
 use reelgrad::autograd::Tape;
 use reelgrad::gpu::KernelFamily;
 use reelgrad::kernels::max_similarity::forward;
+use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::random::Random;
+use reelgrad::retrieval::moments::{IndexedVideo, MomentIndex, MomentSearch, SearchOptions};
+use reelgrad::tensor::{Array, Precision};
 use reelgrad::{Gpu, Tensor};
 
 const WIDTH: usize = 384;
@@ -89,5 +92,42 @@ fn training(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, all_pairs, training);
+/// From sentences to moments in the official configuration, among videos whose encodings are cached. The time of each
+/// stage is printed, of one search after a first, which compiles the kernels; and the peak of GPU memory.
+fn search(c: &mut Criterion) {
+    let (queries, videos) = (50, 2000);
+    let gpu = Gpu::new().expect("an adapter");
+    let model = Reloclnet::new(&gpu, ReloclnetConfig::default(), 0).expect("the model fits");
+    let array = |shape: &[usize]| Array::new(shape, normal(shape.iter().product())).expect("as many as the shape says");
+    let tokens: Vec<Array> = (0..queries).map(|_| array(&[30, model.config().query_dim])).collect();
+    let tokens: Vec<&Array> = tokens.iter().collect();
+    let mut group = c.benchmark_group(format!("{queries} queries in {videos} videos x {CLIPS} clips, two streams"));
+    group.sample_size(10).throughput(Throughput::Elements(queries as u64));
+    // One buffer of noise serves all videos, each from another place.
+    let noise = normal((CLIPS + videos) * WIDTH);
+    for precision in [Precision::F32, Precision::F16] {
+        let encoded = (0..videos).map(|v| {
+            let clips = |start: usize| Array::new([CLIPS, WIDTH], noise[start * WIDTH..][..CLIPS * WIDTH].to_vec());
+            let duration = 1.5 * CLIPS as f64;
+            let video =
+                IndexedVideo { id: v.to_string(), index: v as u64, duration, clips: CLIPS, seconds_per_clip: 1.5 };
+            Ok((video, vec![clips(v)?, clips(videos - v)?]))
+        });
+        let index = MomentIndex::from_encodings(&model, encoded, precision).expect("the encodings fit");
+        let search =
+            MomentSearch::new(&model, &index, SearchOptions::default()).expect("index and model belong together");
+        gpu.reset_peak_memory();
+        search.search(&tokens).expect("it runs");
+        let found = search.search(&tokens).expect("it runs");
+        let stages: Vec<String> = found.stages.iter().map(|s| format!("{} {:.1?}", s.name, s.time)).collect();
+        let peak = gpu.memory_report().peak >> 20;
+        println!("{precision:?}: {}; peak of GPU memory {peak} MiB", stages.join(", "));
+        group.bench_function(format!("{precision:?}"), |bench| {
+            bench.iter(|| search.search(&tokens).expect("it runs"));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, all_pairs, training, search);
 criterion_main!(benches);

@@ -1,14 +1,15 @@
 // For each row of a square matrix of scores, the column that stands at a given place when the row is sorted from high to
 // low, its diagonal first: how ReLoCLNet draws negatives. Equal scores keep the order of their columns; NaN comes last.
 //
-// A column is found by counting those that come before it, so that nothing is sorted: n^2 comparisons a row.
+// A column is found by counting those that come before it, so that nothing is sorted: n^2 comparisons a row, of which a
+// workgroup makes those of p.chunk columns.
 //
 // scores  (n, n)  read
 // places  (n)     read: 0 is the diagonal, 1 the highest of the others
-// at      (n)     written: the column; NONE for a place beyond the end
-// grid    n workgroups of LANES invocations, folded
+// at      (n)     written: the column
+// grid    n * p.chunks workgroups of LANES invocations, folded
 
-struct Params { n: u32 }
+struct Params { n: u32, chunk: u32, chunks: u32 }
 #params Params p
 
 @group(0) @binding(0) var<storage, read> scores: array<f32>;
@@ -26,11 +27,13 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let index = flat_group(group, groups);
-    let row = min(index, p.n - 1u);
+    let row = min(index / p.chunks, p.n - 1u);
+    let first = index % p.chunks * p.chunk;
+    let end = min(first + p.chunk, p.n);
     let place = places[row];
-    // At most one column has this place; the others say NONE.
-    var found = select(NONE, row, place == 0u);
-    for (var c = lane; c < p.n; c += LANES) {
+    // One column has this place; the others say NONE.
+    var found = select(NONE, row, place == 0u && row >= first && row < end);
+    for (var c = first + lane; c < end; c += LANES) {
         if (c != row) {
             let mine = vec2<u32>(ordered(scores[row * p.n + c]), c);
             var before = 1u;
@@ -42,7 +45,7 @@ fn main(
         }
     }
     let column = lanes_tally(vec4<u32>(0u, 0u, 0u, found), lane).w;
-    if (lane == 0u && index < p.n) {
+    if (lane == 0u && index < p.n * p.chunks && column != NONE) {
         at[row] = column;
     }
 }

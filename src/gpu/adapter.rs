@@ -79,6 +79,11 @@ impl AdapterReport {
         }
     }
 
+    /// Whether the adapter runs on the CPU.
+    pub fn is_software(&self) -> bool {
+        self.kind == "Cpu"
+    }
+
     /// One line: name, back end, driver, kernel family.
     pub fn line(&self) -> String {
         format!("{} ({}, {}), {} kernels", self.name, self.backend, self.driver, self.family)

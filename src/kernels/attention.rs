@@ -344,6 +344,17 @@ impl Cut {
         }
     }
 
+    /// Checks that the loops over the columns, and within over the channels, are not too long for a software adapter.
+    fn expect_iterations(self, op: &'static str, gpu: &Gpu, sizes: &Sizes, kv: bool) -> Result<()> {
+        let cols = if kv { sizes.queries } else { sizes.keys };
+        // Columns of a step and its iterations, in backward, which has more of them.
+        let (step, iterations) = match self {
+            Self::Subgroup { size, per, .. } => (size * per, sizes.width.div_ceil(4) + 5),
+            Self::Tiled { cols, chunks, .. } => (8 * cols, 80 * chunks as usize + 16),
+        };
+        super::expect_iterations(gpu, op, cols.div_ceil(step as usize) * iterations)
+    }
+
     /// Every cut that [`Cut::new`] may give.
     fn all() -> Vec<Self> {
         let mut cuts = Vec::new();
@@ -422,7 +433,8 @@ pub(super) fn variants() -> Vec<Variant> {
 ///
 /// # Errors
 /// [`Error::Shape`], [`Error::DType`], [`Error::Argument`] where shapes, types or options do not fit;
-/// [`Error::LimitExceeded`] beyond 2³² elements; device errors.
+/// [`Error::LimitExceeded`] beyond 2³² elements and, on software adapters, beyond some thousands of tokens (subgroups of
+/// 8: 28,336 at d = 128, 49,920 at d = 64); device errors.
 pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options<'_>) -> Result<Output> {
     const OP: &str = "attention";
     let sizes = Sizes::check(OP, q, k, Some(v), options.layout)?;
@@ -436,6 +448,7 @@ pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options<'_>) -> Res
     let y = Tensor::uninit(gpu, OP, q.shape())?;
     let lse = Tensor::uninit(gpu, OP, lse_shape)?;
     let cut = Cut::new(gpu, &sizes, false);
+    cut.expect_iterations(OP, gpu, &sizes, false)?;
     let variant = forward_variant(cut, sizes.width.is_multiple_of(4), masks.define(), dropout(options).is_some());
     let params = Params::new(&sizes, options, &masks, false, cut.tile());
     let tensors: Vec<&Tensor> = [q, k, v, &y, &lse].into_iter().chain(masks.tensor()).collect();

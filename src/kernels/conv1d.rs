@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{fits_u32, launch};
+use super::{expect_iterations, fits_u32, launch};
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -16,6 +16,8 @@ const PATCHES: &str = include_str!("../../shaders/patches.wgsl");
 const SLOTS: usize = 1024;
 /// By how much a stage reduces the sums.
 const FOLD: usize = 32;
+/// The most positions that an invocation sums: software adapters end longer loops.
+const LONGEST: usize = 1 << 15;
 
 /// How a convolution walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +155,7 @@ const WEIGHT: &str = "[channels out, channels in, taps]";
 ///
 /// # Errors
 /// [`Error::Shape`], [`Error::ShapeMismatch`] and [`Error::DType`] unless the arguments are as said, with
-/// 1 <= K <= L + 2 padding; [`Error::Argument`] for a stride of 0; device errors.
+/// 1 <= K <= L + 2 padding; [`Error::Argument`] for a stride of 0; [`Error::LimitExceeded`]; device errors.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv1d) -> Result<Tensor> {
     let op = "conv1d";
     let e = Extents::new(op, three(op, "x", x, X)?, three(op, "weight", weight, WEIGHT)?, conv)?;
@@ -161,6 +163,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv1d)
         bias.expect_dtype(op, "bias", DType::F32)?;
         bias.expect_shape(op, "bias", &[e.cout])?;
     }
+    expect_iterations(x.gpu(), op, e.cin * (e.taps + 2))?;
     let y = Tensor::uninit(x.gpu(), op, e.y_shape())?;
     let tensors: Vec<&Tensor> = [x, weight, &y].into_iter().chain(bias).collect();
     let variant = variant("conv1d", WGSL, if bias.is_some() { &["BIAS"] } else { &[] });
@@ -178,6 +181,7 @@ pub fn backward_x(gradient: &Tensor, weight: &Tensor, length: usize, conv: Conv1
     let [batch, ..] = three(op, "gradient", gradient, X)?;
     let e = Extents::new(op, [batch, cin, length], weight_shape, conv)?;
     gradient.expect_shape(op, "gradient", &e.y_shape())?;
+    expect_iterations(gradient.gpu(), op, e.taps * (e.cout + 2))?;
     let dx = Tensor::uninit(gradient.gpu(), op, [batch, cin, length])?;
     let grid = gradient.gpu().grid(dx.len().div_ceil(64));
     launch(op, &variant("conv1d", WGSL, &["GRAD"]), &[gradient, weight, &dx], &e.params(dx.len()), grid, e.flops())?;
@@ -210,6 +214,13 @@ pub fn backward_bias(gradient: &Tensor) -> Result<Tensor> {
     reduce(op, e, &[gradient], &[cout], &variant("conv1d_weights", WEIGHTS, &["BIAS"]))
 }
 
+/// Of how many sums over `positions` each of `rows` weights is first made.
+fn first_slots(positions: usize, rows: usize) -> usize {
+    // Many weights keep the device busy with few sums of each.
+    let busy = positions.div_ceil(FOLD).min(SLOTS).min((1 << 18) / rows.min(1 << 18));
+    busy.max(positions.div_ceil(LONGEST))
+}
+
 /// Sums over all positions for each element of `shape`: by `first` over some of them, then of those sums.
 fn reduce(op: &'static str, e: Extents, inputs: &[&Tensor], shape: &[usize], first: &Variant) -> Result<Tensor> {
     let gpu = inputs[0].gpu();
@@ -230,8 +241,7 @@ fn reduce(op: &'static str, e: Extents, inputs: &[&Tensor], shape: &[usize], fir
         stride: e.conv.stride as u32,
         padding: e.conv.padding as u32,
     };
-    // Many weights keep the device busy with few sums of each.
-    let mut slots = positions.div_ceil(FOLD).min(SLOTS).min((1 << 18) / rows.min(1 << 18)).max(1);
+    let mut slots = first_slots(positions, rows);
     let mut stage = |slots: usize, tensors: &[&Tensor], variant: &Variant| -> Result<()> {
         params.count = fits_u32(op, &[rows, slots])?;
         params.slots = slots as u32;
@@ -570,6 +580,27 @@ mod tests {
                 golden.check("grad_input.weight", &dw);
                 let drows = Tensor::from_slice(&gpu, rows.shape(), &drows).unwrap();
                 golden.check("grad_input.x", &fold_patches(&drows, shape, patch).unwrap().to_vec().unwrap());
+            }
+        }
+    }
+
+    /// Software adapters end loops that are too long.
+    #[test]
+    fn many_channels_and_positions_are_summed_to_their_end() {
+        for (positions, rows) in [(1, 1), (33, 1 << 20), (1 << 17, 1 << 18), (1 << 31, 1)] {
+            let slots = first_slots(positions, rows);
+            assert!((1..=positions).contains(&slots) && positions.div_ceil(slots) <= LONGEST, "{positions} {rows}");
+        }
+        let conv = Conv1d { stride: 1, padding: 0 };
+        for gpu in gpus().into_iter().filter(|gpu| gpu.report().is_software()) {
+            for (taps, most) in [(1, 21_845), (3, 13_107)] {
+                let (xs, ws) = ([1, most, 3], [1, most, taps]);
+                let (x, w) = (noise(most * 3, 1), noise(most * taps, 2));
+                let y = forward(&noise_tensor(&gpu, &xs, 1), &noise_tensor(&gpu, &ws, 2), None, conv).unwrap();
+                assert_close(&y, &to_f32(&cpu::forward((&to_f64(&x), xs), (&to_f64(&w), ws), None, conv)), 1e-4, 1e-3);
+                let longer = [[1, most + 1, 3], [1, most + 1, taps]].map(|shape| noise_tensor(&gpu, &shape, 1));
+                let refused = forward(&longer[0], &longer[1], None, conv);
+                assert!(matches!(refused, Err(Error::LimitExceeded { .. })));
             }
         }
     }

@@ -79,7 +79,8 @@ fn grad_params(n: usize, c: usize) -> (GradParams, usize) {
 ///
 /// # Errors
 /// [`Error::Shape`] unless `logits` has two dimensions and there are as many targets as rows,
-/// [`Error::IndexOutOfRange`] for a target beyond the classes, [`Error::DType`] unless f32; device errors.
+/// [`Error::IndexOutOfRange`] for a target beyond the classes, [`Error::DType`] unless f32, [`Error::LimitExceeded`] on
+/// software adapters for some two million classes; device errors.
 pub fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Tensor, Saved)> {
     let op = "cross_entropy";
     logits.expect_dtype(op, "logits", DType::F32)?;
@@ -99,7 +100,8 @@ pub fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Tensor, Saved)> {
     let targets = Tensor::from_u32(gpu, [n], targets)?;
     let (part, lse) = (Tensor::uninit(gpu, op, [n])?, Tensor::uninit(gpu, op, [n])?);
     let params = Params { n: n as u32, c: c as u32 };
-    launch(op, &variant(false, gpu.family()), &[logits, &targets, &part, &lse], &params, gpu.grid(n), 0)?;
+    let family = lanes::family(gpu, op, c, 2)?;
+    launch(op, &variant(false, family), &[logits, &targets, &part, &lse], &params, gpu.grid(n), 0)?;
     Ok((total::forward(op, &part, 1.0 / n.max(1) as f32)?, Saved { targets, lse }))
 }
 
@@ -129,7 +131,8 @@ pub fn info_nce(scores: &Tensor) -> Result<(Tensor, SavedPairs)> {
     let gpu = scores.gpu();
     let (part, lse) = (Tensor::uninit(gpu, op, [n])?, Tensor::uninit(gpu, op, [2, n])?);
     let params = Params { n: n as u32, c: n as u32 };
-    launch(op, &variant(true, gpu.family()), &[scores, &part, &lse], &params, gpu.grid(n), 0)?;
+    let family = lanes::family(gpu, op, n, 4)?;
+    launch(op, &variant(true, family), &[scores, &part, &lse], &params, gpu.grid(n), 0)?;
     Ok((total::forward(op, &part, 1.0 / n.max(1) as f32)?, SavedPairs { lse }))
 }
 
@@ -357,6 +360,19 @@ mod tests {
             let (loss, saved) = forward(&empty, &[]).unwrap();
             assert_eq!(loss.item().unwrap(), 0.0);
             assert!(backward(&empty, &saved, &loss).unwrap().is_empty());
+        }
+    }
+
+    /// Software adapters end loops that are too long.
+    #[test]
+    fn long_rows_are_summed_to_their_end() {
+        for gpu in gpus() {
+            let c = 600_001;
+            let x = noise(2 * c, 6);
+            let targets = [5, c as u32 - 1];
+            let (loss, _) = cpu::loss_and_gradient(&wide(&x), c, &targets);
+            let logits = lanes::poisoned(&gpu, &[2, c], &x);
+            assert_close(&forward(&logits, &targets).unwrap().0, &[loss as f32], 1e-5, 0.0);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Defines of the kernels whose workgroups reduce over their lanes; see `shaders/shared/lanes.wgsl`.
 
-use crate::gpu::KernelFamily;
+use super::{MOST_ITERATIONS, expect_iterations};
+use crate::gpu::{Gpu, KernelFamily};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -12,12 +13,37 @@ pub(super) const FAMILIES: [KernelFamily; 4] = [
     KernelFamily::Subgroup { size: 16 },
 ];
 
+/// Invocations of a workgroup.
+pub(super) fn count(family: KernelFamily) -> usize {
+    match family {
+        KernelFamily::Tiled => 64,
+        KernelFamily::Subgroup { size } => size as usize,
+    }
+}
+
 /// `LANES`, and for the subgroup family what tells it from the other.
 pub(super) fn defines(family: KernelFamily) -> Vec<(&'static str, u32)> {
+    let lanes = count(family) as u32;
     match family {
-        KernelFamily::Tiled => vec![("LANES", 64)],
-        KernelFamily::Subgroup { size } => vec![("SUBGROUP", 1), ("LANES", size), ("LOG_LANES", size.ilog2())],
+        KernelFamily::Tiled => vec![("LANES", lanes)],
+        KernelFamily::Subgroup { .. } => vec![("SUBGROUP", 1), ("LANES", lanes), ("LOG_LANES", lanes.ilog2())],
     }
+}
+
+/// The family of a kernel whose workgroups go through `n` elements `passes` times: the adapter's own, unless they are too
+/// many for the few lanes of a subgroup.
+///
+/// # Errors
+/// [`Error::LimitExceeded`] if a software adapter cannot do it either way.
+pub(super) fn family(gpu: &Gpu, op: &'static str, n: usize, passes: usize) -> Result<KernelFamily> {
+    // An iteration ends each loop; and there are those of the reductions.
+    let iterations = |family| passes * (n.div_ceil(count(family)) + 1) + 64;
+    let own = gpu.family();
+    if iterations(own) <= MOST_ITERATIONS {
+        return Ok(own);
+    }
+    expect_iterations(gpu, op, iterations(KernelFamily::Tiled))?;
+    Ok(KernelFamily::Tiled)
 }
 
 /// [`Error::LimitExceeded`] if the elements of `shape` cannot be counted in 32 bits.

@@ -134,7 +134,8 @@ fn check(
 /// Normalises the rows of x, or of x + `residual`; `gain` and `bias` have x's width.
 ///
 /// # Errors
-/// [`Error::Shape`] and [`Error::DType`] for what does not fit x; device errors.
+/// [`Error::Shape`] and [`Error::DType`] for what does not fit x; [`Error::LimitExceeded`] on software adapters for rows
+/// of some 2.8 million elements; device errors.
 pub fn forward(x: &Tensor, residual: Option<Residual<'_>>, gain: &Tensor, bias: &Tensor, norm: Norm) -> Result<Output> {
     const OP: &str = "layer_norm";
     let same: Vec<(&'static str, &Tensor)> = residual.iter().map(|r| ("residual", r.tensor)).collect();
@@ -145,7 +146,7 @@ pub fn forward(x: &Tensor, residual: Option<Residual<'_>>, gain: &Tensor, bias: 
     let keep_sum = residual.is_some_and(|r| r.keep_sum);
     let sum = keep_sum.then(|| Tensor::uninit(gpu, OP, x.shape())).transpose()?;
     if !x.is_empty() {
-        let plan = RowPlan::new(gpu, x.rows(), x.width()).straight(x.width());
+        let plan = RowPlan::new(OP, gpu, x.rows(), x.width())?.straight(x.width());
         let mut tensors = vec![x, gain, bias];
         tensors.extend(residual.map(|r| r.tensor));
         tensors.extend([&y, &stats]);
@@ -179,7 +180,7 @@ pub fn backward(
         let zeros = || Tensor::zeros(gpu, OP, [x.width()]);
         return Ok((dx, zeros()?, zeros()?));
     }
-    let plan = RowPlan::new(gpu, x.rows(), x.width());
+    let plan = RowPlan::new(OP, gpu, x.rows(), x.width())?;
     let params = row_params(x, plan, norm);
     launch(OP, &backward_variant(plan), &[dy, x, gain, stats, &dx], &params, plan.grid(gpu), 0)?;
 
@@ -384,6 +385,28 @@ mod tests {
             let (dx, dgain, dbias) = backward(&none, &none, &row, &out.stats, NORMS[0]).unwrap();
             assert!(dx.is_empty());
             assert_eq!((dgain.to_vec().unwrap(), dbias.to_vec().unwrap()), (vec![0.0; 3], vec![0.0; 3]));
+        }
+    }
+
+    /// Software adapters end loops that are too long.
+    #[test]
+    fn long_rows_are_normalised_to_their_end() {
+        for gpu in gpus() {
+            for (rows, n) in [(9, 30_522), (1, 300_001)] {
+                let (x, dy) = (noise(rows * n, 1), noise(rows * n, 2));
+                let (gain, bias) = (noise(n, 3), noise(n, 4));
+                let [tx, tdy] = [&x, &dy].map(|v| poisoned(&gpu, &[rows, n], v));
+                let [tgain, tbias] = [&gain, &bias].map(|v| poisoned(&gpu, &[n], v));
+                let row = |v: &[f32], r: usize| to_f64(&v[r * n..(r + 1) * n]);
+                let (wgain, wbias) = (to_f64(&gain), to_f64(&bias));
+                let out = forward(&tx, None, &tgain, &tbias, NORMS[0]).unwrap();
+                let y: Vec<f64> = (0..rows).flat_map(|r| cpu::forward(&row(&x, r), &wgain, &wbias, NORMS[0])).collect();
+                assert_close(&out.y, &to_f32(&y), 1e-4, 1e-5);
+                let (dx, ..) = backward(&tdy, &tx, &tgain, &out.stats, NORMS[0]).unwrap();
+                let expected: Vec<f64> =
+                    (0..rows).flat_map(|r| cpu::backward(&row(&dy, r), &row(&x, r), &wgain, NORMS[0]).0).collect();
+                assert_close(&dx, &to_f32(&expected), 1e-3, 1e-4);
+            }
         }
     }
 }

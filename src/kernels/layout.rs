@@ -1,5 +1,6 @@
 //! Shapes as kernels see them: axes split off, strides, broadcasting, and sizes that fit in 32 bits.
 
+use super::expect_iterations;
 use crate::gpu::{Gpu, KernelFamily};
 use crate::{Error, Result};
 
@@ -139,6 +140,9 @@ pub(super) struct RowPlan {
 impl RowPlan {
     /// Rows that a subgroup does one after another.
     const IN_SEQUENCE: u32 = 8;
+    /// Elements of an invocation in a row, at most: it passes three times over 8 rows, and must not loop more often than
+    /// software adapters allow. Wider rows take the whole of a tiled workgroup.
+    const MOST_STEPS: usize = 2048;
     /// Invocations of a tiled workgroup.
     const TILED: u32 = 128;
     /// Rows, in elements of an invocation, for which there are kernels without loops: those of powers of two, and of
@@ -146,20 +150,23 @@ impl RowPlan {
     const STRAIGHT: [u32; 7] = [1, 2, 4, 8, 12, 16, 24];
 
     /// The plan for `rows` rows of `width` elements.
-    pub(super) fn new(gpu: &Gpu, rows: usize, width: usize) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::LimitExceeded`] for rows that are too wide for a software adapter.
+    pub(super) fn new(op: &'static str, gpu: &Gpu, rows: usize, width: usize) -> Result<Self> {
         let vec4 = width.is_multiple_of(4);
         let elements = if vec4 { width / 4 } else { width };
-        match gpu.family() {
-            KernelFamily::Subgroup { size } => Self { lanes: size, subgroup: true, vec4, steps: 0, rows },
-            KernelFamily::Tiled => {
-                let lanes = match elements {
-                    0..=16 => 8,
-                    17..=64 => 32,
-                    _ => Self::TILED,
-                };
-                Self { lanes, subgroup: false, vec4, steps: 0, rows }
+        let lanes = match (gpu.family(), elements) {
+            (KernelFamily::Subgroup { size: lanes }, _) if elements <= Self::MOST_STEPS * lanes as usize => {
+                return Ok(Self { lanes, subgroup: true, vec4, steps: 0, rows });
             }
-        }
+            (_, 0..=16) => 8,
+            (_, 17..=64) => 32,
+            _ => Self::TILED,
+        };
+        // Three passes, and the reductions.
+        expect_iterations(gpu, op, 3 * elements.div_ceil(lanes as usize) + 64)?;
+        Ok(Self { lanes, subgroup: false, vec4, steps: 0, rows })
     }
 
     /// One of every kind.

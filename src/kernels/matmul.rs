@@ -8,14 +8,14 @@
 //! | | 64 x 64 | m, n > 32 and these tiles, times the slices of k there may be, are at least 128 |
 //! | | 32 x 32 | otherwise |
 //!
-//! With fewer tiles than that (16 or 128), k is cut into slices of at least 256, as many as make up the number; a second
-//! kernel adds their partial sums in order. Weight gradients, whose k is long, are the case this is for; batches are
-//! never cut. Choices depend on the family and the shape alone, so results are bitwise repeatable.
+//! With fewer tiles than that (16 or 128), k is cut into slices of at least 256, as many as make up the number, and slices
+//! longer than 131,072 are cut in any case; a second kernel adds their partial sums in order. Weight gradients, whose k
+//! is long, are the case this is for; batches are never cut. Choices depend on the family and the shape alone, so results are bitwise repeatable.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::elementwise::Activation;
-use super::{launch, permute};
+use super::{expect_iterations, launch, permute};
 use crate::gpu::{Gpu, KernelFamily};
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
@@ -28,8 +28,10 @@ const REDUCE: &str = include_str!("../../shaders/matmul_reduce.wgsl");
 
 /// Workgroups that keep a device of either family busy: (subgroup, tiled).
 const BUSY: (usize, usize) = (16, 128);
-/// The shortest slice of k worth a workgroup of its own.
+/// The shortest slice of k worth a workgroup of its own, and the longest, which takes the subgroup family 32,768
+/// iterations: software adapters end loops of 65,535.
 const SLICE: usize = 256;
+const LONGEST: usize = 1 << 17;
 
 const BIAS: u32 = 1;
 const RESIDUAL: u32 = 2;
@@ -184,10 +186,10 @@ impl Tile {
         }
     }
 
-    /// Into how many slices k is cut: as many as keep the device busy.
+    /// Into how many slices k is cut: as many as keep the device busy, and none too long.
     fn slices(self, p: &Problem) -> usize {
         let busy = if matches!(self, Self::Subgroup { .. }) { BUSY.0 } else { BUSY.1 };
-        busy.div_ceil(self.count(p)).min(most_slices(p))
+        busy.div_ceil(self.count(p)).max(p.k.div_ceil(LONGEST)).min(most_slices(p))
     }
 }
 
@@ -275,7 +277,8 @@ pub(super) fn variants() -> Vec<Variant> {
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::ShapeMismatch`] if the shapes do not fit; [`Error::DType`] unless all are f32;
-/// [`Error::LimitExceeded`] for 2³² elements or more; device errors.
+/// [`Error::LimitExceeded`] for 2³² elements or more and, on software adapters, for batches with a k beyond 261,884;
+/// device errors.
 pub fn forward(a: &Tensor, b: &Tensor, options: &Options) -> Result<Output> {
     run(a, b, options, None)
 }
@@ -327,6 +330,9 @@ fn run(a: &Tensor, b: &Tensor, options: &Options, force: Option<Plan>) -> Result
     if problem.k == 0 {
         reduce(None, 0, &y, kept, options, epilogue)?;
         return Ok(output(&y));
+    }
+    if problem.z > 1 {
+        expect_iterations(gpu, OP, problem.k.div_ceil(4) + 64)?;
     }
     let plan = force.unwrap_or_else(|| Plan::new(gpu, &problem));
     let slices = problem.k.div_ceil(slice_len(problem.k, plan.slices));

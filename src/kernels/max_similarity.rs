@@ -12,7 +12,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{fits_u32, launch};
+use super::{expect_iterations, fits_u32, launch};
 use crate::gpu::KernelFamily;
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
@@ -80,6 +80,13 @@ impl Tile {
             KernelFamily::Tiled if queries > 8 => Self::LARGE,
             KernelFamily::Tiled => Self::THIN,
         }
+    }
+
+    /// Iterations of an invocation: over the clips, in steps of an extent and for the mask's end, and within over the
+    /// width.
+    fn iterations(self, e: &Extents) -> usize {
+        let step = if matches!(self, Self::Subgroup { .. }) { 4 } else { 16 };
+        e.clips.div_ceil(self.extent().1) * (e.width.div_ceil(step) + 6) + 64
     }
 
     /// Queries and clips.
@@ -207,7 +214,8 @@ fn is_half(clips: &Tensor) -> bool {
 ///
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] unless all are as above, with a width of at least 1 (an even one for
-/// halves); [`Error::LimitExceeded`] for 2³² elements or more; device errors.
+/// halves); [`Error::LimitExceeded`] for 2³² elements or more and, on software adapters, for videos of millions of
+/// numbers; device errors.
 pub fn forward(q: &Tensor, clips: &Tensor, mask: Option<&Tensor>, scale: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
     run(q, clips, mask, scale, None, MOST_FLOPS)
 }
@@ -235,6 +243,7 @@ fn run(
         return Ok((scores, positions));
     }
     let tile = force.unwrap_or_else(|| Tile::choose(gpu.family(), e.queries));
+    expect_iterations(gpu, OP, tile.iterations(&e))?;
     let tiles = e.queries.div_ceil(tile.extent().0);
     let total = fits_u32(OP, &[e.videos, tiles])? as usize;
     let variant = variant(tile, e.vec(), is_half(clips));
@@ -280,6 +289,7 @@ pub fn backward(
     positions.expect_shape(BACKWARD, "positions", &[e.queries, e.videos])?;
     let width = if e.vec() { e.width / 4 } else { e.width };
     let span = span(q.gpu().family());
+    expect_iterations(q.gpu(), BACKWARD, ((span as usize + 2) * (e.clips + e.queries)).max(e.videos) + 1)?;
     let per_row = width.div_ceil(span as usize);
     let params = GradParams {
         queries: e.queries as u32,

@@ -17,7 +17,7 @@ pub(crate) mod testing;
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
-use crate::gpu::Launch;
+use crate::gpu::{Gpu, Launch};
 use crate::shader::Variant;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -77,6 +77,27 @@ pub(crate) fn fits_u32(op: &'static str, counts: &[usize]) -> Result<u32> {
         needed: product.unwrap_or(u64::MAX),
         limit: u32::MAX.into(),
         remedy: "use a smaller batch",
+    })
+}
+
+/// How many iterations all loops of one invocation may take together: lavapipe ends every loop from there on, without a
+/// word.
+const MOST_ITERATIONS: usize = 65_535;
+
+/// Lets an invocation of `op` loop for so many iterations.
+///
+/// # Errors
+/// [`Error::LimitExceeded`] on a software adapter that would end its loops before.
+fn expect_iterations(gpu: &Gpu, op: &'static str, iterations: usize) -> Result<()> {
+    if iterations <= MOST_ITERATIONS || !gpu.report().is_software() {
+        return Ok(());
+    }
+    Err(Error::LimitExceeded {
+        op,
+        what: "iterations of one invocation, as software adapters allow them",
+        needed: iterations as u64,
+        limit: MOST_ITERATIONS as u64,
+        remedy: "shorten the longest axis, or use a GPU",
     })
 }
 

@@ -187,15 +187,15 @@ fn clip(grads: &Tensor, group: &Group, limit: f32, each: bool, before: Option<&T
         lanes::expect_scalar(op, before)?;
     }
     let gpu = grads.gpu();
-    let family = gpu.family();
     let part = Tensor::uninit(gpu, op, [group.blocks])?;
     let params = NormParams { groups: group.blocks as u32, limit };
-    let squares = norm_variant("SQUARES", group.aligned, family);
+    let squares = norm_variant("SQUARES", group.aligned, gpu.family());
     launch(op, &squares, &[grads, &group.table, &part], &params, gpu.grid(group.blocks), 0)?;
     let (spans, shape) = if each { (&group.each, vec![group.ranges]) } else { (&group.all, vec![]) };
     let (norm, scale) = (Tensor::uninit(gpu, op, shape.clone())?, Tensor::uninit(gpu, op, shape)?);
     let params = NormParams { groups: norm.len() as u32, limit: limit.min(f32::MAX) };
     let grid = gpu.grid(norm.len());
+    let family = lanes::family(gpu, op, group.blocks, 1)?;
     match before {
         Some(before) => {
             let tensors = [&part, spans, before, &norm, &scale];
@@ -524,6 +524,19 @@ mod tests {
             let none = Group::new(&gpu, &[]).unwrap();
             step(&long, &g, &m, &v, &none, &update, None).unwrap();
             assert_eq!(clip_global(&g, &none, 1.0).unwrap().norm.item().unwrap(), 0.0);
+        }
+    }
+
+    /// Software adapters end loops that are too long: a norm is of as many blocks as there are, and a range has one at
+    /// least.
+    #[test]
+    fn norms_of_many_blocks_reach_their_end() {
+        let n = 600_000usize;
+        let ranges: Vec<(usize, usize)> = (0..n).map(|i| (i, 1)).collect();
+        for gpu in gpus() {
+            let grads = Tensor::from_slice(&gpu, [n], &vec![0.5; n]).unwrap();
+            let clip = clip_global(&grads, &Group::new(&gpu, &ranges).unwrap(), 1.0).unwrap();
+            assert_slices_close(&clip.norm.to_vec().unwrap(), &[0.5 * (n as f32).sqrt()], 1e-5, 0.0);
         }
     }
 }

@@ -192,8 +192,7 @@ impl Ranking {
         let (kernel, chunks, groups) = match self.queries {
             Queries::Rows => {
                 let family = tile.gpu().family();
-                let lanes = if let KernelFamily::Subgroup { size } = family { size as usize } else { 64 };
-                let chunks = columns.div_ceil(64 * lanes);
+                let chunks = columns.div_ceil(64 * lanes::count(family));
                 (
                     Kernel::CountRows { vec4: columns.is_multiple_of(4) && start.1.is_multiple_of(4), family },
                     chunks,
@@ -472,6 +471,23 @@ mod tests {
             assert!(matches!(GroupMax::new(&gpu, &[0, 2], 2, 3), Err(Error::IndexOutOfRange { index: 2, .. })));
             let none = Tensor::from_slice(&gpu, [0, 4], &[]).unwrap();
             assert_eq!(ranks(&none, Queries::Rows, &[], &iota(4)).unwrap(), vec![]);
+        }
+    }
+
+    /// Software adapters end loops that are too long.
+    #[test]
+    fn long_rows_and_columns_are_counted_to_their_end() {
+        let n = 600_001;
+        let s = tied(n, 3);
+        for gpu in gpus() {
+            let one = vec![n as u32 - 1];
+            for (shape, queries, rows, columns) in
+                [([1, n], Queries::Rows, one.clone(), iota(n)), ([n, 1], Queries::Columns, iota(n), one)]
+            {
+                let scores = lanes::poisoned(&gpu, &shape, &s);
+                let expected = cpu::ranks(&s, queries, &rows, &columns);
+                assert_eq!(ranks(&scores, queries, &rows, &columns).unwrap(), expected, "{queries:?}");
+            }
         }
     }
 }

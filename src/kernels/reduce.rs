@@ -443,4 +443,21 @@ mod tests {
             assert!(matches!(sum(&ids, 0), Err(Error::DType { .. })));
         }
     }
+
+    /// Software adapters end loops that are too long.
+    #[test]
+    fn long_axes_are_reduced_to_their_end() {
+        for gpu in gpus() {
+            for inner in [1, 2] {
+                let n = 5_000_001;
+                let mut x = vec![1.0; n * inner];
+                x[n * inner - 1] = 3.0;
+                let tensor = Tensor::from_slice(&gpu, [n, inner], &x).unwrap();
+                assert_eq!(sum(&tensor, 0).unwrap().to_vec().unwrap()[inner - 1], n as f32 + 2.0);
+                let (values, indices) = max(&tensor, 0).unwrap();
+                assert_eq!(values.to_vec().unwrap()[inner - 1], 3.0);
+                assert_eq!(indices.to_u32().unwrap()[inner - 1], n as u32 - 1);
+            }
+        }
+    }
 }

@@ -90,7 +90,8 @@ pub(super) fn variants() -> Vec<Variant> {
 /// `mask`: of x's shape, or one row of x's width.
 ///
 /// # Errors
-/// [`Error::Shape`] if the mask has another shape; [`Error::DType`] unless both are f32; device errors.
+/// [`Error::Shape`] if the mask has another shape; [`Error::DType`] unless both are f32; [`Error::LimitExceeded`] on
+/// software adapters for rows of some 2.8 million elements; device errors.
 pub fn softmax(x: &Tensor, scale: f32, mask: Option<&Tensor>) -> Result<Tensor> {
     forward(Kind::Softmax, x, scale, mask)
 }
@@ -138,7 +139,7 @@ pub fn logsumexp_backward(x: &Tensor, scale: f32, mask: Option<&Tensor>, lse: &T
     g.expect_shape(op, "gradient", outer(x))?;
     g.expect_dtype(op, "gradient", DType::F32)?;
     let dx = Tensor::uninit(x.gpu(), op, x.shape())?;
-    let plan = RowPlan::new(x.gpu(), x.rows(), x.width());
+    let plan = RowPlan::new(op, x.gpu(), x.rows(), x.width())?;
     let tensors: Vec<&Tensor> = [lse, g, x].into_iter().chain(mask).chain([&dx]).collect();
     run(op, &variant(Kind::LogSumExp, true, mask.is_some(), plan), &tensors, x, plan, mask_stride, scale)?;
     Ok(dx)
@@ -174,7 +175,7 @@ fn forward(kind: Kind, x: &Tensor, scale: f32, mask: Option<&Tensor>) -> Result<
         y.write(&vec![f32::MIN; y.len()])?;
         return Ok(y);
     }
-    let plan = RowPlan::new(x.gpu(), x.rows(), x.width()).straight(x.width());
+    let plan = RowPlan::new(op, x.gpu(), x.rows(), x.width())?.straight(x.width());
     let tensors: Vec<&Tensor> = [x].into_iter().chain(mask).chain([&y]).collect();
     run(op, &variant(kind, false, mask.is_some(), plan), &tensors, x, plan, mask_stride, scale)?;
     Ok(y)
@@ -186,7 +187,7 @@ fn backward(kind: Kind, y: &Tensor, g: &Tensor, scale: f32) -> Result<Tensor> {
     g.expect_shape(op, "gradient", y.shape())?;
     g.expect_dtype(op, "gradient", DType::F32)?;
     let dx = Tensor::uninit(y.gpu(), op, y.shape())?;
-    let plan = RowPlan::new(y.gpu(), y.rows(), y.width());
+    let plan = RowPlan::new(op, y.gpu(), y.rows(), y.width())?;
     run(op, &variant(kind, true, false, plan), &[y, g, &dx], y, plan, 0, scale)?;
     Ok(dx)
 }
@@ -432,6 +433,28 @@ mod tests {
             assert_eq!(logsumexp(&none, 1.0, None).unwrap().shape(), [0]);
             let none = Tensor::from_slice(&gpu, [3, 0], &[]).unwrap();
             assert_eq!(logsumexp(&none, 1.0, None).unwrap().to_vec().unwrap(), [f32::MIN; 3]);
+        }
+    }
+
+    /// Software adapters end loops that are too long.
+    #[test]
+    fn long_rows_are_summed_to_their_end() {
+        for gpu in gpus() {
+            for (rows, n) in [(9, 30_522), (1, 1_000_001)] {
+                let (x, g) = (noise(rows * n, 1), noise(rows * n, 2));
+                let row = |v: &[f32], r: usize| to_f64(&v[r * n..(r + 1) * n]);
+                let (tx, tg) = (poisoned(&gpu, &[rows, n], &x), poisoned(&gpu, &[rows, n], &g));
+                let y = softmax(&tx, 5.0, None).unwrap();
+                let expected = by_rows(n, rows, |r| cpu::softmax(&row(&x, r), 5.0, None));
+                assert_close(&y, &expected, 1e-4, 0.0);
+                let dx = softmax_backward(&y, &tg, 5.0).unwrap();
+                let expected = by_rows(n, rows, |r| {
+                    cpu::softmax_backward(&cpu::softmax(&row(&x, r), 5.0, None), &row(&g, r), 5.0)
+                });
+                assert_close(&dx, &expected, 1e-3, 1e-8);
+                let y = log_softmax(&tx, 5.0, None).unwrap();
+                assert_close(&y, &by_rows(n, rows, |r| cpu::log_softmax(&row(&x, r), 5.0, None)), 1e-5, 1e-4);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use super::select::{self, Each, Parts};
-use super::{fits_u32, lanes, launch};
+use super::{expect_iterations, fits_u32, lanes, launch};
 use crate::gpu::{Gpu, KernelFamily};
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
@@ -287,7 +287,8 @@ fn similarity(op: &'static str, search: &Search, e: Extents) -> Result<Tensor> {
 ///
 /// # Errors
 /// [`Error::Argument`] if `top` exceeds [`MAX_TOP`]; [`Error::Shape`], [`Error::DType`] for tensors that are not as
-/// above; [`Error::LimitExceeded`] for more spans than 32 bits can count; device errors.
+/// above; [`Error::LimitExceeded`] for more spans than 32 bits can count and, on software adapters, for more than 3,373
+/// lengths; device errors.
 pub fn decode(
     starts: &Tensor,
     ends: &Tensor,
@@ -311,6 +312,8 @@ pub fn decode(
     fits_u32(op, &[queries, candidates + 256, length + 256])?;
     let spans = fits_u32(op, &[candidates, length, choices + 1])? as usize * choices;
     let gpu = starts.gpu();
+    // A position is looked at up to 17 times; then the best are sorted.
+    expect_iterations(gpu, op, 17 * choices + (1 << 13))?;
     if queries * top * spans == 0 {
         let none = vec![u32::MAX; queries * top * 3];
         let scores = Tensor::zeros(gpu, op, [queries, top])?;
@@ -333,7 +336,7 @@ pub fn decode(
         };
         Ok::<_, Error>((params, parts.count, Found::new(op, gpu, [queries, parts.count * top])?))
     };
-    let (params, mut parts, mut found) = plan(candidates * length, Each { entries: choices, steps: choices + 1 })?;
+    let (params, mut parts, mut found) = plan(candidates * length, Each { entries: choices, steps: choices + 2 })?;
     let tensors = [starts, ends, weights, &found.scores, &found.spans];
     launch(op, &decode_variant(gpu.family(), false), &tensors, &params, gpu.grid(queries * parts), 0)?;
     while parts > 1 {

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{lanes, launch};
+use super::{lanes, launch, reduce};
 use crate::Result;
 use crate::gpu::KernelFamily;
 use crate::shader::Variant;
@@ -25,8 +25,11 @@ pub(super) fn variants() -> Vec<Variant> {
     lanes::FAMILIES.map(variant).to_vec()
 }
 
+/// The most elements that one workgroup sums.
+const SHORT: usize = 1 << 14;
+
 /// `scale` times the sum of x's elements, as a scalar of shape `[]`; 0 of an empty x. The order of the sum is fixed.
-/// One workgroup does it all: for the short vectors that the first stage of a loss leaves.
+/// One workgroup sums the short vectors that the first stage of a loss leaves.
 ///
 /// # Errors
 /// [`crate::Error::DType`] unless x is f32; device errors.
@@ -35,6 +38,9 @@ pub fn forward(op: &'static str, x: &Tensor, scale: f32) -> Result<Tensor> {
     lanes::expect_u32(op, x.shape())?;
     if x.is_empty() {
         return Tensor::zeros(x.gpu(), op, []);
+    }
+    if x.len() > SHORT {
+        return reduce::sum_to(x, &[], scale);
     }
     let y = Tensor::uninit(x.gpu(), op, [])?;
     let params = Params { n: x.len() as u32, scale };
@@ -50,12 +56,21 @@ mod tests {
     #[test]
     fn sums_equal_the_hosts() {
         for gpu in gpus() {
-            for n in [0usize, 1, 7, 8, 9, 63, 64, 65, 1009] {
+            for n in [0usize, 1, 7, 8, 9, 63, 64, 65, 1009, SHORT, SHORT + 1] {
                 let x = noise(n, 1);
                 let sum: f64 = x.iter().map(|&v| f64::from(v)).sum();
                 let y = forward("total", &lanes::poisoned(&gpu, &[n], &x), 0.5).unwrap();
                 assert_close(&y, &[0.5 * sum as f32], 1e-5, 1e-5);
             }
+        }
+    }
+
+    /// Software adapters end loops that are too long.
+    #[test]
+    fn long_vectors_are_summed_to_their_end() {
+        for gpu in gpus() {
+            let x = Tensor::from_slice(&gpu, [10_000_001], &vec![1.0; 10_000_001]).unwrap();
+            assert_close(&forward("total", &x, 2.0).unwrap(), &[20_000_002.0], 0.0, 0.0);
         }
     }
 }

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Cut, MASK_DEFINES, Masks, Options, Output, Params, Sizes, check_dropout, defines, dropout, fits_u32};
 use crate::Result;
-use crate::kernels::launch;
+use crate::kernels::{launch, reduce};
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
 
@@ -12,7 +12,6 @@ const OP: &str = "attention backward";
 const SUBGROUP: &str = include_str!("../../../shaders/attention_backward_subgroup.wgsl");
 const TILED: &str = include_str!("../../../shaders/attention_backward_tiled.wgsl");
 const DELTA: &str = include_str!("../../../shaders/attention_delta.wgsl");
-const SUM: &str = include_str!("../../../shaders/attention_sum.wgsl");
 
 /// The gradients of attention's inputs, each of its input's shape.
 #[derive(Clone, Debug)]
@@ -53,12 +52,8 @@ fn delta_variant(vec4: bool) -> Variant {
     Variant::own("attention_delta", DELTA, if vec4 { vec![("VEC4", 1)] } else { vec![] })
 }
 
-fn sum_variant() -> Variant {
-    Variant::own("attention_sum", SUM, vec![])
-}
-
 pub(super) fn variants() -> Vec<Variant> {
-    let mut variants = vec![delta_variant(false), delta_variant(true), sum_variant()];
+    let mut variants = vec![delta_variant(false), delta_variant(true)];
     let kinds = MASK_DEFINES
         .into_iter()
         .flat_map(|mask| [(Of::Queries, mask), (Of::KeysAndValues, mask)])
@@ -81,14 +76,6 @@ struct DeltaParams {
     rows: u32,
     width: u32,
     row: [u32; 2],
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SumParams {
-    n: u32,
-    middle: u32,
-    inner: u32,
 }
 
 /// The gradients from `dy`, the gradient of [`super::forward`]'s `output.y`; that of the bias only with `needs_bias`,
@@ -127,6 +114,7 @@ pub fn backward(
     let run = |of: Of, inputs: [&Tensor; 4], outputs: &[&Tensor], scores: Option<&Tensor>| {
         let kv = of == Of::KeysAndValues;
         let cut = Cut::new(gpu, &sizes, kv);
+        cut.expect_iterations(OP, gpu, &sizes, kv)?;
         let variant = variant(of, cut, vec4, masks.define(), dropout(options).is_some());
         let params = Params::new(&sizes, options, &masks, kv, cut.tile());
         let tensors: Vec<&Tensor> = inputs
@@ -150,7 +138,7 @@ pub fn backward(
     // Zeros, because the kernel passes over what causality forbids.
     let scores = Tensor::zeros(gpu, OP, sizes.scores())?;
     run(Of::QueriesAndScores, [q, dy, k, v], &[&gradients.q], Some(&scores))?;
-    Ok(Gradients { bias: Some(sum_to(scores, bias.shape())?), ..gradients })
+    Ok(Gradients { bias: Some(reduce::sum_to(&scores, bias.shape(), 1.0)?), ..gradients })
 }
 
 /// `[B, H, Tq, 2]`: lse, and the sum of dy y.
@@ -168,25 +156,4 @@ fn stats(sizes: &Sizes, output: &Output, dy: &Tensor) -> Result<Tensor> {
     let tensors = [&output.y, dy, &output.lse, &stats];
     launch(OP, &delta_variant(sizes.width.is_multiple_of(4)), &tensors, &params, gpu.grid(rows.div_ceil(64)), 0)?;
     Ok(stats)
-}
-
-/// Sums `[B, H, Tq, Tk]` over the axes in which `shape` has 1: the innermost first, one after the other.
-fn sum_to(mut scores: Tensor, shape: &[usize]) -> Result<Tensor> {
-    for axis in [2, 1, 0] {
-        let from = scores.shape().to_vec();
-        if shape[axis] == from[axis] {
-            continue;
-        }
-        let mut to = from.clone();
-        to[axis] = 1;
-        let sum = Tensor::uninit(scores.gpu(), OP, to)?;
-        let params = SumParams {
-            n: sum.len() as u32,
-            middle: from[axis] as u32,
-            inner: from[axis + 1..].iter().product::<usize>() as u32,
-        };
-        launch(OP, &sum_variant(), &[&scores, &sum], &params, sum.gpu().grid(sum.len().div_ceil(64)), 0)?;
-        scores = sum;
-    }
-    Ok(scores)
 }

@@ -77,6 +77,10 @@ impl Case {
 
     /// Both directions on every device against the twin, and twice for equal bits.
     fn check(&self) {
+        gpus().iter().for_each(|gpu| self.check_on(gpu));
+    }
+
+    fn check_on(&self, gpu: &Gpu) {
         let p = &self.problem;
         let label = format!("{p:?}");
         let label = &label[..label.len().min(400)];
@@ -84,34 +88,27 @@ impl Case {
         let (shares, lse) = p.probabilities(&q, &k);
         let y = p.forward(&q, &k, &v);
         let d = p.backward(&q, &k, &v, &dy);
-        for gpu in gpus() {
-            println!("{gpu:?} {label}");
-            let on = self.on(&gpu);
-            let (output, gradients) = on.run();
-            assert_close(&output.y, &narrow(&y), 1e-4, 1e-5);
-            assert_close(&output.lse, &narrow(&lse), 1e-5, 1e-5);
-            assert_close(
-                &probabilities(&on.q, &on.k, &output.lse, &on.options()).unwrap(),
-                &narrow(&shares),
-                1e-4,
-                1e-6,
-            );
-            assert_close(&gradients.q, &narrow(&d.q), 1e-4, 5e-5);
-            assert_close(&gradients.k, &narrow(&d.k), 1e-4, 5e-5);
-            assert_close(&gradients.v, &narrow(&d.v), 1e-4, 5e-5);
-            assert_eq!(gradients.bias.is_some(), p.bias.is_some());
-            if let Some(bias) = &gradients.bias {
-                assert_close(bias, &narrow(&p.bias_gradient(&d.scores)), 1e-4, 5e-5);
-            }
-            let (again, gradients_again) = on.run();
-            let bits = |o: &Output, g: &Gradients| -> Vec<Vec<u32>> {
-                let all = [&o.y, &o.lse, &g.q, &g.k, &g.v];
-                let all: Vec<&Tensor> = all.into_iter().chain(g.bias.as_ref()).collect();
-                let values = Tensor::read_all(&all).unwrap();
-                values.iter().map(|v| v.iter().map(|x| x.to_bits()).collect()).collect()
-            };
-            assert_eq!(bits(&output, &gradients), bits(&again, &gradients_again), "two runs differ");
+        println!("{gpu:?} {label}");
+        let on = self.on(gpu);
+        let (output, gradients) = on.run();
+        assert_close(&output.y, &narrow(&y), 1e-4, 1e-5);
+        assert_close(&output.lse, &narrow(&lse), 1e-5, 1e-5);
+        assert_close(&probabilities(&on.q, &on.k, &output.lse, &on.options()).unwrap(), &narrow(&shares), 1e-4, 1e-6);
+        assert_close(&gradients.q, &narrow(&d.q), 1e-4, 5e-5);
+        assert_close(&gradients.k, &narrow(&d.k), 1e-4, 5e-5);
+        assert_close(&gradients.v, &narrow(&d.v), 1e-4, 5e-5);
+        assert_eq!(gradients.bias.is_some(), p.bias.is_some());
+        if let Some(bias) = &gradients.bias {
+            assert_close(bias, &narrow(&p.bias_gradient(&d.scores)), 1e-4, 5e-5);
         }
+        let (again, gradients_again) = on.run();
+        let bits = |o: &Output, g: &Gradients| -> Vec<Vec<u32>> {
+            let all = [&o.y, &o.lse, &g.q, &g.k, &g.v];
+            let all: Vec<&Tensor> = all.into_iter().chain(g.bias.as_ref()).collect();
+            let values = Tensor::read_all(&all).unwrap();
+            values.iter().map(|v| v.iter().map(|x| x.to_bits()).collect()).collect()
+        };
+        assert_eq!(bits(&output, &gradients), bits(&again, &gradients_again), "two runs differ");
     }
 }
 
@@ -247,6 +244,29 @@ fn dropout_equals_the_twin() {
         Case::new(Problem { causal: true, tokens_first: false, ..base.clone() }).check();
         let bias = Some((wide(&noise(keys, 5)), [1, 1, 1, keys]));
         Case::new(Problem { bias, lengths: Some(vec![keys as u32, 2]), ..base }).check();
+    }
+}
+
+/// Software adapters end loops that are too long: what they would not finish is refused.
+#[test]
+fn as_many_tokens_as_are_allowed_equal_the_twin() {
+    for gpu in gpus().into_iter().filter(|gpu| gpu.report().is_software()) {
+        for (width, kv) in [(4, false), (4, true), (128, false), (128, true)] {
+            let extents = |n: usize| if kv { (n, 1) } else { (1, n) };
+            let allowed = |n: usize| {
+                let (queries, keys) = extents(n);
+                let sizes = Sizes { batch: 1, heads: 1, queries, keys, width, tokens_first: true };
+                Cut::new(&gpu, &sizes, kv).expect_iterations("test", &gpu, &sizes, kv).is_ok()
+            };
+            let step = |most: usize, bit: usize| if allowed(most | 1 << bit) { most | 1 << bit } else { most };
+            let (queries, keys) = extents((0..20).rev().fold(0, step));
+            let mut case = Case::new(Problem { dropout: Some(DROPOUT), ..problem(1, 1, queries, keys, width) });
+            // Only the last rows show.
+            case.v[..keys.saturating_sub(8) * width].fill(0.0);
+            case.v.iter_mut().for_each(|v| *v *= keys as f32);
+            case.dy[..queries.saturating_sub(8) * width].fill(0.0);
+            case.check_on(&gpu);
+        }
     }
 }
 

@@ -89,6 +89,22 @@ fn slices_of_k_add_up() {
     }
 }
 
+/// Software adapters end loops that are too long.
+#[test]
+fn no_slice_of_k_is_too_long() {
+    for gpu in gpus() {
+        for (m, n, k) in [(1, 1, 1 << 31), (128, 128, LONGEST + 1), (8, 4096, 300_001), (4096, 4096, 1 << 19)] {
+            let p = Problem { z: 1, m, n, k, transpose_a: true, transpose_b: false, stride_a: 0, stride_b: 0 };
+            let slices = Plan::new(&gpu, &p).slices;
+            assert!(slice_len(k, slices) <= LONGEST, "{m} {n} {k}: {slices} slices");
+        }
+        let (a, b) = (noise_tensor(&gpu, &[2, 1, 262_145], 1), noise_tensor(&gpu, &[2, 262_145, 1], 2));
+        if gpu.report().is_software() {
+            assert!(matches!(forward(&a, &b, &Options::default()), Err(Error::LimitExceeded { .. })));
+        }
+    }
+}
+
 #[test]
 fn the_rules_choice_equals_the_twin() {
     for gpu in gpus() {

@@ -6,8 +6,8 @@ pub use attention::{AttentionPool, Pooled, attention, attention_backward};
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{fits_u32, launch};
-use crate::gpu::KernelFamily;
+use super::{expect_iterations, fits_u32, launch};
+use crate::gpu::{Gpu, KernelFamily};
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -108,7 +108,7 @@ impl Extents {
             let expected = "[batch, length, channels]".into();
             return Err(Error::Shape { op, argument: "x", expected, got: x.shape().to_vec() });
         };
-        Self { batch, length, channels }.checked(op, mask)
+        Self { batch, length, channels }.checked(op, x.gpu(), mask)
     }
 
     /// Those of a gradient `g`, [B, D], of what was pooled over `length`.
@@ -118,10 +118,12 @@ impl Extents {
             let expected = "[batch, channels]".into();
             return Err(Error::Shape { op, argument: "gradient", expected, got: g.shape().to_vec() });
         };
-        Self { batch, length, channels }.checked(op, mask)
+        Self { batch, length, channels }.checked(op, g.gpu(), mask)
     }
 
-    fn checked(self, op: &'static str, mask: Option<&Tensor>) -> Result<Self> {
+    fn checked(self, op: &'static str, gpu: &Gpu, mask: Option<&Tensor>) -> Result<Self> {
+        // No kernel passes more often than three times over the length, or once over the channels.
+        expect_iterations(gpu, op, (3 * self.length).max(self.channels / 4) + 16)?;
         fits_u32(op, &[self.batch, self.length, self.channels])?;
         fits_u32(op, &[self.batch, self.channels])?;
         if let Some(mask) = mask {
@@ -161,7 +163,8 @@ impl Extents {
 /// A weight of 0 hides its position, whatever x holds there.
 ///
 /// # Errors
-/// [`Error::Shape`] unless x is [B, S, D] and the mask [B, S]; [`Error::DType`] unless both are f32; device errors.
+/// [`Error::Shape`] unless x is [B, S, D] and the mask [B, S]; [`Error::DType`] unless both are f32;
+/// [`Error::LimitExceeded`] on software adapters for more than 21,839 positions; device errors.
 pub fn mean(x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     let op = "mean pooling";
     let e = Extents::of(op, x, mask)?;

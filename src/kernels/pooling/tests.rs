@@ -80,6 +80,29 @@ fn max_equals_its_twin() {
     }
 }
 
+/// As many positions as software adapters allow, and one more.
+#[test]
+fn the_longest_axis_is_pooled_to_its_end() {
+    for gpu in gpus().into_iter().filter(|gpu| gpu.report().is_software()) {
+        let shape @ [b, s, d] = [1, 21_839, 1];
+        let x = noise(b * s * d, 1);
+        let (tx, g) = (upload(&gpu, &shape, &x), upload(&gpu, &[b, d], &[1.0]));
+        let (dropout, masked) = (dropouts()[1], Masked::Hide);
+        for logit_shape in [vec![b, s], shape.to_vec()] {
+            let options = AttentionPool { masked, dropout };
+            let pooled = attention(&tx, &upload(&gpu, &logit_shape, &x), None, options).unwrap();
+            let (y, weights) = cpu::attention(&to_f64(&x), &to_f64(&x), shape, None, options);
+            assert_close(&pooled.weights, &to_f32(&weights), 1e-3, 0.0);
+            assert_close(&pooled.y, &to_f32(&y), 1e-3, 1e-5);
+            let (dx, _) = attention_backward(&g, &tx, &pooled, None, options).unwrap();
+            let (edx, _) = cpu::attention_backward(&[1.0], &to_f64(&x), &to_f64(&x), shape, None, options);
+            assert_close(&dx, &to_f32(&edx), 1e-3, 0.0);
+        }
+        let longer = noise_tensor(&gpu, &[1, s + 1, 1], 1);
+        assert!(matches!(mean(&longer, None), Err(Error::LimitExceeded { .. })));
+    }
+}
+
 #[test]
 fn attention_equals_its_twin() {
     for gpu in gpus() {

@@ -235,6 +235,21 @@ fn long_videos_and_all_lengths_are_searched_to_their_end() {
     check_decode(gpu, [1, k, length], 0..length, 100, [&values[0], &values[1], &values[2]]);
 }
 
+/// As many lengths as software adapters allow, and one more.
+#[test]
+fn the_widest_choice_of_lengths_is_searched_to_its_end() {
+    for gpu in gpus().into_iter().filter(|gpu| gpu.report().is_software()) {
+        let length = 3400;
+        let mut starts = vec![0.0; length];
+        starts[3] = 0.5;
+        let ends = spread(length, 2, 1e5);
+        check_decode(&gpu, [1, 1, length], 0..3373, 100, [&starts, &ends, &[1.0]]);
+        let [s, e] = [&starts, &ends].map(|v| Tensor::from_slice(&gpu, [1, 1, length], v).unwrap());
+        let one = Tensor::from_slice(&gpu, [1, 1], &[1.0]).unwrap();
+        assert!(matches!(decode(&s, &e, &one, 0..3374, 1), Err(Error::LimitExceeded { .. })));
+    }
+}
+
 #[test]
 fn wrong_arguments_are_errors_and_nothing_is_nothing() {
     for gpu in gpus() {
