@@ -5,6 +5,7 @@
 //! cargo run --release --features full --example find_moment -- --run runs/tvr --part val --query 87175 --format json
 //! ```
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,11 +16,9 @@ use reelgrad::data::atomic;
 use reelgrad::data::moments::{MomentQuery, MomentSource, Problems};
 use reelgrad::gpu::Gpu;
 use reelgrad::models::reloclnet::Reloclnet;
-use reelgrad::retrieval::moments::{
-    IndexOptions, IndexedVideo, MomentIndex, MomentSearch, Prediction, SearchOptions, Stage,
-};
+use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentSearch, Prediction, SearchOptions, Stage};
 use reelgrad::tensor::{Array, Precision};
-use reelgrad::train::{RunFolder, Slot};
+use reelgrad::train::{Progress, RunFolder, Slot};
 use reelgrad::{Error, Result};
 use serde_json::json;
 
@@ -28,6 +27,7 @@ mod common;
 mod moments;
 #[path = "common/timeline.rs"]
 mod timeline;
+use common::bar::Bar;
 use moments::Settings;
 
 /// Finds the video, and the moment in it, that a sentence describes.
@@ -57,15 +57,15 @@ struct Options {
     /// The index; it is made if it is not there [default: <RUN>/index-<PART>].
     #[arg(long, value_name = "FOLDER")]
     index: Option<PathBuf>,
-    /// How a new index keeps the encodings.
-    #[arg(long, value_enum, default_value = "f16")]
-    precision: IndexPrecision,
+    /// How the index keeps the encodings [default: f16 for a new one].
+    #[arg(long, value_enum)]
+    precision: Option<IndexPrecision>,
     /// Moments to list.
     #[arg(long, value_name = "N", default_value_t = 5)]
     top: usize,
     /// Leaves out moments that overlap a better one of their video by more than this IoU; 1 keeps all.
     #[arg(long, value_name = "IOU", default_value_t = 0.5)]
-    nms: f32,
+    nms: f64,
     /// How the moments are printed.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -123,7 +123,7 @@ fn run(options: &Options) -> Result<()> {
     }
 
     let nms = (options.nms < 1.0).then_some(options.nms);
-    let search = SearchOptions { nms, keep: options.top, ..settings.search };
+    let search = SearchOptions { nms, keep: options.top, top: settings.search.top.max(options.top), ..settings.search };
     let features: Vec<&Array> = wanted.iter().map(|w| &w.features).collect();
     let found = MomentSearch::new(&model, &index, search)?.search(&features)?;
     match options.format {
@@ -189,6 +189,7 @@ fn index(
     let started = Instant::now();
     if folder.exists() {
         let index = MomentIndex::open(gpu, folder)?;
+        expect_videos(&index, data, folder, options)?;
         eprintln!(
             "index    {} videos from {} in {:.1} s, {:.0} MB",
             index.videos().len(),
@@ -198,12 +199,13 @@ fn index(
         );
         return Ok(index);
     }
-    let precision = match options.precision {
-        IndexPrecision::F32 => Precision::F32,
-        IndexPrecision::F16 => Precision::F16,
-    };
+    let precision = options.precision.map_or(Precision::F16, Into::into);
     let build = IndexOptions { precision, ..IndexOptions::default() };
-    let index = MomentIndex::build(model, data, build, problems, &mut |_, _| ())?;
+    let mut bar = Bar::new("encoding");
+    let index = MomentIndex::build(model, data, build, problems, &mut |done, total| {
+        bar.step(done as u64, total as u64, "videos");
+    })?;
+    bar.finish();
     index.save(folder)?;
     eprintln!(
         "index    {} videos encoded into {} in {:.1} s, {:.0} MB",
@@ -215,9 +217,31 @@ fn index(
     Ok(index)
 }
 
+/// Refuses an index of other videos than those that are to be searched.
+fn expect_videos(index: &MomentIndex, data: &dyn MomentSource, folder: &Path, options: &Options) -> Result<()> {
+    let of_data: HashMap<&str, u64> = data.videos().iter().map(|v| (v.id.as_str(), v.index)).collect();
+    let same = index.videos().iter().all(|v| of_data.get(v.id.as_str()) == Some(&v.index));
+    let wrong_precision = options.precision.is_some_and(|p| index.precision() != p.into());
+    let whole = index.videos().len() == of_data.len() || options.lenient;
+    if same && whole && !wrong_precision {
+        return Ok(());
+    }
+    let what = if wrong_precision { "is of another precision" } else { "holds other videos than this part" };
+    let why = format!("{} {what}: choose another folder with --index, or remove it", folder.display());
+    Err(Error::Argument { op: "find_moment", argument: "index", why })
+}
+
+impl From<IndexPrecision> for Precision {
+    fn from(precision: IndexPrecision) -> Self {
+        match precision {
+            IndexPrecision::F32 => Precision::F32,
+            IndexPrecision::F16 => Precision::F16,
+        }
+    }
+}
+
 fn video_of<'a>(index: &'a MomentIndex, moment: &Prediction) -> &'a str {
-    let video = index.videos().iter().find(|v| v.index == moment.video);
-    video.map_or("?", |v: &IndexedVideo| v.id.as_str())
+    index.video(moment.video).map_or("?", |v| v.id.as_str())
 }
 
 fn print_table(wanted: &[Wanted], moments: &[Vec<Prediction>], index: &MomentIndex, stages: &[Stage]) {

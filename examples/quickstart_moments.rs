@@ -31,19 +31,22 @@ struct Options {
     #[arg(long, default_value = "runs/moments")]
     out: PathBuf,
     /// Training steps.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 250)]
     steps: u64,
     /// Seeds the initial values and the order of the data.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Learning rate at its peak.
+    #[arg(long, default_value_t = 3e-3)]
+    lr: f64,
     /// Width of the network.
     #[arg(long, default_value_t = 64)]
     hidden: usize,
     /// Videos to train on.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 400)]
     train: usize,
     /// Noise in what is seen, as a deviation; what is shown has 1.7.
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 3.0)]
     noise: f32,
     /// Instead: trains with and without VideoCL and FrameCL, with so many seeds each, and prints means and spreads.
     #[arg(long, value_name = "SEEDS")]
@@ -78,7 +81,7 @@ fn run(options: &Options) -> Result<()> {
     settings.fit = MomentFitOptions {
         batch: 64,
         steps: options.steps,
-        lr: 1e-3,
+        lr: options.lr,
         warmup: 0.1,
         seed: options.seed,
         evaluate_every: options.steps.div_ceil(4),
@@ -160,7 +163,7 @@ impl Job<'_> {
 
     fn evaluate(&self, model: &Reloclnet, part: &dyn MomentSource, settings: &Settings) -> Result<MomentMetrics> {
         let mut problems = Problems::strict();
-        let (_, metrics) = evaluate_part(model, part, settings.search, &mut problems, &mut |_, _| ())?;
+        let (_, metrics) = evaluate_part(model, part, settings.search, &mut problems)?;
         let unlabelled = || Error::Argument { op: "evaluate", argument: "part", why: "has no labels".into() };
         metrics.ok_or_else(unlabelled)
     }
@@ -262,7 +265,7 @@ fn search(model: &Reloclnet, settings: &Settings, test: &dyn MomentSource) -> Re
         let query = &test.queries()[number];
         println!("\n\"{}\"", query.text);
         for (rank, m) in moments.iter().take(3).enumerate() {
-            let id = index.videos().iter().find(|v| v.index == m.video).map_or("?", |v| v.id.as_str());
+            let id = index.video(m.video).map_or("?", |v| v.id.as_str());
             let own = query.video.as_deref() == Some(id);
             let label = query.windows.first().filter(|_| own);
             let note = label.map_or_else(String::new, |[s, e]| format!("  <- labelled {s:.1} to {e:.1} s"));

@@ -17,6 +17,7 @@ use reelgrad::data::atomic;
 use reelgrad::data::moments::{MomentSource, Problems};
 use reelgrad::gpu::Gpu;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
+use reelgrad::retrieval::moments::HighlightPrediction;
 use reelgrad::train::{
     Checkpoint, FitHooks, FitReport, MomentFitOptions, Resumed, RunFolder, Silent, Slot, StopFlag, checkpoint,
     fit_moments,
@@ -107,6 +108,9 @@ fn run(options: &Options) -> Result<()> {
         Some(part) => predict(options, part, &mut problems),
         None => train(options, &mut problems),
     };
+    if !problems.mended().is_empty() {
+        println!("mended   {} moments, the first: {}", problems.mended().len(), problems.mended()[0]);
+    }
     if !problems.skipped().is_empty() {
         println!("skipped  {} videos and queries, the first: {}", problems.skipped().len(), problems.skipped()[0]);
     }
@@ -173,7 +177,8 @@ fn fit(
     print(&format!("\n{}", moments::head()));
     let hooks = FitHooks {
         evaluate: &mut || {
-            let (_, metrics) = evaluate_part(model, validation, settings.search, problems, &mut |_, _| ())?;
+            // What an evaluation skips, the last one tells.
+            let (_, metrics) = evaluate_part(model, validation, settings.search, &mut problems.fresh())?;
             let metrics = metrics.ok_or_else(|| wrong("validation", "has queries without labels".into()))?;
             print(&moments::line("validation", &metrics));
             Ok((figure(&metrics), figures(&metrics)))
@@ -228,18 +233,27 @@ fn write_predictions(
     problems: &mut Problems,
 ) -> Result<()> {
     let started = Instant::now();
-    let (predicted, metrics) = evaluate_part(model, data, settings.search, problems, &mut |_, _| ())?;
-    println!("\n{part}: {} queries in {:.1} s", data.queries().len(), started.elapsed().as_secs_f64());
+    let (predicted, metrics) = evaluate_part(model, data, settings.search, problems)?;
+    let simulated = if settings.data.layout == Layout::SimulatedActivitynet { " (simulated features)" } else { "" };
+    let (queries, videos) = (data.queries().len(), data.videos().len());
+    println!("\n{part}{simulated}: {queries} queries in {videos} videos, {:.1} s", started.elapsed().as_secs_f64());
     for stage in &predicted.stages {
         println!("  {:<16} {:8.3} s", stage.name, stage.time.as_secs_f64());
     }
     if let Some(metrics) = &metrics {
         println!("\n{}\n{}", moments::head(), moments::line(part, metrics));
         let path = options.run.join(format!("{part}_metrics.json"));
-        let text = json!(metrics);
+        let mut text = json!(metrics);
+        if settings.data.layout == Layout::SimulatedActivitynet {
+            text["features"] = json!("simulated");
+        }
         atomic::write(&path, |file| writeln!(file, "{text:#}"))?;
+        println!("chance: VR R@10 {:.2}", 1000.0 / videos as f64);
         println!("metrics          {}", path.display());
     }
+    let path = options.run.join(format!("{part}_predictions.jsonl"));
+    HighlightPrediction::write_jsonl(&predicted.highlights(data), &path)?;
+    println!("SVMR, by line    {}", path.display());
     let path = options.run.join(format!("{part}_predictions.json"));
     predicted.submission.write(&path)?;
     println!("predictions      {}", path.display());
@@ -263,7 +277,6 @@ impl Options {
             settings.data.timing = reelgrad::data::moments::Timing::Rescaled;
             // Its moments last from seconds to the whole video.
             settings.search.min_length = 1;
-            settings.search.max_length = settings.model.max_clips + 1;
             settings.search.alpha = 20.0;
         }
         if stored.is_none() && self.small {
@@ -290,17 +303,20 @@ impl Options {
     /// Sets what the data decide, and checks that a stored run is the one that is meant.
     fn resolve(&self, settings: &mut Settings, train: &dyn MomentSource, stored: Option<&Settings>) -> Result<()> {
         settings.fit_to(train);
-        let epoch = train.queries().len().div_ceil(settings.fit.batch.max(1)) as u64;
+        let epoch = settings.fit.steps_per_epoch(train)?;
         let file = self.config.as_deref().map(read_object).transpose()?.unwrap_or_default();
-        let given = |key: &str| {
-            let name = format!("fit.{key}");
-            stored.is_some() || file["fit"].get(key).is_some() || self.set.iter().any(|(set, _)| *set == name)
+        let given = |section: &str, key: &str| {
+            let name = format!("{section}.{key}");
+            stored.is_some() || file[section].get(key).is_some() || self.set.iter().any(|(set, _)| *set == name)
         };
-        if !given("steps") {
-            let epochs = self.epochs.unwrap_or(if self.small { 1 } else { EPOCHS });
-            settings.fit.steps = epochs * epoch;
+        if settings.data.layout == Layout::SimulatedActivitynet && !given("search", "max_length") {
+            settings.search.max_length = settings.model.max_clips + 1;
         }
-        if !given("evaluate_every") {
+        if !given("fit", "steps") {
+            let epochs = self.epochs.unwrap_or(if self.small { 1 } else { EPOCHS });
+            settings.fit.steps = epochs.saturating_mul(epoch);
+        }
+        if !given("fit", "evaluate_every") {
             settings.fit.evaluate_every = epoch;
         }
         let Some(stored) = stored else { return Ok(()) };

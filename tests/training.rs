@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use common::{builder, gpu};
+use common::{Outcome, builder, gpu, outcome};
 use reelgrad::autograd::{Tape, Var};
 use reelgrad::data::bicnet::{BicnetDataset, DatasetKind, Dims, Part, Sample, SampleSource};
 use reelgrad::data::safetensors::TensorFile;
@@ -53,27 +53,6 @@ fn tiny(dims: Dims) -> BicnetConfig {
 
 fn options(seed: u64) -> FitOptions {
     FitOptions { batch: 8, steps: STEPS, lr: 1e-3, seed, log_every: 4, evaluate_every: 6, ..FitOptions::default() }
-}
-
-/// What a run leaves behind, to the bit; of the log, everything but the speed.
-#[derive(Debug, PartialEq)]
-struct Outcome {
-    parameters: BTreeMap<String, Vec<u32>>,
-    log: Vec<String>,
-}
-
-fn outcome(store: &ParameterStore, folder: &Path) -> Outcome {
-    let bits = |a: &Array| a.data().iter().map(|v| v.to_bits()).collect();
-    let log = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-    let without_speed = |line: &str| {
-        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
-        line.as_object_mut().unwrap().remove("samples_per_second");
-        line.to_string()
-    };
-    Outcome {
-        parameters: store.to_arrays().unwrap().iter().map(|(name, a)| (name.clone(), bits(a))).collect(),
-        log: log.lines().map(without_speed).collect(),
-    }
 }
 
 /// Trains in `folder`, from its checkpoint if `resume`; stops after the step that follows the log of step `stop_at`.

@@ -6,7 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use reelgrad::data::moments::{MomentSource, Problems, Timing, TvrDataset, TvrFiles, TvrOptions, read_activitynet};
+use reelgrad::data::moments::{
+    MomentSource, Problems, Timing, TvrDataset, TvrFiles, TvrOptions, l2_normalize_rows, read_activitynet,
+};
 use reelgrad::data::synthetic::{MomentManifest, MomentWorld, SimulatedActivityNet, SimulationOptions};
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig, Streams};
 use reelgrad::retrieval::moments::{
@@ -99,6 +101,10 @@ impl Settings {
                 Ok(Box::new(TvrDataset::open(&TvrFiles::in_folder(&data.root, part), options, problems)?))
             }
             Layout::SimulatedActivitynet => {
+                if data.timing != Timing::Rescaled {
+                    let why = "must be rescaled: simulated clips are computed at their length".to_string();
+                    return Err(Error::Argument { op: "train_reloclnet", argument: "data.timing", why });
+                }
                 let split = read_activitynet(data.root.join(format!("{part}.json")), problems)?;
                 Ok(Box::new(SimulatedActivityNet::new(split, self.simulation())?))
             }
@@ -125,14 +131,21 @@ impl Settings {
             let simulation = self.simulation();
             return Ok(Box::new(move |text| simulation.encode_query(text)));
         }
-        let manifest = MomentManifest::read(&self.data.root).map_err(|_| Error::Argument {
-            op: "find_moment",
-            argument: "sentences",
-            why: "need a text encoder, which this dataset's features do not come with; use --query or --features"
-                .into(),
-        })?;
+        if !MomentManifest::is_in(&self.data.root) {
+            let why = "need a text encoder, which this dataset's features do not come with; use --query or --features";
+            return Err(Error::Argument { op: "find_moment", argument: "sentences", why: why.into() });
+        }
+        let manifest = MomentManifest::read(&self.data.root)?;
         let world = MomentWorld::new(manifest.config)?;
-        Ok(Box::new(move |text| world.encode_query(text)))
+        let most = self.model.max_tokens;
+        // As the reader does with the queries of the corpus.
+        Ok(Box::new(move |text| {
+            let tokens = world.encode_query(text)?;
+            let (rows, width) = (tokens.shape()[0].min(most), tokens.shape()[1]);
+            let mut tokens = Array::new([rows, width], tokens.into_data()[..rows * width].to_vec())?;
+            l2_normalize_rows(&mut tokens);
+            Ok(tokens)
+        }))
     }
 
     /// Sets what the data decide.
@@ -154,10 +167,9 @@ pub fn evaluate_part(
     part: &dyn MomentSource,
     search: SearchOptions,
     problems: &mut Problems,
-    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(Predicted, Option<MomentMetrics>)> {
     let index = MomentIndex::build(model, part, IndexOptions::default(), problems, &mut |_, _| ())?;
-    let predicted = MomentSearch::new(model, &index, search)?.predict(part, None, problems, progress)?;
+    let predicted = MomentSearch::new(model, &index, search)?.predict(part, problems, &mut |_, _| ())?;
     let labelled = part.queries().iter().all(|q| q.video.is_some() && !q.windows.is_empty());
     let metrics = labelled.then(|| evaluate(&predicted.submission, part.queries(), problems)).transpose()?;
     Ok((predicted, metrics))

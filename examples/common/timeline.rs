@@ -13,8 +13,7 @@ const TOP: f64 = 44.0;
 /// An SVG with a bar for every moment: its video's length, the moment in it, and the labelled one where it is known.
 pub fn svg(title: &str, moments: &[Prediction], index: &MomentIndex, truth: Option<&MomentQuery>) -> String {
     let height = TOP + ROW * moments.len() as f64 + 28.0;
-    let videos: Vec<_> =
-        moments.iter().filter_map(|m| Some((m, index.videos().iter().find(|v| v.index == m.video)?))).collect();
+    let videos: Vec<_> = moments.iter().filter_map(|m| Some((m, index.video(m.video)?))).collect();
     let longest = videos.iter().map(|(_, v)| v.duration).fold(1.0, f64::max);
     let x = |seconds: f64| LEFT + (WIDTH - LEFT - 20.0) * (seconds / longest).clamp(0.0, 1.0);
     let mut out = String::new();

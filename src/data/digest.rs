@@ -27,11 +27,16 @@ impl Digest {
     }
 }
 
-/// The hash of named numbers, in their order.
-pub(crate) fn of_values<'a>(values: impl Iterator<Item = (&'a str, &'a [f32])>) -> String {
+/// The hash of a text and of named numbers, in their order.
+pub(crate) fn of_values<'a>(text: &str, values: impl Iterator<Item = (&'a str, &'a [f32])>) -> String {
     let mut hash = Sha256::new();
-    for (name, numbers) in values {
+    let name = |hash: &mut Sha256, name: &str| {
+        hash.update((name.len() as u64).to_le_bytes());
         hash.update(name.as_bytes());
+    };
+    name(&mut hash, text);
+    for (key, numbers) in values {
+        name(&mut hash, key);
         hash.update((numbers.len() as u64).to_le_bytes());
         numbers.iter().for_each(|v| hash.update(v.to_le_bytes()));
     }

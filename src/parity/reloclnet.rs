@@ -13,9 +13,10 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     let config = ReloclnetConfig {
         hidden_size: case.size("hidden_size")?,
         num_heads: case.size("num_heads")?,
-        // The files count the two endpoint features.
-        video_dim: case.size("video_dim")? - 2,
-        sub_dim: case.size("sub_dim")? - 2,
+        // The files' features hold the endpoints already.
+        video_dim: case.size("video_dim")?,
+        sub_dim: case.size("sub_dim")?,
+        endpoints: false,
         query_dim: case.size("query_dim")?,
         max_clips: case.size("max_ctx_l")?,
         max_tokens: case.size("max_desc_l")?,

@@ -61,6 +61,33 @@ impl Default for MomentFitOptions {
     }
 }
 
+/// The queries of `data` that can be trained on: those with labels.
+fn labelled(data: &dyn MomentSource) -> Result<Vec<usize>> {
+    (0..data.queries().len())
+        .filter(|&q| !data.queries()[q].windows.is_empty())
+        .filter_map(|q| data.video_of(q).map(|video| video.map(|_| q)).transpose())
+        .collect()
+}
+
+impl MomentFitOptions {
+    /// Steps of a pass over `data`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for fewer than two labelled queries, or batches of fewer than two.
+    pub fn steps_per_epoch(&self, data: &dyn MomentSource) -> Result<u64> {
+        Ok(self.sampler(labelled(data)?.len())?.batches_per_epoch() as u64)
+    }
+
+    fn sampler(&self, queries: usize) -> Result<Sampler> {
+        if queries < 2 || self.batch < 2 {
+            let why = format!("of {queries} labelled queries in batches of {} has no negatives", self.batch);
+            return Err(Error::Argument { op: "fit_moments", argument: "data", why });
+        }
+        // A last batch of one has no negatives.
+        Sampler::new(queries, self.batch, self.seed, queries % self.batch == 1)
+    }
+}
+
 /// Whether the official optimiser decays a parameter: not if its name holds `bias` or `LayerNorm.weight`. The two
 /// `cross_layernorm.weight`, written small, are decayed.
 pub fn is_decayed(name: &str) -> bool {
@@ -80,16 +107,8 @@ pub fn fit_moments(
     resume: Option<&Checkpoint>,
     hooks: FitHooks<'_>,
 ) -> Result<FitReport> {
-    let labelled: Vec<usize> = (0..data.queries().len())
-        .filter(|&q| !data.queries()[q].windows.is_empty())
-        .filter_map(|q| data.video_of(q).map(|video| video.map(|_| q)).transpose())
-        .collect::<Result<_>>()?;
-    if labelled.len() < 2 || options.batch < 2 {
-        let why = format!("of {} labelled queries in batches of {} has no negatives", labelled.len(), options.batch);
-        return Err(Error::Argument { op: "fit_moments", argument: "data", why });
-    }
-    // A last batch of one has no negatives.
-    let sampler = Sampler::new(labelled.len(), options.batch, options.seed, labelled.len() % options.batch == 1)?;
+    let labelled = labelled(data)?;
+    let sampler = options.sampler(labelled.len())?;
     let (store, config) = (model.store(), model.config());
     let batch = |step: u64| -> Result<(MomentBatch, usize)> {
         let position = sampler.position(step);

@@ -5,6 +5,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::autograd::{Tape, Var};
@@ -114,7 +115,7 @@ pub(super) fn run<B: Send>(
     let (batch, first, steps) = (session.job.batch, session.step, session.pace.steps);
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(READ_AHEAD);
-        scope.spawn(move || {
+        let reader = scope.spawn(move || {
             for step in first..steps {
                 let samples = batch(step);
                 let failed = samples.is_err();
@@ -123,13 +124,20 @@ pub(super) fn run<B: Send>(
                 }
             }
         });
-        while session.step < session.pace.steps && !session.is_exhausted() {
-            let (batch, samples) = receiver.recv().map_err(|_| reader_died())??;
-            session.train(&batch, samples)?;
-            session.after_step(&mut hooks)?;
-        }
+        let mut work = || {
+            while session.step < session.pace.steps && !session.is_exhausted() {
+                let (batch, samples) = receiver.recv().map_err(|_| reader_died())??;
+                session.train(&batch, samples)?;
+                session.after_step(&mut hooks)?;
+            }
+            Ok(())
+        };
+        let worked: Result<()> = work();
         // The reader may be waiting for room; without a receiver it ends.
         drop(receiver);
+        // Its panic is the error that was met here.
+        let _ = reader.join();
+        worked?;
         session.finish(&mut hooks)
     })
 }
@@ -148,11 +156,18 @@ struct Session<'a, B> {
     /// Losses not read back yet, a row a step, in memory of their own, so that no step needs more than another.
     losses: Option<Held>,
     /// Losses before those, since the last log.
-    unlogged: Vec<Vec<f64>>,
+    unlogged: Unlogged,
     samples: usize,
     seconds: f64,
     clock: Instant,
     report: FitReport,
+}
+
+/// Losses on the host: a row a step, a column a name.
+#[derive(Default, Serialize, Deserialize)]
+struct Unlogged {
+    names: Vec<String>,
+    rows: Vec<Vec<f64>>,
 }
 
 /// Losses on the GPU: the total and its parts, by name.
@@ -164,7 +179,7 @@ struct Held {
 
 impl<'a, B> Session<'a, B> {
     fn new(mut job: Job<'a, B>, pace: Pace, resume: Option<&Checkpoint>) -> Result<Self> {
-        let (mut step, mut stale, mut report, mut unlogged) = (0, 0, FitReport::default(), Vec::new());
+        let (mut step, mut stale, mut report, mut unlogged) = (0, 0, FitReport::default(), Unlogged::default());
         if let Some(checkpoint) = resume {
             let origin = "the checkpoint";
             step = state(checkpoint, "step")?;
@@ -205,11 +220,17 @@ impl<'a, B> Session<'a, B> {
         let held = match &mut self.losses {
             Some(held) => held,
             empty => {
+                let names: Vec<&'static str> =
+                    std::iter::once("loss").chain(parts.iter().map(|(name, _)| *name)).collect();
+                if !self.unlogged.rows.is_empty() && self.unlogged.names != names {
+                    let problem = format!("are {:?}, this run has {names:?}", self.unlogged.names);
+                    return Err(Error::malformed("state.json", "losses", problem));
+                }
+                self.unlogged.names = names.iter().map(|n| n.to_string()).collect();
                 let steps = self.pace.log_every.clamp(1, MAX_HELD) as usize;
                 let count = steps * (1 + parts.len());
                 let memory = Tensor::uninit(self.job.store.gpu(), "losses", [count * HELD_STRIDE])?;
                 let slots = (0..count).map(|i| memory.view(i * HELD_STRIDE, [])).collect::<Result<_>>()?;
-                let names = std::iter::once("loss").chain(parts.iter().map(|(name, _)| *name)).collect();
                 empty.insert(Held { names, slots, steps: 0 })
             }
         };
@@ -263,7 +284,7 @@ impl<'a, B> Session<'a, B> {
             let origin = format!("training loss ({})", held.names[part]);
             return Err(Error::NonFinite { origin, place: format!("step {step}"), count });
         }
-        self.unlogged.extend(rows().map(<[f64]>::to_vec));
+        self.unlogged.rows.extend(rows().map(<[f64]>::to_vec));
         Ok(())
     }
 
@@ -272,13 +293,12 @@ impl<'a, B> Session<'a, B> {
         self.seconds += self.clock.elapsed().as_secs_f64();
         let rate = self.samples as f64 / self.seconds.max(1e-9);
         self.report.samples_per_second = rate;
-        if let (Some(held), false) = (&self.losses, self.unlogged.is_empty()) {
-            let count = self.unlogged.len() as f64;
-            let mean = |i: usize| self.unlogged.iter().map(|row| row[i]).sum::<f64>() / count;
+        let rows = std::mem::take(&mut self.unlogged.rows);
+        if !rows.is_empty() {
+            let mean = |i: usize| rows.iter().filter_map(|row| row.get(i)).sum::<f64>() / rows.len() as f64;
             self.report.loss = mean(0);
-            let parts = held.names[1..].iter().enumerate().map(|(i, name)| (format!("loss/{name}"), mean(i + 1)));
-            let parts: Vec<(String, f64)> = parts.collect();
-            self.unlogged.clear();
+            let parts = self.unlogged.names.iter().enumerate().skip(1);
+            let parts: Vec<(String, f64)> = parts.map(|(i, name)| (format!("loss/{name}"), mean(i))).collect();
             if let Some(run) = hooks.run.as_deref_mut() {
                 let mut values = vec![("loss", self.report.loss)];
                 values.extend(parts.iter().map(|(name, value)| (name.as_str(), *value)));

@@ -3,9 +3,12 @@
 // Each test program uses a part.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use reelgrad::gpu::{AdapterChoice, GpuBuilder, KernelFamily};
+use reelgrad::nn::ParameterStore;
 use reelgrad::random::Random;
 use reelgrad::{Array, Gpu};
 
@@ -50,4 +53,25 @@ pub fn spaced(shape: &[usize], gap: f32, seed: u64) -> Array {
     Random::new(seed, 0).shuffle(&mut order);
     let data = order.iter().map(|&i| gap * (i as f32 - (n / 2) as f32 + 0.5)).collect();
     Array::new(shape, data).expect("as many values as the shape holds")
+}
+
+/// What a run leaves behind, to the bit; of the log, everything but the speed.
+#[derive(Debug, PartialEq)]
+pub struct Outcome {
+    pub parameters: BTreeMap<String, Vec<u32>>,
+    pub log: Vec<String>,
+}
+
+pub fn outcome(store: &ParameterStore, folder: &Path) -> Outcome {
+    let bits = |a: &Array| a.data().iter().map(|v| v.to_bits()).collect();
+    let log = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let without_speed = |line: &str| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line.as_object_mut().unwrap().remove("samples_per_second");
+        line.to_string()
+    };
+    Outcome {
+        parameters: store.to_arrays().unwrap().iter().map(|(name, a)| (name.clone(), bits(a))).collect(),
+        log: log.lines().map(without_speed).collect(),
+    }
 }

@@ -1,9 +1,10 @@
 //! A small corpus in memory, and a network of random weights for it.
 
-use reelgrad::data::moments::{Clips, MomentQuery, MomentSource, MomentVideo, Widths};
-use reelgrad::models::reloclnet::{Padding, Reloclnet, ReloclnetConfig, Streams};
-use reelgrad::retrieval::moments::SearchOptions;
-use reelgrad::{Array, Error, Result};
+use reelgrad::autograd::{Tape, Var};
+use reelgrad::data::moments::{Clips, MomentQuery, MomentSource, MomentVideo, Problems, Widths, pad_clips};
+use reelgrad::models::reloclnet::{Padding, Reloclnet, ReloclnetConfig, Streams, upload_streams};
+use reelgrad::retrieval::moments::{IndexOptions, IndexedVideo, MomentIndex, SearchOptions};
+use reelgrad::{Array, Error, Result, Tensor};
 
 use crate::common::{gpu, noise};
 
@@ -119,4 +120,32 @@ impl MomentSource for Corpus {
 fn finite(place: &str, features: &Array) -> Result<()> {
     let Some((count, _)) = features.non_finite() else { return Ok(()) };
     Err(Error::NonFinite { origin: "memory".into(), place: place.into(), count })
+}
+
+/// An index of the corpus.
+pub fn build(model: &Reloclnet, source: &Corpus, options: IndexOptions) -> Result<MomentIndex> {
+    MomentIndex::build(model, source, options, &mut Problems::strict(), &mut |_, _| ())
+}
+
+/// Videos with their encodings, (positions, D) for each stream, computed one at a time.
+pub fn encoded(model: &Reloclnet, source: &Corpus) -> Vec<(IndexedVideo, Vec<Array>)> {
+    let encode = |(i, clips): (usize, &Clips)| {
+        let (video, sub, mask) = pad_clips(&[clips], model.config().batch_options()).unwrap();
+        let streams = upload_streams(&gpu(), model.config(), [&video, &sub], &mask).unwrap();
+        let tape = Tape::inference(&gpu());
+        let features: Vec<Var> = streams.iter().map(|s| tape.constant(s.features.clone())).collect();
+        let masks: Vec<Tensor> = streams.iter().map(|s| s.mask.clone()).collect();
+        let levels = model.encode_clips(&features, &masks).unwrap();
+        let array = |x: &Var| Array::new(&x.shape()[1..], x.value().to_vec().unwrap()).unwrap();
+        let listed = &source.videos()[i];
+        let video = IndexedVideo {
+            id: listed.id.clone(),
+            index: listed.index,
+            duration: listed.duration,
+            clips: clips.len(),
+            seconds_per_clip: clips.seconds_per_clip,
+        };
+        (video, levels.iter().map(|l| array(&l.last)).collect())
+    };
+    source.clips.iter().enumerate().map(encode).collect()
 }

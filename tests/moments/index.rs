@@ -1,51 +1,67 @@
-//! The index: in memory, on disk, and from encodings made elsewhere.
+//! The index in memory: of any segments and precision, and from encodings that were made elsewhere.
 
-use reelgrad::autograd::{Tape, Var};
-use reelgrad::data::moments::{Clips, MomentSource, Problems, pad_clips};
-use reelgrad::models::reloclnet::{Padding, Reloclnet, Streams, upload_streams};
+use reelgrad::models::reloclnet::{Padding, Reloclnet, ReloclnetConfig, Streams};
 use reelgrad::retrieval::moments::{Found, IndexOptions, IndexedVideo, MomentIndex, MomentSearch};
 use reelgrad::tensor::Precision;
-use reelgrad::{Array, Error, Result, Tensor};
+use reelgrad::{Array, Error};
 
 use crate::common::gpu;
-use crate::corpus::{Corpus, corpus, model, options};
+use crate::corpus::{build, config, corpus, encoded, model, options};
 
-fn build(model: &Reloclnet, source: &Corpus, options: IndexOptions) -> Result<MomentIndex> {
-    MomentIndex::build(model, source, options, &mut Problems::strict(), &mut |_, _| ())
-}
-
-fn search(model: &Reloclnet, index: &MomentIndex) -> Found {
+pub fn search(model: &Reloclnet, index: &MomentIndex) -> Found {
     let mut found = MomentSearch::new(model, index, options()).unwrap().search(&corpus().sentences()).unwrap();
     found.stages.clear();
     found
 }
 
-/// Videos with their encodings, (positions, D) for each stream, computed one at a time.
-fn encoded(model: &Reloclnet, source: &Corpus) -> Vec<(IndexedVideo, Vec<Array>)> {
-    let encode = |(i, clips): (usize, &Clips)| {
-        let (video, sub, mask) = pad_clips(&[clips], model.config().batch_options()).unwrap();
-        let streams = upload_streams(&gpu(), model.config(), [&video, &sub], &mask).unwrap();
-        let tape = Tape::inference(&gpu());
-        let features: Vec<Var> = streams.iter().map(|s| tape.constant(s.features.clone())).collect();
-        let masks: Vec<Tensor> = streams.iter().map(|s| s.mask.clone()).collect();
-        let levels = model.encode_clips(&features, &masks).unwrap();
-        let array = |x: &Var| Array::new(&x.shape()[1..], x.value().to_vec().unwrap()).unwrap();
-        let listed = &source.videos()[i];
-        let video = IndexedVideo {
-            id: listed.id.clone(),
-            index: listed.index,
-            duration: listed.duration,
-            clips: clips.len(),
-            seconds_per_clip: clips.seconds_per_clip,
-        };
-        (video, levels.iter().map(|l| array(&l.last)).collect())
-    };
-    source.clips.iter().enumerate().map(encode).collect()
-}
-
-fn assert_equal(a: &Found, b: &Found) {
+pub fn assert_equal(a: &Found, b: &Found) {
     assert_eq!(a.videos, b.videos);
     assert_eq!(a.moments, b.moments);
+}
+
+#[test]
+fn segments_change_nothing() {
+    let (model, corpus) = (model(Streams::Both, Padding::Official), corpus());
+    let localize = |index: &MomentIndex| {
+        let search = MomentSearch::new(&model, index, options()).unwrap();
+        search.localize(&corpus.sentences(), &[6, 5, 4, 3, 2, 1, 0, 6]).unwrap()
+    };
+    let whole = build(&model, &corpus, IndexOptions::default()).unwrap();
+    // A stream of a video takes 11 x 8 x 4 bytes.
+    for (segment_bytes, batch) in [(0, 64), (352, 3), (705, 64), (1056, 2), (2464, 0), (usize::MAX, 1)] {
+        let options = IndexOptions { batch, segment_bytes, ..IndexOptions::default() };
+        let parts = build(&model, &corpus, options).unwrap();
+        assert_eq!((parts.videos(), parts.bytes()), (whole.videos(), whole.bytes()));
+        assert_equal(&search(&model, &parts), &search(&model, &whole));
+        assert_eq!(localize(&parts), localize(&whole), "{segment_bytes} bytes");
+    }
+}
+
+#[test]
+fn half_precision_is_close() {
+    let (model, corpus) = (model(Streams::Both, Padding::Official), corpus());
+    let whole = build(&model, &corpus, IndexOptions::default()).unwrap();
+    let half = build(&model, &corpus, IndexOptions { precision: Precision::F16, ..IndexOptions::default() }).unwrap();
+    assert!(half.bytes() < whole.bytes() * 6 / 10);
+    assert_close(&search(&model, &half), &search(&model, &whole));
+
+    let odd = ReloclnetConfig { hidden_size: 9, num_heads: 3, ..config(Streams::Both, Padding::Official) };
+    let model = Reloclnet::new(&gpu(), odd, 3).unwrap();
+    let half = build(&model, &corpus, IndexOptions { precision: Precision::F16, ..IndexOptions::default() });
+    assert!(matches!(half, Err(Error::Argument { argument: "precision", .. })));
+    assert!(build(&model, &corpus, IndexOptions::default()).is_ok());
+}
+
+/// Scores of videos by 1e-3 of a cosine, those of moments by 5 %.
+pub fn assert_close(a: &Found, b: &Found) {
+    for (a, b) in a.videos.iter().zip(&b.videos) {
+        let apart = a.iter().zip(b).map(|(a, b)| (a.score / b.score).ln().abs() / options().alpha);
+        assert!(a.len() == b.len() && apart.fold(0.0, f32::max) < 1e-3, "{a:?} {b:?}");
+    }
+    for (a, b) in a.moments.iter().zip(&b.moments) {
+        let apart = a.iter().zip(b).map(|(a, b)| (a.score / b.score - 1.0).abs());
+        assert!(a.len() == b.len() && apart.fold(0.0, f32::max) < 0.05, "{a:?} {b:?}");
+    }
 }
 
 #[test]

@@ -67,8 +67,8 @@ impl Var {
         let softplus = |x: &Var| x.scale(-1.0)?.activation(Activation::Softplus);
         // Means over all of 0 and 1; the smallest of denominators keeps a row without positives finite.
         let mean = |x: &Var, of: &Var| x.mul(of)?.sum(1)?.div(&of.sum(1)?.affine(1.0, 1e-12)?);
-        let gain = mean(&softplus(&self.mul(&positive)?)?.affine(-1.0, LN_2)?, &positive)?;
-        let r = self.mul(&negative)?;
+        let gain = mean(&softplus(&self.masked_fill(positive.value(), 0.0)?)?.affine(-1.0, LN_2)?, &positive)?;
+        let r = self.masked_fill(negative.value(), 0.0)?;
         let cost = mean(&softplus(&r)?.add(&r)?.affine(1.0, -LN_2)?, &negative)?;
         cost.sub(&gain)?.mean_all()
     }

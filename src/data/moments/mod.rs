@@ -117,6 +117,11 @@ impl Problems {
         Self { lenient: true, ..Self::default() }
     }
 
+    /// An empty list of the same strictness.
+    pub fn fresh(&self) -> Self {
+        Self { lenient: self.lenient, ..Self::default() }
+    }
+
     /// Whether bad rows are skipped.
     pub fn is_lenient(&self) -> bool {
         self.lenient

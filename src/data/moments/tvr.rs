@@ -79,8 +79,10 @@ impl Default for TvrOptions {
 
 /// A split of TVR, or of any dataset in its form.
 ///
-/// Opening checks that every video and query has its features, and all shapes; the values are read with each call. Clips
-/// are resampled first and normalised then. Streams of a video that differ by one clip are cut to the shorter.
+/// Opening checks that every video and query has its features, and all shapes; the values are read with each call. If bad
+/// rows are skipped, opening also reads all values once, so that those with NaN or infinity are skipped then and there,
+/// and do not end a training run hours later. Clips are resampled first and normalised then. Streams of a video that
+/// differ by one clip are cut to the shorter.
 #[derive(Debug)]
 pub struct TvrDataset {
     split: MomentSplit,
@@ -101,7 +103,8 @@ impl TvrDataset {
     /// Those of [`read_tvr`]; [`Error::Io`] and [`Error::Malformed`] for a file that is not HDF5; [`Error::Argument`] without
     /// any stream or for options that are 0. Problems of a video or query, which is skipped: [`Error::Missing`] for a
     /// dataset, or for a query's video that was skipped; [`Error::Malformed`] for one that is not (rows, width), is empty,
-    /// has another width than the first, or belongs to a stream of more than one clip more or less than the others.
+    /// has another width than the first, or belongs to a stream of more than one clip more or less than the others. If bad
+    /// rows are skipped, also [`Error::NonFinite`]; else that error comes when the row is read.
     pub fn open(files: &TvrFiles, options: TvrOptions, problems: &mut Problems) -> Result<Self> {
         let invalid = |argument, why: &str| Error::Argument { op: "TvrDataset::open", argument, why: why.into() };
         if options.max_clips == 0 || options.max_tokens == 0 {
@@ -120,8 +123,15 @@ impl TvrDataset {
 
         let (mut split, mut clips, mut videos) = (MomentSplit::default(), Vec::new(), Vec::new());
         let mut places = HashMap::new();
+        let reads_values = problems.is_lenient();
         for listed in listed.videos {
-            if let Some(count) = problems.check(count_clips(video.iter_mut().chain(&mut sub), &listed.id))? {
+            let count = count_clips(video.iter_mut().chain(&mut sub), &listed.id).and_then(|count| {
+                if reads_values {
+                    video.iter().chain(&sub).try_for_each(|f| f.values(&listed.id, count).map(drop))?;
+                }
+                Ok(count)
+            });
+            if let Some(count) = problems.check(count)? {
                 places.insert(listed.id.clone(), clips.len());
                 clips.push(count);
                 split.videos.push(listed);
@@ -136,7 +146,14 @@ impl TvrDataset {
                 }
                 None => None,
             };
-            if problems.check(query.rows(&listed.id.to_string()))?.is_some() {
+            let name = listed.id.to_string();
+            let count = query.rows(&name).and_then(|count| {
+                if reads_values {
+                    query.values(&name, count.min(options.max_tokens))?;
+                }
+                Ok(count)
+            });
+            if problems.check(count)?.is_some() {
                 videos.push(place);
                 split.queries.push(listed);
             }
@@ -180,7 +197,7 @@ impl MomentSource for TvrDataset {
         let (id, count) = (&self.split.videos[video].id, self.clips[video]);
         let TvrOptions { max_clips, normalize_video, clip_seconds, timing, .. } = self.options;
         let read = |features: &Features, normalize: bool| -> Result<Array> {
-            let mut rows = resample(&features.file.dataset(id)?.rows(0..count)?, max_clips);
+            let mut rows = resample(&features.values(id, count)?, max_clips);
             if normalize {
                 l2_normalize_rows(&mut rows);
             }
@@ -225,6 +242,11 @@ impl Features {
         let [rows, width] = extents(path, &place, self.file.dataset(name)?.shape(), "(rows, width)")?;
         require(path, &place, "the width", *self.width.get_or_insert(width), width)?;
         Ok(rows)
+    }
+
+    /// The first `count` rows of a dataset.
+    fn values(&self, name: &str, count: usize) -> Result<Array> {
+        self.file.dataset(name)?.rows(0..count)
     }
 
     fn missing(&self, kind: &'static str, id: u64) -> Error {

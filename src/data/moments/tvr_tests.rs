@@ -148,7 +148,49 @@ fn bad_values_are_found_when_they_are_read() {
     assert!(data.clips(0).is_ok());
     let Err(Error::NonFinite { place, .. }) = data.clips(1) else { panic!() };
     assert_eq!(place, "dataset \"b\", row 3");
+}
 
+#[test]
+fn bad_values_are_skipped_at_once_if_any_are() {
+    let folder = Folder::new();
+    let files = world(&folder);
+    let (mut sub, mut query) = (ramp(12, 3, 4.0), ramp(9, 5, 6.0));
+    // In the clip that the video stream lacks, and in a token that is cut: nobody reads them.
+    sub.data_mut()[11 * 3] = f32::NAN;
+    query.data_mut()[4 * 5] = f32::NAN;
+    write_h5(files.sub_features.as_ref().unwrap(), &[("a", ramp(3, 3, 3.0)), ("b", sub.clone())]);
+    write_h5(&files.query_features, &[("5", ramp(2, 5, 5.0)), ("70", query.clone())]);
+    let options = TvrOptions { max_tokens: 4, ..TvrOptions::default() };
+    let open = || {
+        let mut lenient = Problems::lenient();
+        let data = TvrDataset::open(&files, options, &mut lenient).unwrap();
+        let read = |q| data.sample(q, 0).unwrap();
+        (0..data.queries().len()).map(read).for_each(drop);
+        let skipped: Vec<String> = lenient.skipped().iter().map(ToString::to_string).collect();
+        (data.videos().len(), data.queries().len(), skipped)
+    };
+    assert_eq!(open(), (2, 2, vec![]));
+
+    query.data_mut()[3 * 5 + 4] = f32::NEG_INFINITY;
+    write_h5(&files.query_features, &[("5", ramp(2, 5, 5.0)), ("70", query)]);
+    let (videos, queries, skipped) = open();
+    assert_eq!((videos, queries, skipped.len()), (2, 1, 1));
+    assert!(skipped[0].contains("tvr_query_pretrained") && skipped[0].contains("dataset \"70\", row 3"), "{skipped:?}");
+    sub.data_mut()[2 * 3 + 1] = f32::INFINITY;
+    write_h5(files.sub_features.as_ref().unwrap(), &[("a", ramp(3, 3, 3.0)), ("b", sub)]);
+    // The video, and its query.
+    let (videos, queries, skipped) = open();
+    assert_eq!((videos, queries, skipped.len()), (1, 1, 2));
+    assert!(skipped[0].contains("tvr_sub_pretrained") && skipped[0].contains("dataset \"b\", row 2"), "{skipped:?}");
+    let mut strict = Problems::strict();
+    let data = TvrDataset::open(&files, options, &mut strict).unwrap();
+    assert!(matches!(data.tokens(0), Err(Error::NonFinite { place, .. }) if place == "dataset \"70\", row 3"));
+}
+
+#[test]
+fn options_and_files_are_checked() {
+    let folder = Folder::new();
+    let files = world(&folder);
     for options in [
         TvrOptions { max_clips: 0, ..TvrOptions::default() },
         TvrOptions { max_tokens: 0, ..TvrOptions::default() },

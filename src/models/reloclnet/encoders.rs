@@ -1,9 +1,8 @@
 //! The query encoder and the context encoder.
 
 use super::{Padding, Reloclnet, ReloclnetConfig};
-use crate::autograd::{AttentionOptions, Tape, Var};
+use crate::autograd::{AttentionOptions, Tape, Var, concat};
 use crate::kernels::elementwise::Activation;
-use crate::kernels::pooling::Masked;
 use crate::nn::{AttentionBlock, Init, LayerNorm, Linear, MultiHeadAttention, Parameter, ParameterStore};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -27,8 +26,25 @@ impl InputProjection {
         Ok(Self { norm, linear, dropout: c.input_dropout })
     }
 
+    /// x (B, L, inputs) to (B, L, D). Features may be wider than the network by far: a batch of them that is larger than a
+    /// binding may be is projected in parts.
     fn forward(&self, x: &Var) -> Result<Var> {
-        self.linear.fused(&self.norm.forward(x)?.dropout(self.dropout)?, Some(Activation::Relu), None)
+        let project =
+            |x: &Var| self.linear.fused(&self.norm.forward(x)?.dropout(self.dropout)?, Some(Activation::Relu), None);
+        let limit = x.value().gpu().report().limits.max_storage_buffer_binding_size;
+        let (&[batch, length, width], false) = (x.shape(), x.value().bytes() <= limit || x.needs_gradient()) else {
+            return project(x);
+        };
+        // Views start at multiples of 64 elements.
+        let video = length * width;
+        let step = (1..=64).find(|n| (n * video).is_multiple_of(64)).unwrap_or(64);
+        let most = ((limit / 4) as usize / video.max(1) / step).max(1) * step;
+        let part = |first: usize| {
+            let count = most.min(batch - first);
+            project(&x.tape().constant(x.value().view(first * video, [count, length, width])?))
+        };
+        let parts: Vec<Var> = (0..batch).step_by(most).map(part).collect::<Result<_>>()?;
+        concat(&parts.iter().collect::<Vec<_>>(), 0)
     }
 }
 
@@ -162,11 +178,14 @@ impl Reloclnet {
             x = block.forward(&x, &masks)?;
         }
         let scores = q.modular.forward(&x)?;
-        let &[batch, len, streams] = scores.shape() else { return Ok(Vec::new()) };
+        let &[batch, len, streams] = scores.shape() else {
+            let expected = "(batch, tokens, query_dim)".to_string();
+            return Err(Error::Shape { op: "ReLoCLNet", argument: "tokens", expected, got: tokens.shape().to_vec() });
+        };
         (0..streams)
             .map(|stream| {
                 let logits = scores.slice(2, stream..stream + 1)?.reshape([batch, len])?;
-                Ok(x.attention_pool_weights(&logits, Some(mask), Masked::Hide, 0.0)?.0)
+                x.attention_pool(&logits, Some(mask), 0.0)
             })
             .collect()
     }
@@ -177,10 +196,8 @@ impl Reloclnet {
     /// As [`Reloclnet::encode_query`]; [`Error::Argument`] unless there is one input for each stream.
     pub fn encode_clips(&self, features: &[Var], masks: &[Tensor]) -> Result<Vec<ClipLevels>> {
         let context = &self.context;
-        if features.len() != context.streams.len() || masks.len() != features.len() {
-            let why = format!("hold {} streams, the model has {}", features.len(), context.streams.len());
-            return Err(Error::Argument { op: "ReLoCLNet", argument: "features", why });
-        }
+        self.expect_streams("features", features.len())?;
+        self.expect_streams("masks", masks.len())?;
         let own: Vec<AttentionOptions> =
             features.iter().zip(masks).map(|(x, mask)| self.key_masks(x.tape(), mask, None)).collect::<Result<_>>()?;
         let mut first = Vec::new();

@@ -133,6 +133,9 @@ impl Reloclnet {
         masks: &[Tensor],
         spans: &[[u32; 2]],
     ) -> Result<Vec<Var>> {
+        self.expect_streams("queries", queries.len())?;
+        self.expect_streams("clips", clips.len())?;
+        self.expect_streams("masks", masks.len())?;
         let described = self.described(spans, &masks[0])?;
         let loss = |((q, c), mask): ((&Var, &ClipLevels), &Tensor)| {
             let (n, length, d) = (spans.len(), mask.width(), q.value().width());

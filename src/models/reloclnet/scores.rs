@@ -32,6 +32,9 @@ impl Reloclnet {
     /// # Errors
     /// [`Error::Shape`], [`Error::ShapeMismatch`].
     pub fn video_scores(&self, queries: &[Var], clips: &[ClipLevels], masks: &[Tensor]) -> Result<Var> {
+        self.expect_streams("queries", queries.len())?;
+        self.expect_streams("clips", clips.len())?;
+        self.expect_streams("masks", masks.len())?;
         let score = |((q, c), mask): ((&Var, &ClipLevels), &Tensor)| {
             q.l2_normalize(1e-12)?.max_similarity(&c.last.l2_normalize(1e-12)?, Some(mask))
         };
@@ -44,6 +47,9 @@ impl Reloclnet {
     /// # Errors
     /// As [`Reloclnet::video_scores`].
     pub fn contrast_scores(&self, queries: &[Var], clips: &[ClipLevels], masks: &[Tensor]) -> Result<Var> {
+        self.expect_streams("queries", queries.len())?;
+        self.expect_streams("clips", clips.len())?;
+        self.expect_streams("masks", masks.len())?;
         let score = |((q, c), mask): ((&Var, &ClipLevels), &Tensor)| q.max_similarity(&c.mid, Some(mask));
         mean(queries.iter().zip(clips).zip(masks).map(score).collect::<Result<_>>()?)
     }
@@ -53,6 +59,7 @@ impl Reloclnet {
     /// # Errors
     /// As [`Reloclnet::video_scores`].
     pub fn span_queries(&self, queries: &[Var]) -> Result<Vec<Var>> {
+        self.expect_streams("queries", queries.len())?;
         self.context.streams.iter().zip(queries).map(|(s, q)| s.query_linear.forward(q)).collect()
     }
 
@@ -66,7 +73,10 @@ impl Reloclnet {
             q.reshape([n, 1, d])?.matmul_transposed(&c.last, false, true)
         };
         let scores = self.span_queries(queries)?.iter().zip(clips).map(score).collect::<Result<_>>()?;
-        self.predict(mean(scores)?, mask)
+        let [n, length] = [mask.shape()[0], mask.width()];
+        let logits = self.predict(mean(scores)?, &mask.reshape([n, 1, length])?)?;
+        let flat = |x: Var| x.reshape([n, length]);
+        Ok(SpanLogits { start: flat(logits.start)?, end: flat(logits.end)? })
     }
 
     /// The span logits (Nq, Nv, Lc) of each query in every video. Search computes them for the best videos alone, see
@@ -84,28 +94,30 @@ impl Reloclnet {
         self.predict(mean(scores)?, mask)
     }
 
-    /// Both convolutions over the last dimension of similarities (N, 1, Lc), or (Nq, Nv, Lc) with `mask` (Nv, Lc).
+    /// Both convolutions over the last dimension of similarities (A, B, Lc); `mask` is broadcast to them.
     fn predict(&self, similarities: Var, mask: &Tensor) -> Result<SpanLogits> {
         let tape = similarities.tape().clone();
         let &[queries, videos, length] = similarities.shape() else { return Err(not_rows(&similarities)) };
-        let matched = videos == 1 && mask.shape()[0] == queries;
-        let (mask, shape) = if matched {
-            (mask.reshape([queries, 1, length])?, vec![queries, length])
-        } else {
-            (mask.clone(), vec![queries, videos, length])
-        };
         let similarities = match self.config.padding {
             Padding::Official => similarities,
-            Padding::Masked => similarities.masked_fill(&mask, 0.0)?,
+            Padding::Masked => similarities.masked_fill(mask, 0.0)?,
         };
         let taps = concat(&[&self.start_predictor.on(&tape)?, &self.end_predictor.on(&tape)?], 0)?;
-        let both =
-            similarities.reshape([queries * videos, 1, length])?.conv1d(&taps, None, 1, self.config.conv_kernel / 2)?;
-        let part = |i: usize| {
-            let x = both.slice(1, i..i + 1)?.reshape([queries, videos, length])?;
-            x.masked_fill(&mask, MASKED_LOGIT)?.reshape(shape.clone())
-        };
+        let rows = similarities.reshape([queries * videos, 1, length])?;
+        let both = rows.conv1d(&taps, None, 1, self.config.conv_kernel / 2)?;
+        let part =
+            |i: usize| both.slice(1, i..i + 1)?.reshape([queries, videos, length])?.masked_fill(mask, MASKED_LOGIT);
         Ok(SpanLogits { start: part(0)?, end: part(1)? })
+    }
+
+    /// Refuses what does not hold one entry for each stream.
+    pub(super) fn expect_streams(&self, argument: &'static str, got: usize) -> Result<()> {
+        let wanted = self.context.streams.len();
+        if got == wanted {
+            return Ok(());
+        }
+        let why = format!("hold {got} streams, the model has {wanted}");
+        Err(Error::Argument { op: "ReLoCLNet", argument, why })
     }
 }
 

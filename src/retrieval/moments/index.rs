@@ -91,10 +91,11 @@ struct SegmentFile {
     digest: Digest,
 }
 
-/// Names of the parameters and their values, as one hash.
+/// The configuration, and the parameters' names and values, as one hash.
 pub(super) fn model_hash(model: &Reloclnet) -> Result<String> {
     let arrays = model.store().to_arrays()?;
-    Ok(digest::of_values(arrays.iter().map(|(name, array)| (name.as_str(), array.data()))))
+    let config = serde_json::json!(model.config()).to_string();
+    Ok(digest::of_values(&config, arrays.iter().map(|(name, array)| (name.as_str(), array.data()))))
 }
 
 impl MomentIndex {
@@ -166,6 +167,11 @@ impl MomentIndex {
         &self.manifest.videos
     }
 
+    /// The video that this number stands for in predictions.
+    pub fn video(&self, number: u64) -> Option<&IndexedVideo> {
+        self.videos().iter().find(|v| v.index == number)
+    }
+
     /// How the encodings are kept.
     pub fn precision(&self) -> Precision {
         self.manifest.precision
@@ -185,7 +191,7 @@ impl MomentIndex {
         if model_hash(model)? == self.manifest.model {
             return Ok(());
         }
-        let why = "was encoded by a model with other parameters".to_string();
+        let why = "was encoded by another model: make it anew".to_string();
         Err(Error::Argument { op: "MomentSearch", argument: "index", why })
     }
 
@@ -215,7 +221,8 @@ impl MomentIndex {
 
     fn write_to(&self, folder: &Path) -> Result<()> {
         fs::create_dir(folder).map_err(|e| Error::io("create", folder, e))?;
-        let mut manifest = self.manifest.clone();
+        // An index that was opened lists the files it came from.
+        let mut manifest = Manifest { segments: Vec::new(), ..self.manifest.clone() };
         for (number, segment) in self.segments.iter().enumerate() {
             let file = format!("segment-{number:05}.safetensors");
             let shape = [segment.len(), manifest.positions, manifest.width];

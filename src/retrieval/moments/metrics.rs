@@ -82,7 +82,7 @@ pub fn evaluate(submission: &Submission, queries: &[MomentQuery], problems: &mut
             let rows = list.map_or(&[][..], |list| &list.predictions[..list.predictions.len().min(MAX_ROWS)]);
             for (i, row) in rows.iter().enumerate() {
                 let place = || format!("{kind} {}, row {}", truth.query.id, i + 1);
-                problems.check(check_row(numbers(row), &submission.origin, place))?;
+                problems.check(check_row(numbers(task, row), &submission.origin, place))?;
             }
             Ok(truth.ranks(task, rows))
         };
@@ -133,7 +133,10 @@ impl<'a> Truth<'a> {
 
     fn ranks(&self, task: Task, rows: &[Prediction]) -> Ranks {
         let own = |row: &Prediction| Some(row.video) == self.video;
-        let sound = |row: &Prediction| numbers(row).iter().all(|v| v.is_finite()) && row.start <= row.end;
+        let sound = |row: &Prediction| {
+            let [start, end, score] = numbers(task, row);
+            start.is_finite() && end.is_finite() && score.is_finite() && start <= end
+        };
         let rows = || rows.iter().filter(|row| task != Task::Svmr || own(row));
         if task == Task::Vr {
             return vec![rows().position(|row| own(row) && sound(row))];
@@ -145,8 +148,10 @@ impl<'a> Truth<'a> {
     }
 }
 
-fn numbers(row: &Prediction) -> [f64; 3] {
-    [row.start, row.end, row.score].map(f64::from)
+/// What of a row is judged: a video's times are not.
+fn numbers(task: Task, row: &Prediction) -> [f64; 3] {
+    let [start, end] = if task == Task::Vr { [0.0, 0.0] } else { [row.start, row.end] };
+    [start, end, row.score].map(f64::from)
 }
 
 fn recalls<'a>(

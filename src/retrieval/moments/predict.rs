@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::search::{MomentSearch, Stage};
-use super::submission::{Prediction, QueryPredictions, Submission};
+use super::submission::{HighlightPrediction, Prediction, QueryPredictions, Submission};
 use crate::Result;
 use crate::data::moments::{MomentSource, Problems};
 use crate::tensor::Array;
@@ -17,8 +17,23 @@ pub struct Predicted {
     pub stages: Vec<Stage>,
 }
 
+impl Predicted {
+    /// The moments of each query's own video as QVHighlights' lines have them.
+    pub fn highlights(&self, source: &dyn MomentSource) -> Vec<HighlightPrediction> {
+        let videos: HashMap<u64, Option<&String>> = source.queries().iter().map(|q| (q.id, q.video.as_ref())).collect();
+        let line = |list: &QueryPredictions| HighlightPrediction {
+            id: list.id,
+            text: list.text.clone(),
+            video: videos.get(&list.id).copied().flatten().cloned().unwrap_or_default(),
+            windows: Some(list.predictions.iter().map(|p| [p.start, p.end, p.score].map(f64::from)).collect()),
+            saliency: None,
+        };
+        self.submission.svmr.iter().flatten().map(line).collect()
+    }
+}
+
 impl MomentSearch<'_> {
-    /// Searches for the queries of `source` (`None`: all; else their numbers). Queries that cannot be read go to
+    /// Searches for all queries of `source`. Queries that cannot be read go to
     /// `problems`; `progress` is told of how many of how many are done.
     ///
     /// # Errors
@@ -26,12 +41,10 @@ impl MomentSearch<'_> {
     pub fn predict(
         &self,
         source: &dyn MomentSource,
-        queries: Option<&[usize]>,
         problems: &mut Problems,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Predicted> {
-        let all: Vec<usize> = (0..source.queries().len()).collect();
-        let queries = queries.unwrap_or(&all);
+        let queries: Vec<usize> = (0..source.queries().len()).collect();
         let videos = self.index().videos();
         let places: HashMap<&str, usize> = videos.iter().enumerate().map(|(i, v)| (v.id.as_str(), i)).collect();
         let (mut vcmr, mut vr, mut svmr) = (Vec::new(), Vec::new(), Vec::new());
@@ -51,12 +64,7 @@ impl MomentSearch<'_> {
                 continue;
             }
             let found = self.search(&features)?;
-            for stage in found.stages {
-                match stages.iter_mut().find(|s| s.name == stage.name) {
-                    Some(sum) => sum.time += stage.time,
-                    None => stages.push(stage),
-                }
-            }
+            Stage::add(&mut stages, found.stages);
             for ((&(query, _), moments), videos) in tokens.iter().zip(found.moments).zip(found.videos) {
                 vcmr.push(list(query, moments));
                 vr.push(list(query, videos));

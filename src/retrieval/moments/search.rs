@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::segment::Segment;
 use super::{MomentIndex, Prediction, nms};
-use crate::autograd::Tape;
+use crate::autograd::{Tape, Var};
 use crate::data::moments::pad_tokens;
 use crate::kernels::binary::{self, Binary};
 use crate::kernels::elementwise::{self, Unary};
@@ -30,7 +30,7 @@ pub struct SearchOptions {
     /// Moments that are found for a query, before suppression.
     pub top: usize,
     /// Suppresses moments that overlap a better one of the same video by more than this IoU; `None` keeps all.
-    pub nms: Option<f32>,
+    pub nms: Option<f64>,
     /// Moments that are kept for a query at last.
     pub keep: usize,
     /// Queries that are searched together.
@@ -56,17 +56,32 @@ impl QueryVectors {
     /// Encodes token features, (tokens, width) each.
     ///
     /// # Errors
-    /// [`Error::Argument`] for no query; [`Error::Shape`], [`Error::ShapeMismatch`] for features that are not of the
-    /// model's width; [`Error::IndexOutOfRange`] for more tokens than the model has positions.
+    /// [`Error::Argument`] for no query; [`Error::NonFinite`]; [`Error::Shape`], [`Error::ShapeMismatch`] for features
+    /// that are not of the model's width; [`Error::IndexOutOfRange`] for more tokens than the model has positions.
     pub fn encode(model: &Reloclnet, queries: &[&Array]) -> Result<Self> {
         let gpu = model.store().gpu();
+        if let Some((query, (count, first))) = queries.iter().enumerate().find_map(|(i, q)| Some((i, q.non_finite()?)))
+        {
+            let row = first / queries[query].shape().last().copied().unwrap_or(1).max(1);
+            let place = format!("query {query}, row {row}");
+            return Err(Error::NonFinite { origin: "query features".into(), place, count });
+        }
         let (tokens, mask) = pad_tokens(queries)?;
         let tape = Tape::inference(gpu);
         let tokens = tape.constant(Tensor::from_array(gpu, &tokens)?);
         let vectors = model.encode_query(&tokens, &Tensor::from_array(gpu, &mask)?)?;
-        let spans = model.span_queries(&vectors)?;
-        let values = |vars: Vec<crate::autograd::Var>| vars.into_iter().map(|v| v.into_value()).collect();
-        Ok(Self { streams: values(vectors), span_streams: values(spans) })
+        Self::new(model, &vectors.into_iter().map(Var::into_value).collect::<Vec<_>>())
+    }
+
+    /// Vectors that were encoded elsewhere, such as by PyTorch with the parameters of `model`: (Nq, D) for each stream.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another number of streams than the model has; [`Error::ShapeMismatch`].
+    pub fn new(model: &Reloclnet, streams: &[Tensor]) -> Result<Self> {
+        let tape = Tape::inference(model.store().gpu());
+        let vars: Vec<Var> = streams.iter().map(|t| tape.constant(t.clone())).collect();
+        let span_streams = model.span_queries(&vars)?.into_iter().map(Var::into_value).collect();
+        Ok(Self { streams: streams.to_vec(), span_streams })
     }
 
     /// The number of queries.
@@ -87,6 +102,18 @@ pub struct Stage {
     pub name: &'static str,
     /// From the end of the part before to the device's answer.
     pub time: Duration,
+}
+
+impl Stage {
+    /// Adds the times of stages to those of the same names.
+    pub(super) fn add(sums: &mut Vec<Stage>, stages: Vec<Stage>) {
+        for stage in stages {
+            match sums.iter_mut().find(|s| s.name == stage.name) {
+                Some(sum) => sum.time += stage.time,
+                None => sums.push(stage),
+            }
+        }
+    }
 }
 
 /// What a search found, a list a query.
@@ -124,8 +151,15 @@ impl<'a> MomentSearch<'a> {
         if options.max_videos == 0 || options.max_videos > topk::MAX_K {
             return bad("max_videos", format!("of {} is not from 1 to {}", options.max_videos, topk::MAX_K));
         }
-        if !options.alpha.is_finite() {
-            return bad("alpha", "is not finite".into());
+        // Beyond, exp(alpha · score) and products with it leave the range of f32.
+        if !(-80.0..=80.0).contains(&options.alpha) {
+            return bad("alpha", format!("of {} is not from -80 to 80", options.alpha));
+        }
+        if options.keep == 0 || options.keep > options.top {
+            return bad("keep", format!("of {} is not from 1 to the {} that are found", options.keep, options.top));
+        }
+        if let Some(iou) = options.nms.filter(|iou| !(0.0..=1.0).contains(iou)) {
+            return bad("nms", format!("of {iou} is not from 0 to 1"));
         }
         Ok(Self { model, index, options })
     }
@@ -147,34 +181,53 @@ impl<'a> MomentSearch<'a> {
     pub fn search(&self, queries: &[&Array]) -> Result<Found> {
         let mut found = Found::default();
         for batch in queries.chunks(self.options.batch.max(1)) {
-            let mut watch = Watch { gpu: self.index.gpu(), last: Instant::now(), stages: &mut found.stages };
+            let mut watch = self.watch();
             let vectors = QueryVectors::encode(self.model, batch)?;
             watch.lap("encode queries")?;
-            let scores = self.video_scores(&vectors)?;
-            watch.lap("score videos")?;
-            let count = self.options.max_videos.min(self.index.videos().len());
-            let (best, places) = topk::forward(&scores, count)?;
-            let weights = elementwise::forward(
-                Unary::Exp,
-                &elementwise::forward(Unary::Affine { scale: self.options.alpha, shift: 0.0 }, &best)?,
-            )?;
-            let (places, weight_values) = (places.to_u32()?, weights.to_vec()?);
-            watch.lap("choose videos")?;
-            let (starts, ends) = self.probabilities(&vectors, &places)?;
-            watch.lap("predict spans")?;
-            let moments = self.decode((&starts, &ends), &weights, &places)?;
-            watch.lap("decode spans")?;
-            let rows = places.chunks_exact(count).zip(weight_values.chunks_exact(count));
-            found.videos.extend(rows.map(|(places, weights)| {
-                let video = |(&place, &score): (&u32, &f32)| {
-                    let video = self.index.videos()[place as usize].index;
-                    Prediction { video, start: 0.0, end: 0.0, score }
-                };
-                places.iter().zip(weights).map(video).collect()
-            }));
-            found.moments.extend(moments);
+            self.search_batch(&vectors, watch, &mut found)?;
         }
         Ok(found)
+    }
+
+    /// As [`MomentSearch::search`], for queries that are encoded, all of them together.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn search_vectors(&self, queries: &QueryVectors) -> Result<Found> {
+        let mut found = Found::default();
+        self.search_batch(queries, self.watch(), &mut found)?;
+        Ok(found)
+    }
+
+    fn watch(&self) -> Watch<'_> {
+        Watch { gpu: self.index.gpu(), last: Instant::now(), stages: Vec::new() }
+    }
+
+    /// Adds what is found for `vectors`, and the stages' times.
+    fn search_batch(&self, vectors: &QueryVectors, mut watch: Watch<'_>, found: &mut Found) -> Result<()> {
+        let scores = self.video_scores(vectors)?;
+        watch.lap("score videos")?;
+        let count = self.options.max_videos.min(self.index.videos().len());
+        let (best, places) = topk::forward(&scores, count)?;
+        let scaled = elementwise::forward(Unary::Affine { scale: self.options.alpha, shift: 0.0 }, &best)?;
+        let weights = elementwise::forward(Unary::Exp, &scaled)?;
+        let (places, weight_values) = (places.to_u32()?, weights.to_vec()?);
+        watch.lap("choose videos")?;
+        let (starts, ends) = self.probabilities(vectors, &places)?;
+        watch.lap("predict spans")?;
+        let moments = self.decode((&starts, &ends), &weights, &places)?;
+        watch.lap("decode spans")?;
+        let rows = places.chunks_exact(count).zip(weight_values.chunks_exact(count));
+        found.videos.extend(rows.map(|(places, weights)| {
+            let video = |(&place, &score): (&u32, &f32)| {
+                let video = self.index.videos()[place as usize].index;
+                Prediction { video, start: 0.0, end: 0.0, score }
+            };
+            places.iter().zip(weights).map(video).collect()
+        }));
+        found.moments.extend(moments);
+        Stage::add(&mut found.stages, watch.stages);
+        Ok(())
     }
 
     /// The best moments of each query in one given video (SVMR): `videos` are places in [`MomentIndex::videos`].
@@ -187,20 +240,31 @@ impl<'a> MomentSearch<'a> {
             let why = format!("are {} for {} queries", videos.len(), queries.len());
             return Err(Error::Argument { op: "MomentSearch::localize", argument: "videos", why });
         }
+        let batch = self.options.batch.max(1);
+        let mut found = Vec::new();
+        for (queries, videos) in queries.chunks(batch).zip(videos.chunks(batch)) {
+            found.extend(self.localize_vectors(&QueryVectors::encode(self.model, queries)?, videos)?);
+        }
+        Ok(found)
+    }
+
+    /// As [`MomentSearch::localize`], for queries that are encoded, all of them together.
+    ///
+    /// # Errors
+    /// As [`MomentSearch::localize`].
+    pub fn localize_vectors(&self, queries: &QueryVectors, videos: &[usize]) -> Result<Vec<Vec<Prediction>>> {
+        if queries.len() != videos.len() {
+            let why = format!("are {} for {} queries", videos.len(), queries.len());
+            return Err(Error::Argument { op: "MomentSearch::localize", argument: "videos", why });
+        }
         let len = self.index.videos().len();
         if let Some(&video) = videos.iter().find(|&&v| v >= len) {
             return Err(Error::IndexOutOfRange { op: "MomentSearch::localize", index: video as u64, len: len as u64 });
         }
-        let batch = self.options.batch.max(1);
-        let mut found = Vec::new();
-        for (queries, videos) in queries.chunks(batch).zip(videos.chunks(batch)) {
-            let vectors = QueryVectors::encode(self.model, queries)?;
-            let places: Vec<u32> = videos.iter().map(|&v| v as u32).collect();
-            let (starts, ends) = self.probabilities(&vectors, &places)?;
-            let ones = Tensor::from_slice(self.index.gpu(), [places.len(), 1], &vec![1.0; places.len()])?;
-            found.extend(self.decode((&starts, &ends), &ones, &places)?);
-        }
-        Ok(found)
+        let places: Vec<u32> = videos.iter().map(|&v| v as u32).collect();
+        let (starts, ends) = self.probabilities(queries, &places)?;
+        let ones = Tensor::from_slice(self.index.gpu(), [places.len(), 1], &vec![1.0; places.len()])?;
+        self.decode((&starts, &ends), &ones, &places)
     }
 
     /// The scores of every query and video, (Nq, Nv), in [-1, 1].
@@ -288,7 +352,7 @@ impl<'a> MomentSearch<'a> {
             let real = scores.iter().zip(spans.chunks_exact(3)).take_while(|(score, _)| **score > 0.0);
             let mut list: Vec<Prediction> = real.map(|row| moment((row, places))).collect();
             if let Some(threshold) = o.nms {
-                list = nms::suppress(&list, f64::from(threshold), o.keep);
+                list = nms::suppress(&list, threshold, o.keep);
             }
             list.truncate(o.keep);
             lists.push(list);
@@ -301,17 +365,13 @@ impl<'a> MomentSearch<'a> {
 struct Watch<'a> {
     gpu: &'a crate::Gpu,
     last: Instant,
-    stages: &'a mut Vec<Stage>,
+    stages: Vec<Stage>,
 }
 
 impl Watch<'_> {
     fn lap(&mut self, name: &'static str) -> Result<()> {
         self.gpu.synchronize()?;
-        let time = self.last.elapsed();
-        match self.stages.iter_mut().find(|s| s.name == name) {
-            Some(stage) => stage.time += time,
-            None => self.stages.push(Stage { name, time }),
-        }
+        self.stages.push(Stage { name, time: self.last.elapsed() });
         self.last = Instant::now();
         Ok(())
     }

@@ -29,12 +29,22 @@ impl Segment {
         precision: Precision,
     ) -> Result<Self> {
         let shape = [videos.len(), extents[0], extents[1]];
-        Ok(Self {
-            first,
-            mask: mask(gpu, videos, extents[0])?,
-            clips: streams.iter().map(|s| keep(gpu, s, shape, precision)).collect::<Result<_>>()?,
-            scales: streams.iter().map(|s| scales(gpu, s, shape)).collect::<Result<_>>()?,
-        })
+        let (mut clips, mut norms) = (Vec::new(), Vec::new());
+        for stream in streams {
+            match precision {
+                Precision::F32 => {
+                    clips.push(Tensor::from_slice(gpu, shape, stream)?);
+                    norms.push(scales(gpu, stream, shape)?);
+                }
+                Precision::F16 => {
+                    let halves = pack_halves(stream);
+                    clips.push(Tensor::from_u32(gpu, [shape[0], shape[1], shape[2] / 2], &halves)?);
+                    // Of what is kept, so that an index that was read back scores the same.
+                    norms.push(scales(gpu, &unpack_halves(&halves), shape)?);
+                }
+            }
+        }
+        Ok(Self { first, mask: mask(gpu, videos, extents[0])?, clips, scales: norms })
     }
 
     /// The number of videos.
@@ -70,14 +80,6 @@ fn mask(gpu: &Gpu, videos: &[IndexedVideo], positions: usize) -> Result<Tensor> 
 fn scales(gpu: &Gpu, clips: &[f32], [videos, positions, width]: [usize; 3]) -> Result<Tensor> {
     let scale = |row: &[f32]| 1.0 / row.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
     Tensor::from_slice(gpu, [videos, positions], &clips.chunks_exact(width.max(1)).map(scale).collect::<Vec<f32>>())
-}
-
-/// Uploads clips in this precision.
-fn keep(gpu: &Gpu, clips: &[f32], [videos, positions, width]: [usize; 3], precision: Precision) -> Result<Tensor> {
-    match precision {
-        Precision::F32 => Tensor::from_slice(gpu, [videos, positions, width], clips),
-        Precision::F16 => Tensor::from_u32(gpu, [videos, positions, width / 2], &pack_halves(clips)),
-    }
 }
 
 /// Pairs of halves, the first in the low bits, as `unpack2x16float` of WGSL reads them.

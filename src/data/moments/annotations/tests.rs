@@ -293,6 +293,7 @@ fn tvr_rows_are_checked() {
     let durations = folder.file("d.json", "{\"val\": {\"x\": [10, 3]}, \"train\": {\"y\": [10, 3]}}");
     for bad in [
         row(3, ", \"vid_name\": \"x\", \"ts\": [3, 1]"),
+        row(3, ", \"vid_name\": \"x\", \"ts\": [-1, 1]"),
         row(3, ", \"vid_name\": \"x\", \"ts\": [[0, 1], [0, 12]]"),
         row(3, ", \"vid_name\": \"x\", \"ts\": {}"),
         row(3, ", \"vid_name\": \"x\", \"duration\": 12, \"ts\": [0, 1]"),
@@ -302,7 +303,15 @@ fn tvr_rows_are_checked() {
         row(1, ""),
     ] {
         let path = folder.file("a.jsonl", format!("{good}{bad}"));
-        assert!(read_tvr(&path, &durations, "val", &mut Problems::strict()).is_err(), "{bad}");
+        match read_tvr(&path, &durations, "val", &mut Problems::strict()) {
+            Err(Error::Malformed { path: named, place, .. } | Error::Duplicate { path: named, place, .. }) => {
+                assert!(named == path && place.starts_with("line 3"), "{bad}: {place}");
+            }
+            Err(Error::Missing { path: named, kind: "video", id }) => {
+                assert_eq!((named, id.as_str()), (durations.clone(), "y"))
+            }
+            other => panic!("{bad}: {other:?}"),
+        }
         let mut lenient = Problems::lenient();
         let split = read_tvr(&path, &durations, "val", &mut lenient).unwrap();
         assert_eq!((split.queries.len(), lenient.skipped().len()), (2, 1), "{bad}");

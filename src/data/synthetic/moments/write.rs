@@ -63,6 +63,11 @@ impl MomentManifest {
         Self { version: Self::VERSION, config: world.config, videos: world.videos.iter().map(record).collect() }
     }
 
+    /// Whether `folder` is the place of such a world.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(Self::FILE).is_file()
+    }
+
     /// Reads the manifest of the world in `folder`.
     ///
     /// # Errors

@@ -1,0 +1,254 @@
+//! Searches against a reference on the CPU.
+
+use std::collections::{BTreeMap, HashSet};
+
+use reelgrad::data::moments::{MomentSource, Problems};
+use reelgrad::models::reloclnet::{Padding, Reloclnet, Streams};
+use reelgrad::retrieval::moments::{
+    Found, MomentIndex, MomentSearch, Prediction, QueryVectors, SearchOptions, evaluate, iou,
+};
+use reelgrad::{Array, Error};
+
+use crate::common::noise;
+use crate::corpus::{Corpus, build, corpus, model, options};
+use crate::reference::Reference;
+
+/// Of scores: the exponential makes 1e-6 of a cosine 3e-5.
+const TOLERANCE: f64 = 3e-4;
+
+/// A prediction's row, as bits: video, start, end.
+type Row = (u64, u32, u32);
+
+fn row(p: &Prediction) -> Row {
+    (p.video, p.start.to_bits(), p.end.to_bits())
+}
+
+fn close(got: f32, want: f64) -> bool {
+    (f64::from(got) - want).abs() <= TOLERANCE * want.abs()
+}
+
+/// Asserts that `found` are `count` rows with the highest scores of `all`, best first. Rows of nearly equal scores may
+/// come in either order.
+fn assert_best(found: &[Prediction], all: &BTreeMap<Row, f64>, count: usize, what: &str) {
+    let mut scores: Vec<f64> = all.values().copied().collect();
+    scores.sort_by(|a, b| b.total_cmp(a));
+    assert_eq!(found.len(), count.min(scores.len()), "{what}");
+    assert!(found.is_sorted_by(|a, b| a.score >= b.score), "{what}");
+    assert_eq!(found.iter().map(row).collect::<HashSet<_>>().len(), found.len(), "{what}: a row twice");
+    for (p, best) in found.iter().zip(scores) {
+        let own = all.get(&row(p)).unwrap_or_else(|| panic!("{what}: {p:?} is no span"));
+        assert!(close(p.score, *own) && close(p.score, best), "{what}: {p:?}, computed {own}, the next best is {best}");
+    }
+}
+
+/// Every span of these videos with `weight` times its probability.
+fn spans(
+    (reference, index): (&Reference, &MomentIndex),
+    query: usize,
+    videos: &[usize],
+    o: &SearchOptions,
+    weight: impl Fn(usize) -> f64,
+) -> BTreeMap<Row, f64> {
+    let mut all = BTreeMap::new();
+    for &video in videos {
+        let listed = &index.videos()[video];
+        let at = |clip: usize| ((clip as f64 * listed.seconds_per_clip) as f32).to_bits();
+        for (i, j, probability) in reference.spans(query, video, o.min_length..o.max_length) {
+            all.insert((listed.index, at(i), at(j)), weight(video) * probability);
+        }
+    }
+    all
+}
+
+fn ranked(scores: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    order
+}
+
+/// Searches the whole corpus, and each video for the query of the same number, and compares all lists.
+fn check(model: &Reloclnet, corpus: &Corpus, o: SearchOptions) -> Found {
+    let index = build(model, corpus, Default::default()).unwrap();
+    let reference = Reference::new(model, corpus);
+    let search = MomentSearch::new(model, &index, o).unwrap();
+    let found = search.search(&corpus.sentences()).unwrap();
+    let own: Vec<usize> = (0..corpus.tokens.len()).map(|q| (3 * q + 1) % index.videos().len()).collect();
+    let localized = search.localize(&corpus.sentences(), &own).unwrap();
+    assert_eq!((found.videos.len(), found.moments.len(), localized.len()), (own.len(), own.len(), own.len()));
+    for query in 0..own.len() {
+        let what = format!("{:?}, {:?}, query {query}", model.config().streams, model.config().padding);
+        let scores = &reference.scores[query];
+        let weight = |video: usize| (f64::from(o.alpha) * scores[video]).exp();
+        let mut best = ranked(scores);
+        best.truncate(o.max_videos);
+        let videos = best.iter().map(|&v| ((index.videos()[v].index, 0, 0), weight(v))).collect();
+        assert_best(&found.videos[query], &videos, o.max_videos, &what);
+        let all = spans((&reference, &index), query, &best, &o, weight);
+        assert_best(&found.moments[query], &all, o.top.min(o.keep), &what);
+        let all = spans((&reference, &index), query, &own[query..=query], &o, |_| 1.0);
+        assert_best(&localized[query], &all, o.top.min(o.keep), &what);
+    }
+    found
+}
+
+#[test]
+fn moments_are_those_of_the_definition() {
+    for streams in [Streams::Both, Streams::Video, Streams::Sub] {
+        for padding in [Padding::Official, Padding::Masked] {
+            check(&model(streams, padding), &corpus(), options());
+        }
+    }
+}
+
+#[test]
+fn every_option_has_its_effect() {
+    let (model, corpus) = (model(Streams::Both, Padding::Official), corpus());
+    // More videos than there are, and room for every span.
+    let all = SearchOptions { max_videos: 100, top: 400, keep: 400, batch: 100, ..options() };
+    check(&model, &corpus, all);
+    check(&model, &corpus, SearchOptions { max_videos: 1, batch: 1, ..options() });
+    check(&model, &corpus, SearchOptions { keep: 7, ..options() });
+    check(&model, &corpus, SearchOptions { top: 5, alpha: 3.0, ..options() });
+    check(&model, &corpus, SearchOptions { alpha: 0.0, ..all });
+    check(&model, &corpus, SearchOptions { min_length: 0, max_length: 1, ..all });
+    check(&model, &corpus, SearchOptions { min_length: 9, max_length: 1000, ..all });
+    // No video is as long.
+    let none = check(&model, &corpus, SearchOptions { min_length: 11, max_length: 12, ..options() });
+    assert!(none.moments.iter().all(Vec::is_empty));
+    check(&model, &Corpus::new(&[4], &[1]), options());
+}
+
+/// Greedy: the best that overlaps no better one of its video by more than `threshold`.
+fn suppressed(list: &[Prediction], threshold: f64, keep: usize) -> Vec<Prediction> {
+    let mut kept: Vec<Prediction> = Vec::new();
+    for p in list {
+        if kept.len() < keep && !kept.iter().any(|k| k.video == p.video && iou(k.window(), p.window()) > threshold) {
+            kept.push(*p);
+        }
+    }
+    kept
+}
+
+#[test]
+fn overlapping_moments_are_suppressed() {
+    let (model, corpus) = (model(Streams::Both, Padding::Official), corpus());
+    let index = build(&model, &corpus, Default::default()).unwrap();
+    let plain = SearchOptions { keep: 40, ..options() };
+    let search = |o: SearchOptions| {
+        let search = MomentSearch::new(&model, &index, o).unwrap();
+        let own: Vec<usize> = corpus.sentences().iter().map(|_| 4).collect();
+        let found = search.search(&corpus.sentences()).unwrap();
+        (found.moments, search.localize(&corpus.sentences(), &own).unwrap(), found.videos)
+    };
+    let all = search(plain);
+    for (threshold, keep) in [(0.5, 40), (0.2, 4)] {
+        let thinned = search(SearchOptions { nms: Some(threshold), keep, ..plain });
+        let by_hand = |lists: &[Vec<Prediction>]| -> Vec<Vec<Prediction>> {
+            lists.iter().map(|list| suppressed(list, threshold.into(), keep)).collect()
+        };
+        assert_eq!(thinned.0, by_hand(&all.0));
+        assert_eq!(thinned.1, by_hand(&all.1));
+        assert_eq!(thinned.2, all.2, "videos stay");
+        assert!(thinned.0.iter().zip(&all.0).all(|(thin, all)| thin.len() < all.len()));
+    }
+}
+
+#[test]
+fn scores_of_videos_are_the_same_in_training_and_search() {
+    let (model, corpus) = (model(Streams::Both, Padding::Official), corpus());
+    let index = build(&model, &corpus, Default::default()).unwrap();
+    let search = MomentSearch::new(&model, &index, options()).unwrap();
+    let queries = QueryVectors::encode(&model, &corpus.sentences()).unwrap();
+    let scores = search.video_scores(&queries).unwrap();
+    assert_eq!((queries.len(), scores.shape()), (8, &[8, 7][..]));
+    let reference = Reference::new(&model, &corpus).scores.concat();
+    for (got, want) in scores.to_vec().unwrap().into_iter().zip(reference) {
+        assert!((f64::from(got) - want).abs() < 3e-6, "{got} {want}");
+    }
+}
+
+#[test]
+fn a_whole_split_is_predicted() {
+    let (model, mut corpus) = (model(Streams::Both, Padding::Official), corpus());
+    // A video that is not in the index, and a query that cannot be read.
+    let damage = |x: &mut Array| x.data_mut()[1] = f32::NAN;
+    damage(corpus.clips[3].video.as_mut().unwrap());
+    damage(&mut corpus.tokens[1]);
+    let strict = MomentIndex::build(&model, &corpus, Default::default(), &mut Problems::strict(), &mut |_, _| ());
+    assert!(matches!(strict, Err(Error::NonFinite { place, .. }) if place == "video 3"));
+    let (mut problems, mut steps) = (Problems::lenient(), Vec::new());
+    let index = MomentIndex::build(&model, &corpus, Default::default(), &mut problems, &mut |done, all| {
+        steps.push((done, all))
+    });
+    let index = index.unwrap();
+    assert_eq!((index.videos().len(), problems.skipped().len(), steps), (6, 1, vec![(7, 7)]));
+
+    let search = MomentSearch::new(&model, &index, options()).unwrap();
+    let predict = |queries, problems: &mut Problems| search.predict(&corpus, queries, problems, &mut |_, _| ());
+    assert!(
+        matches!(predict(None, &mut Problems::strict()), Err(Error::NonFinite { place, .. }) if place == "query 1")
+    );
+    let mut problems = Problems::lenient();
+    let predicted = predict(None, &mut problems).unwrap();
+    assert_eq!(problems.skipped().len(), 1);
+    let readable = [0, 2, 3, 4, 5, 6, 7];
+    let tokens: Vec<&Array> = readable.iter().map(|&q| &corpus.tokens[q]).collect();
+    let found = search.search(&tokens).unwrap();
+    // Query 3 has its video not in the index, query 7 has no known one.
+    let known = [0, 2, 4, 5, 6];
+    let tokens: Vec<&Array> = known.iter().map(|&q| &corpus.tokens[q]).collect();
+    let localized = search.localize(&tokens, &[0, 2, 3, 4, 5]).unwrap();
+    let submission = &predicted.submission;
+    for (lists, wanted, queries) in [
+        (&submission.vcmr, &found.moments, &readable[..]),
+        (&submission.vr, &found.videos, &readable),
+        (&submission.svmr, &localized, &known),
+    ] {
+        let lists = lists.as_ref().unwrap();
+        assert!(lists.iter().map(|l| &l.predictions).eq(wanted));
+        assert!(lists.iter().map(|l| l.id).eq(queries.iter().map(|&q| corpus.queries()[q].id)));
+    }
+    assert_eq!(submission.video2idx.len(), 6);
+    assert_eq!(submission.video2idx["video 2"], 114);
+    assert_eq!(predicted.stages.len(), 5);
+    let some = predict(Some(&[6, 2]), &mut Problems::strict()).unwrap().submission;
+    assert_eq!(some.vcmr.as_ref().unwrap()[1], submission.vcmr.as_ref().unwrap()[1]);
+    // A submission that misses queries is judged as it stands.
+    let labelled: Vec<_> = corpus.queries()[..7].to_vec();
+    let missing = evaluate(&some, &labelled, &mut Problems::strict());
+    assert!(matches!(missing, Err(Error::Missing { .. })), "{missing:?}");
+    let mut problems = Problems::lenient();
+    evaluate(&some, &labelled, &mut problems).unwrap();
+    assert!(problems.skipped().len() >= 10, "five queries in two lists: {:?}", problems.skipped());
+}
+
+#[test]
+fn searches_that_make_no_sense_are_errors() {
+    let (model, corpus) = (model(Streams::Both, Padding::Official), corpus());
+    let index = build(&model, &corpus, Default::default()).unwrap();
+    let refused = |o: SearchOptions, name: &str| match MomentSearch::new(&model, &index, o).map(drop) {
+        Err(Error::Argument { argument, .. }) => assert_eq!(argument, name),
+        other => panic!("{name}: {other:?}"),
+    };
+    refused(SearchOptions { min_length: 3, max_length: 3, ..options() }, "max_length");
+    refused(SearchOptions { top: 0, ..options() }, "top");
+    refused(SearchOptions { top: usize::MAX, ..options() }, "top");
+    refused(SearchOptions { max_videos: 0, ..options() }, "max_videos");
+    refused(SearchOptions { max_videos: usize::MAX, ..options() }, "max_videos");
+    refused(SearchOptions { alpha: f32::NAN, ..options() }, "alpha");
+
+    let search = MomentSearch::new(&model, &index, options()).unwrap();
+    let found = search.search(&[]).unwrap();
+    assert!(found.videos.is_empty() && found.moments.is_empty() && found.stages.is_empty());
+    assert!(search.localize(&[], &[]).unwrap().is_empty());
+    let one = &corpus.tokens[0];
+    let (long, wide, empty) = (noise(&[6, 4], 1), noise(&[2, 5], 1), Array::zeros([0, 4]));
+    assert!(matches!(search.search(&[one, &long]), Err(Error::IndexOutOfRange { .. })));
+    assert!(matches!(search.search(&[&wide]), Err(Error::Shape { .. } | Error::ShapeMismatch { .. })));
+    assert!(matches!(search.search(&[one, &wide]), Err(Error::ShapeMismatch { .. })));
+    assert!(matches!(search.search(&[one, &empty]), Err(Error::Shape { .. })));
+    assert!(matches!(search.localize(&[one, one], &[0]), Err(Error::Argument { argument: "videos", .. })));
+    assert!(matches!(search.localize(&[one], &[7]), Err(Error::IndexOutOfRange { index: 7, len: 7, .. })));
+    assert!(matches!(search.localize(&[one], &[usize::MAX]), Err(Error::IndexOutOfRange { .. })));
+    assert_eq!(search.search(&[one]).unwrap().moments[0].len(), 40);
+}
