@@ -313,7 +313,7 @@ pub fn decode(
     let spans = fits_u32(op, &[candidates, length, choices + 1])? as usize * choices;
     let gpu = starts.gpu();
     // A position is looked at up to 17 times; then the best are sorted.
-    expect_iterations(gpu, op, 17 * choices + (1 << 13))?;
+    expect_iterations(gpu, op, choices.saturating_mul(17).saturating_add(1 << 13))?;
     if queries * top * spans == 0 {
         let none = vec![u32::MAX; queries * top * 3];
         let scores = Tensor::zeros(gpu, op, [queries, top])?;
