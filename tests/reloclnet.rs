@@ -2,13 +2,16 @@
 
 mod common;
 
-use common::gpu;
+use std::collections::BTreeMap;
+
+use common::{gpu, noise};
 use reelgrad::autograd::{Tape, Var};
+use reelgrad::data::safetensors;
 use reelgrad::models::reloclnet::{
     NegativeDraws, Padding, Reloclnet, ReloclnetConfig, ReloclnetInputs, StreamInput, Streams,
 };
 use reelgrad::random::Random;
-use reelgrad::{Error, Tensor};
+use reelgrad::{Array, Error, Tensor};
 
 fn tiny(streams: Streams, padding: Padding) -> ReloclnetConfig {
     ReloclnetConfig {
@@ -77,6 +80,93 @@ fn parameters_are_as_many_as_published() {
     assert_eq!(count(ReloclnetConfig::default()), 7_765_650);
     assert_eq!(count(ReloclnetConfig { endpoints: false, ..ReloclnetConfig::default() }), 7_764_106);
     assert_eq!(count(ReloclnetConfig { video_dim: 1024, ..ReloclnetConfig::default() }), 6_975_122);
+}
+
+/// The names and shapes in the official checkpoints, with two streams.
+fn official(c: &ReloclnetConfig) -> BTreeMap<String, Vec<usize>> {
+    let (d, tef) = (c.hidden_size, if c.endpoints { 2 } else { 0 });
+    let mut all = BTreeMap::new();
+    let mut add = |name: String, shape: &[usize]| assert!(all.insert(name, shape.to_vec()).is_none());
+    let pair = |name: String, weight: &[usize]| {
+        [(format!("{name}.weight"), weight.to_vec()), (format!("{name}.bias"), weight[..1].to_vec())]
+    };
+    let mut pairs = Vec::new();
+    for (name, positions) in [("query", c.max_tokens), ("ctx", c.max_clips)] {
+        add(format!("{name}_pos_embed.position_embeddings.weight"), &[positions, d]);
+        pairs.push(pair(format!("{name}_pos_embed.LayerNorm"), &[d]));
+    }
+    for (name, inputs) in [("query", c.query_dim), ("video", c.video_dim + tef), ("sub", c.sub_dim + tef)] {
+        pairs.push(pair(format!("{name}_input_proj.LayerNorm"), &[inputs]));
+        pairs.push(pair(format!("{name}_input_proj.net.1"), &[d, inputs]));
+    }
+    let numbered = |name| [1, 2, 3].map(|i| format!("{name}_encoder{i}"));
+    let query = ["query_encoder", "query_encoder1"].map(String::from);
+    for block in query.into_iter().chain(numbered("video")).chain(numbered("sub")) {
+        for part in ["self.query", "self.key", "self.value", "output.dense"] {
+            pairs.push(pair(format!("{block}.{part}"), &[d, d]));
+        }
+        pairs.push(pair(format!("{block}.output.LayerNorm"), &[d]));
+    }
+    for stream in ["video", "sub"] {
+        for part in ["query", "key", "value"] {
+            pairs.push(pair(format!("{stream}_cross_att.{part}"), &[d, d]));
+        }
+        pairs.push(pair(format!("{stream}_cross_layernorm"), &[d]));
+        pairs.push(pair(format!("{stream}_query_linear"), &[d, d]));
+    }
+    pairs.into_iter().flatten().for_each(|(name, shape)| add(name, &shape));
+    add("modular_vector_mapping.weight".into(), &[2, d]);
+    for end in ["st", "ed"] {
+        add(format!("merged_{end}_predictor.weight"), &[1, 1, c.conv_kernel]);
+    }
+    all
+}
+
+fn declared(config: ReloclnetConfig) -> BTreeMap<String, Vec<usize>> {
+    let model = Reloclnet::declare(&gpu(), config).unwrap();
+    model.store().parameters().iter().map(|p| (p.name().to_string(), p.shape().to_vec())).collect()
+}
+
+#[test]
+fn parameters_have_the_official_names_and_shapes() {
+    for config in [ReloclnetConfig::default(), tiny(Streams::Both, Padding::Official)] {
+        assert_eq!(declared(config.clone()), official(&config));
+    }
+    // One stream: its own, of one modular vector, and nothing of the other or across.
+    for (streams, gone) in [(Streams::Video, "sub_"), (Streams::Sub, "video_")] {
+        let config = ReloclnetConfig { streams, ..ReloclnetConfig::default() };
+        let mut kept = official(&config);
+        kept.retain(|name, _| !name.starts_with(gone) && !name.contains("_cross_"));
+        kept.insert("modular_vector_mapping.weight".into(), vec![1, config.hidden_size]);
+        assert_eq!(declared(config), kept, "{streams:?}");
+    }
+}
+
+#[test]
+fn official_checkpoints_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.safetensors");
+    let config = tiny(Streams::Both, Padding::Official);
+    let arrays: BTreeMap<String, Array> =
+        official(&config).into_iter().zip(1..).map(|((name, shape), seed)| (name, noise(&shape, seed))).collect();
+    // As written on one GPU and on several.
+    for prefix in ["", "module."] {
+        let named = arrays.iter().map(|(name, array)| (format!("{prefix}{name}"), array.clone())).collect();
+        safetensors::write(&file, &named, &BTreeMap::new()).unwrap();
+        let model = Reloclnet::load(&gpu(), config.clone(), &file).unwrap();
+        assert!(model.store().to_arrays().unwrap() == arrays);
+        model.save(&file).unwrap();
+        assert!(safetensors::read(&file).unwrap() == arrays);
+    }
+    let load = |config| Reloclnet::load(&gpu(), config, &file).map(drop);
+    let narrow = ReloclnetConfig { endpoints: true, ..config.clone() };
+    assert!(matches!(load(narrow), Err(Error::ParameterShape { .. })));
+    let got = load(ReloclnetConfig { streams: Streams::Video, ..config.clone() });
+    assert!(matches!(got, Err(Error::UnknownParameter { .. } | Error::ParameterShape { .. })), "{got:?}");
+    let mut fewer = arrays.clone();
+    fewer.remove("sub_cross_att.key.bias").unwrap();
+    safetensors::write(&file, &fewer, &BTreeMap::new()).unwrap();
+    assert!(matches!(load(config), Err(Error::MissingParameter { name, .. }) if name == "sub_cross_att.key.bias"));
 }
 
 #[test]

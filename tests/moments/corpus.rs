@@ -4,7 +4,7 @@ use reelgrad::autograd::{Tape, Var};
 use reelgrad::data::moments::{Clips, MomentQuery, MomentSource, MomentVideo, Problems, Widths, pad_clips};
 use reelgrad::models::reloclnet::{Padding, Reloclnet, ReloclnetConfig, Streams, upload_streams};
 use reelgrad::retrieval::moments::{IndexOptions, IndexedVideo, MomentIndex, SearchOptions};
-use reelgrad::{Array, Error, Result, Tensor};
+use reelgrad::{Array, Error, Gpu, Result, Tensor};
 
 use crate::common::{gpu, noise};
 
@@ -27,7 +27,11 @@ pub fn config(streams: Streams, padding: Padding) -> ReloclnetConfig {
 }
 
 pub fn model(streams: Streams, padding: Padding) -> Reloclnet {
-    Reloclnet::new(&gpu(), config(streams, padding), 3).unwrap()
+    model_on(&gpu(), streams, padding)
+}
+
+pub fn model_on(gpu: &Gpu, streams: Streams, padding: Padding) -> Reloclnet {
+    Reloclnet::new(gpu, config(streams, padding), 3).unwrap()
 }
 
 /// Spans of 1 to 5 clips.
@@ -129,10 +133,11 @@ pub fn build(model: &Reloclnet, source: &Corpus, options: IndexOptions) -> Resul
 
 /// Videos with their encodings, (positions, D) for each stream, computed one at a time.
 pub fn encoded(model: &Reloclnet, source: &Corpus) -> Vec<(IndexedVideo, Vec<Array>)> {
+    let gpu = model.store().gpu();
     let encode = |(i, clips): (usize, &Clips)| {
         let (video, sub, mask) = pad_clips(&[clips], model.config().batch_options()).unwrap();
-        let streams = upload_streams(&gpu(), model.config(), [&video, &sub], &mask).unwrap();
-        let tape = Tape::inference(&gpu());
+        let streams = upload_streams(gpu, model.config(), [&video, &sub], &mask).unwrap();
+        let tape = Tape::inference(gpu);
         let features: Vec<Var> = streams.iter().map(|s| tape.constant(s.features.clone())).collect();
         let masks: Vec<Tensor> = streams.iter().map(|s| s.mask.clone()).collect();
         let levels = model.encode_clips(&features, &masks).unwrap();

@@ -5,8 +5,8 @@ use reelgrad::retrieval::moments::{Found, IndexOptions, IndexedVideo, MomentInde
 use reelgrad::tensor::Precision;
 use reelgrad::{Array, Error};
 
-use crate::common::gpu;
-use crate::corpus::{build, config, corpus, encoded, model, options};
+use crate::common::{gpu, gpus};
+use crate::corpus::{build, config, corpus, encoded, model, model_on, options};
 
 pub fn search(model: &Reloclnet, index: &MomentIndex) -> Found {
     let mut found = MomentSearch::new(model, index, options()).unwrap().search(&corpus().sentences()).unwrap();
@@ -21,19 +21,21 @@ pub fn assert_equal(a: &Found, b: &Found) {
 
 #[test]
 fn segments_change_nothing() {
-    let (model, corpus) = (model(Streams::Both, Padding::Official), corpus());
-    let localize = |index: &MomentIndex| {
-        let search = MomentSearch::new(&model, index, options()).unwrap();
-        search.localize(&corpus.sentences(), &[6, 5, 4, 3, 2, 1, 0, 6]).unwrap()
-    };
-    let whole = build(&model, &corpus, IndexOptions::default()).unwrap();
-    // A stream of a video takes 11 x 8 x 4 bytes.
-    for (segment_bytes, batch) in [(0, 64), (352, 3), (705, 64), (1056, 2), (2464, 0), (usize::MAX, 1)] {
-        let options = IndexOptions { batch, segment_bytes, ..IndexOptions::default() };
-        let parts = build(&model, &corpus, options).unwrap();
-        assert_eq!((parts.videos(), parts.bytes()), (whole.videos(), whole.bytes()));
-        assert_equal(&search(&model, &parts), &search(&model, &whole));
-        assert_eq!(localize(&parts), localize(&whole), "{segment_bytes} bytes");
+    for gpu in gpus() {
+        let (model, corpus) = (model_on(&gpu, Streams::Both, Padding::Official), corpus());
+        let localize = |index: &MomentIndex| {
+            let search = MomentSearch::new(&model, index, options()).unwrap();
+            search.localize(&corpus.sentences(), &[6, 5, 4, 3, 2, 1, 0, 6]).unwrap()
+        };
+        let whole = build(&model, &corpus, IndexOptions::default()).unwrap();
+        // A stream of a video takes 11 x 8 x 4 bytes.
+        for (segment_bytes, batch) in [(0, 64), (352, 3), (705, 64), (1056, 2), (2464, 0), (usize::MAX, 1)] {
+            let options = IndexOptions { batch, segment_bytes, ..IndexOptions::default() };
+            let parts = build(&model, &corpus, options).unwrap();
+            assert_eq!((parts.videos(), parts.bytes()), (whole.videos(), whole.bytes()));
+            assert_equal(&search(&model, &parts), &search(&model, &whole));
+            assert_eq!(localize(&parts), localize(&whole), "{segment_bytes} bytes");
+        }
     }
 }
 
@@ -66,8 +68,8 @@ pub fn assert_close(a: &Found, b: &Found) {
 
 #[test]
 fn encodings_made_elsewhere_are_searched_alike() {
-    for streams in [Streams::Both, Streams::Sub] {
-        let model = model(streams, Padding::Official);
+    for (gpu, streams) in gpus().iter().flat_map(|gpu| [(gpu, Streams::Both), (gpu, Streams::Sub)]) {
+        let model = model_on(gpu, streams, Padding::Official);
         let (source, encoded) = (corpus(), encoded(&model, &corpus()));
         for precision in [Precision::F32, Precision::F16] {
             let ours = build(&model, &source, IndexOptions { precision, ..IndexOptions::default() }).unwrap();

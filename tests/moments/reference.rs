@@ -6,7 +6,6 @@ use reelgrad::Tensor;
 use reelgrad::autograd::Tape;
 use reelgrad::models::reloclnet::{Padding, Reloclnet};
 
-use crate::common::gpu;
 use crate::corpus::{Corpus, encoded};
 
 /// Everything that a search computes, for each query and video.
@@ -75,11 +74,11 @@ impl Reference {
 
 /// For each stream the vector of a query.
 fn query_vectors(model: &Reloclnet, tokens: &Array) -> Vec<Vec<f64>> {
-    let gpu = gpu();
+    let gpu = model.store().gpu();
     let n = tokens.shape()[0];
-    let tape = Tape::inference(&gpu);
-    let x = tape.constant(Tensor::from_slice(&gpu, [1, n, tokens.shape()[1]], tokens.data()).unwrap());
-    let mask = Tensor::from_slice(&gpu, [1, n], &vec![1.0; n]).unwrap();
+    let tape = Tape::inference(gpu);
+    let x = tape.constant(Tensor::from_slice(gpu, [1, n, tokens.shape()[1]], tokens.data()).unwrap());
+    let mask = Tensor::from_slice(gpu, [1, n], &vec![1.0; n]).unwrap();
     model.encode_query(&x, &mask).unwrap().iter().map(|q| wide(&q.value().to_vec().unwrap())).collect()
 }
 
