@@ -88,8 +88,8 @@ pub(super) struct Pace {
     pub min_gain: f64,
 }
 
-/// Parts of a loss, by name.
-pub(super) type Parts = Vec<(&'static str, Var)>;
+/// A loss, and its parts by name.
+pub(super) type Loss = (Var, Vec<(&'static str, Var)>);
 
 /// What is trained on what.
 pub(super) struct Job<'a, B> {
@@ -100,8 +100,8 @@ pub(super) struct Job<'a, B> {
     pub unit: &'static str,
     /// The batch of a step, and its number of samples: a pure function, called on a thread of its own.
     pub batch: &'a (dyn Fn(u64) -> Result<(B, usize)> + Sync),
-    /// The loss of a batch at a step, and its parts to log.
-    pub loss: &'a dyn Fn(&Tape, &B, u64) -> Result<(Var, Parts)>,
+    /// Of a batch at a step; the parts are logged.
+    pub loss: &'a dyn Fn(&Tape, &B, u64) -> Result<Loss>,
 }
 
 /// Trains. With `resume`, continues from that checkpoint.

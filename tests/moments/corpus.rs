@@ -36,7 +36,15 @@ pub fn model_on(gpu: &Gpu, streams: Streams, padding: Padding) -> Reloclnet {
 
 /// Spans of 1 to 5 clips.
 pub fn options() -> SearchOptions {
-    SearchOptions { min_length: 1, max_length: 6, max_videos: 5, top: 40, batch: 3, ..SearchOptions::default() }
+    SearchOptions {
+        min_length: 1,
+        max_length: 6,
+        max_videos: 5,
+        top: 40,
+        keep: 40,
+        batch: 3,
+        ..SearchOptions::default()
+    }
 }
 
 /// Noise for features.
@@ -131,8 +139,11 @@ pub fn build(model: &Reloclnet, source: &Corpus, options: IndexOptions) -> Resul
     MomentIndex::build(model, source, options, &mut Problems::strict(), &mut |_, _| ())
 }
 
-/// Videos with their encodings, (positions, D) for each stream, computed one at a time.
-pub fn encoded(model: &Reloclnet, source: &Corpus) -> Vec<(IndexedVideo, Vec<Array>)> {
+/// A video with its encodings, (positions, D) for each stream.
+pub type Encoded = (IndexedVideo, Vec<Array>);
+
+/// The corpus, encoded one video at a time.
+pub fn encoded(model: &Reloclnet, source: &Corpus) -> Vec<Encoded> {
     let gpu = model.store().gpu();
     let encode = |(i, clips): (usize, &Clips)| {
         let (video, sub, mask) = pad_clips(&[clips], model.config().batch_options()).unwrap();

@@ -52,6 +52,7 @@ fn an_index_survives_saving_and_opening() {
         let half = saved(&model, Precision::F16, &path);
         let opened = MomentIndex::open(&gpu(), &path).unwrap();
         assert_eq!((opened.precision(), opened.bytes()), (Precision::F16, half.bytes()));
+        assert_equal(&search(&model, &opened), &search(&model, &half));
         assert_close(&search(&model, &opened), &found);
         // What was rounded once is not rounded again.
         let again = folder.path().join(format!("{name} again"));
@@ -257,6 +258,8 @@ fn an_index_belongs_to_its_model() {
     };
     refused(&Reloclnet::new(&gpu(), config(Streams::Both, Padding::Official), 4).unwrap());
     refused(&model(Streams::Video, Padding::Official));
+    // The same parameters.
+    refused(&model(Streams::Both, Padding::Masked));
     // One value of one parameter.
     let mut arrays = own.store().to_arrays().unwrap();
     arrays.get_mut("merged_st_predictor.weight").unwrap().data_mut()[0] += 1e-3;

@@ -1,12 +1,12 @@
 //! The index in memory: of any segments and precision, and from encodings that were made elsewhere.
 
 use reelgrad::models::reloclnet::{Padding, Reloclnet, ReloclnetConfig, Streams};
-use reelgrad::retrieval::moments::{Found, IndexOptions, IndexedVideo, MomentIndex, MomentSearch};
+use reelgrad::retrieval::moments::{Found, IndexOptions, MomentIndex, MomentSearch};
 use reelgrad::tensor::Precision;
 use reelgrad::{Array, Error};
 
 use crate::common::{gpu, gpus};
-use crate::corpus::{build, config, corpus, encoded, model, model_on, options};
+use crate::corpus::{Encoded, build, config, corpus, encoded, model, model_on, options};
 
 pub fn search(model: &Reloclnet, index: &MomentIndex) -> Found {
     let mut found = MomentSearch::new(model, index, options()).unwrap().search(&corpus().sentences()).unwrap();
@@ -84,12 +84,12 @@ fn encodings_made_elsewhere_are_searched_alike() {
 fn encodings_are_checked() {
     let model = model(Streams::Both, Padding::Official);
     let good = encoded(&model, &corpus());
-    let changed = |change: &dyn Fn(&mut (IndexedVideo, Vec<Array>)), precision| {
+    let changed = |change: &dyn Fn(&mut Encoded), precision| {
         let mut videos = good.clone();
         change(&mut videos[2]);
         MomentIndex::from_encodings(&model, videos.into_iter().map(Ok), precision).map(drop)
     };
-    let single = |change: &dyn Fn(&mut (IndexedVideo, Vec<Array>))| changed(change, Precision::F32);
+    let single = |change: &dyn Fn(&mut Encoded)| changed(change, Precision::F32);
     assert!(matches!(single(&|v| drop(v.1.pop())), Err(Error::Argument { argument: "videos", .. })));
     assert!(matches!(single(&|v| v.1[1] = Array::zeros([2, 8])), Err(Error::Shape { .. })));
     for bad in [f32::NAN, f32::NEG_INFINITY] {
@@ -97,7 +97,7 @@ fn encodings_are_checked() {
         let Err(Error::NonFinite { place, count: 1, .. }) = got else { panic!("{got:?}") };
         assert_eq!(place, "video \"video 2\", stream sub, clip 3");
     }
-    let large: &dyn Fn(&mut (IndexedVideo, Vec<Array>)) = &|v| v.1[0].data_mut()[0] = 1e6;
+    let large: &dyn Fn(&mut Encoded) = &|v| v.1[0].data_mut()[0] = 1e6;
     assert!(single(large).is_ok());
     assert!(matches!(changed(large, Precision::F16), Err(Error::NonFinite { .. })));
     assert!(matches!(single(&|v| v.0.id = "video 0".into()), Err(Error::Duplicate { kind: "video", .. })));

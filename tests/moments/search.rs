@@ -84,9 +84,9 @@ fn check(model: &Reloclnet, corpus: &Corpus, o: SearchOptions) -> Found {
         let videos = best.iter().map(|&v| ((index.videos()[v].index, 0, 0), weight(v))).collect();
         assert_best(&found.videos[query], &videos, o.max_videos, &what);
         let all = spans((&reference, &index), query, &best, &o, weight);
-        assert_best(&found.moments[query], &all, o.top.min(o.keep), &what);
+        assert_best(&found.moments[query], &all, o.keep, &what);
         let all = spans((&reference, &index), query, &own[query..=query], &o, |_| 1.0);
-        assert_best(&localized[query], &all, o.top.min(o.keep), &what);
+        assert_best(&localized[query], &all, o.keep, &what);
     }
     found
 }
@@ -110,7 +110,7 @@ fn every_option_has_its_effect() {
     check(&model, &corpus, all);
     check(&model, &corpus, SearchOptions { max_videos: 1, batch: 1, ..options() });
     check(&model, &corpus, SearchOptions { keep: 7, ..options() });
-    check(&model, &corpus, SearchOptions { top: 5, alpha: 3.0, ..options() });
+    check(&model, &corpus, SearchOptions { top: 5, keep: 5, alpha: 3.0, ..options() });
     check(&model, &corpus, SearchOptions { alpha: 0.0, ..all });
     check(&model, &corpus, SearchOptions { min_length: 0, max_length: 1, ..all });
     check(&model, &corpus, SearchOptions { min_length: 9, max_length: 1000, ..all });
@@ -135,7 +135,7 @@ fn suppressed(list: &[Prediction], threshold: f64, keep: usize) -> Vec<Predictio
 fn overlapping_moments_are_suppressed() {
     let (model, corpus) = (model(Streams::Both, Padding::Official), corpus());
     let index = build(&model, &corpus, Default::default()).unwrap();
-    let plain = SearchOptions { keep: 40, ..options() };
+    let plain = options();
     let search = |o: SearchOptions| {
         let search = MomentSearch::new(&model, &index, o).unwrap();
         let own: Vec<usize> = corpus.sentences().iter().map(|_| 4).collect();
@@ -146,7 +146,7 @@ fn overlapping_moments_are_suppressed() {
     for (threshold, keep) in [(0.5, 40), (0.2, 4)] {
         let thinned = search(SearchOptions { nms: Some(threshold), keep, ..plain });
         let by_hand = |lists: &[Vec<Prediction>]| -> Vec<Vec<Prediction>> {
-            lists.iter().map(|list| suppressed(list, threshold.into(), keep)).collect()
+            lists.iter().map(|list| suppressed(list, threshold, keep)).collect()
         };
         assert_eq!(thinned.0, by_hand(&all.0));
         assert_eq!(thinned.1, by_hand(&all.1));
@@ -187,12 +187,10 @@ fn a_whole_split_is_predicted() {
 
     // In one batch, as queries are padded to the longest beside them and the last bits may hang on that.
     let search = MomentSearch::new(&model, &index, SearchOptions { batch: 100, ..options() }).unwrap();
-    let predict = |queries, problems: &mut Problems| search.predict(&corpus, queries, problems, &mut |_, _| ());
-    assert!(
-        matches!(predict(None, &mut Problems::strict()), Err(Error::NonFinite { place, .. }) if place == "query 1")
-    );
+    let predict = |problems: &mut Problems| search.predict(&corpus, problems, &mut |_, _| ());
+    assert!(matches!(predict(&mut Problems::strict()), Err(Error::NonFinite { place, .. }) if place == "query 1"));
     let mut problems = Problems::lenient();
-    let predicted = predict(None, &mut problems).unwrap();
+    let predicted = predict(&mut problems).unwrap();
     assert_eq!(problems.skipped().len(), 1);
     let readable = [0, 2, 3, 4, 5, 6, 7];
     let tokens: Vec<&Array> = readable.iter().map(|&q| &corpus.tokens[q]).collect();
@@ -214,25 +212,25 @@ fn a_whole_split_is_predicted() {
     assert_eq!(submission.video2idx.len(), 6);
     assert_eq!(submission.video2idx["video 2"], 114);
     assert_eq!(predicted.stages.len(), 5);
-    let some = predict(Some(&[6, 2]), &mut Problems::strict()).unwrap().submission;
-    let found = search.search(&[&corpus.tokens[6], &corpus.tokens[2]]).unwrap();
-    assert!(some.vcmr.as_ref().unwrap().iter().map(|l| &l.predictions).eq(&found.moments));
-
     let (small, mut steps) = (MomentSearch::new(&model, &index, options()).unwrap(), Vec::new());
     let progress: &mut dyn FnMut(usize, usize) = &mut |done, all| steps.push((done, all));
-    let parts = small.predict(&corpus, None, &mut Problems::lenient(), progress).unwrap().submission;
+    let parts = small.predict(&corpus, &mut Problems::lenient(), progress).unwrap().submission;
     assert_eq!(steps, [(3, 8), (6, 8), (8, 8)]);
     for (got, want) in parts.vcmr.iter().flatten().zip(submission.vcmr.iter().flatten()) {
         assert_eq!((got.id, got.predictions.len()), (want.id, want.predictions.len()));
         assert!(got.predictions.iter().zip(&want.predictions).all(|(g, w)| close(g.score, w.score.into())));
     }
-    // A submission that misses queries is judged as it stands.
-    let labelled: Vec<_> = corpus.queries()[..7].to_vec();
-    let missing = evaluate(&some, &labelled, &mut Problems::strict());
-    assert!(matches!(missing, Err(Error::Missing { .. })), "{missing:?}");
+    // The submission misses the query that could not be read.
+    let labelled: Vec<_> = corpus.queries()[..3].to_vec();
+    let mut lists = submission.clone();
+    for task in [&mut lists.vcmr, &mut lists.svmr, &mut lists.vr].into_iter().flatten() {
+        task.truncate(2);
+    }
+    let missing = evaluate(&lists, &labelled, &mut Problems::strict());
+    assert!(matches!(&missing, Err(Error::Missing { kind: "VCMR query", id, .. }) if id == "49"), "{missing:?}");
     let mut problems = Problems::lenient();
-    evaluate(&some, &labelled, &mut problems).unwrap();
-    assert!(problems.skipped().len() >= 10, "five queries in two lists: {:?}", problems.skipped());
+    evaluate(&lists, &labelled, &mut problems).unwrap();
+    assert_eq!(problems.skipped().len(), 3, "one a task: {:?}", problems.skipped());
 }
 
 #[test]
@@ -246,6 +244,8 @@ fn searches_that_make_no_sense_are_errors() {
     refused(SearchOptions { min_length: 3, max_length: 3, ..options() }, "max_length");
     refused(SearchOptions { top: 0, ..options() }, "top");
     refused(SearchOptions { top: usize::MAX, ..options() }, "top");
+    refused(SearchOptions { keep: 0, ..options() }, "keep");
+    refused(SearchOptions { keep: 41, ..options() }, "keep");
     refused(SearchOptions { max_videos: 0, ..options() }, "max_videos");
     refused(SearchOptions { max_videos: usize::MAX, ..options() }, "max_videos");
     refused(SearchOptions { alpha: f32::NAN, ..options() }, "alpha");

@@ -63,17 +63,15 @@ fn options(seed: u64) -> MomentFitOptions {
     }
 }
 
-/// Batches of an epoch; a last one of a single query is left out.
 fn epoch() -> u64 {
-    let queries = data("train", TOKENS).queries().len();
-    (queries - usize::from(queries % 8 == 1)).div_ceil(8) as u64
+    options(7).steps_per_epoch(&data("train", TOKENS)).unwrap()
 }
 
 fn validate(model: &Reloclnet) -> Result<(f64, Vec<(String, f64)>)> {
     let (data, mut problems) = (data("val", TOKENS), Problems::strict());
     let index = MomentIndex::build(model, &data, IndexOptions::default(), &mut problems, &mut |_, _| ())?;
     let search = MomentSearch::new(model, &index, SearchOptions::default())?;
-    let predicted = search.predict(&data, None, &mut problems, &mut |_, _| ())?;
+    let predicted = search.predict(&data, &mut problems, &mut |_, _| ())?;
     let metrics = evaluate(&predicted.submission, data.queries(), &mut problems)?;
     let svmr = metrics.svmr.unwrap()["0.5-r10"];
     Ok((svmr, vec![("val/SVMR/0.5-r10".into(), svmr)]))
