@@ -10,8 +10,6 @@ use reelgrad::random::Random;
 use reelgrad::train::is_decayed;
 use reelgrad::{Gpu, Result, Tensor};
 
-const MIB: f64 = (1 << 20) as f64;
-
 /// Random inputs of `n` pairs of query and video, none of them padded; the moment is the clips 10 to 20.
 fn inputs(gpu: &Gpu, config: &ReloclnetConfig, n: usize) -> Result<ReloclnetInputs> {
     let mut random = Random::new(0, n as u64);
@@ -30,7 +28,7 @@ fn inputs(gpu: &Gpu, config: &ReloclnetConfig, n: usize) -> Result<ReloclnetInpu
     Ok(ReloclnetInputs { query, query_mask: ones(config.max_tokens)?, streams, spans: vec![[10, 20]; n] })
 }
 
-/// Measures `run` on `n` videos or queries. Its first run, which compiles the kernels, gives the peak of memory.
+/// Measures `run` on `n` videos or queries. A run before, which compiles the kernels, gives the peak of memory.
 fn measure(
     group: &mut BenchmarkGroup<'_, WallTime>,
     gpu: &Gpu,
@@ -38,10 +36,15 @@ fn measure(
     n: usize,
     mut run: impl FnMut() -> Result<()>,
 ) {
-    gpu.reset_peak_memory();
-    run().expect("it runs");
-    println!("{name}: peak of GPU memory {:.0} MiB", gpu.memory_report().peak as f64 / MIB);
-    group.throughput(Throughput::Elements(n as u64)).bench_function(name, |b| b.iter(|| run().expect("it runs")));
+    let mut first = true;
+    group.throughput(Throughput::Elements(n as u64)).bench_function(name, |b| {
+        if std::mem::take(&mut first) {
+            gpu.reset_peak_memory();
+            run().expect("it runs");
+            println!("{name}: peak of GPU memory {} MiB", gpu.memory_report().peak >> 20);
+        }
+        b.iter(|| run().expect("it runs"));
+    });
 }
 
 fn encoding(c: &mut Criterion) {
@@ -58,7 +61,8 @@ fn encoding(c: &mut Criterion) {
         gpu.synchronize()
     });
     drop(videos);
-    let queries = inputs(&gpu, model.config(), 50).expect("the inputs fit");
+    let mut queries = inputs(&gpu, model.config(), 50).expect("the inputs fit");
+    queries.streams.clear();
     measure(&mut group, &gpu, "50 queries x 30 tokens", 50, || {
         let tape = Tape::inference(&gpu);
         model.span_queries(&model.encode_query(&tape.constant(queries.query.clone()), &queries.query_mask)?)?;
@@ -67,7 +71,8 @@ fn encoding(c: &mut Criterion) {
     group.finish();
 }
 
-/// Loss, gradients and optimiser. A step takes seconds on software adapters: ten samples are ten steps.
+/// Loss, gradients and optimiser. A step takes seconds on software adapters: ten samples are ten steps. The official
+/// batch of 128 is halved where 192 MiB of features cannot be bound.
 fn training_step(c: &mut Criterion) {
     let gpu = Gpu::new().expect("an adapter");
     let model = Reloclnet::new(&gpu, ReloclnetConfig::default(), 0).expect("the model fits");
@@ -77,11 +82,13 @@ fn training_step(c: &mut Criterion) {
         ..GroupOptions::default()
     })
     .expect("the optimiser fits");
-    let batch = 128;
-    let inputs = inputs(&gpu, model.config(), batch).expect("the inputs fit");
+    let config = model.config();
+    let features = (4 * config.max_clips * (config.video_dim + 2)) as u64;
+    let batch = if 128 * features <= gpu.report().limits.max_storage_buffer_binding_size { 128 } else { 64 };
+    let inputs = inputs(&gpu, config, batch).expect("the inputs fit");
     let mut number = 0;
     let mut step = || {
-        let draws = NegativeDraws::new(batch, true, model.config().hard_pool, &mut Random::new(0, number))?;
+        let draws = NegativeDraws::new(batch, true, config.hard_pool, &mut Random::new(0, number))?;
         let tape = Tape::training(&gpu, 0, number);
         let losses = model.loss(&tape, &inputs, &draws)?;
         model.store().zero_gradients()?;
@@ -92,7 +99,7 @@ fn training_step(c: &mut Criterion) {
     };
     let mut group = c.benchmark_group("ReLoCLNet training step");
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
-    measure(&mut group, &gpu, "batch 128 x 128 clips", batch, &mut step);
+    measure(&mut group, &gpu, &format!("batch {batch} x 128 clips"), batch, &mut step);
     group.finish();
 }
 

@@ -163,7 +163,7 @@ impl Job<'_> {
 
     fn evaluate(&self, model: &Reloclnet, part: &dyn MomentSource, settings: &Settings) -> Result<MomentMetrics> {
         let mut problems = Problems::strict();
-        let (_, metrics) = evaluate_part(model, part, settings.search, &mut problems)?;
+        let metrics = evaluate_part(model, part, settings.search, &mut problems)?.metrics;
         let unlabelled = || Error::Argument { op: "evaluate", argument: "part", why: "has no labels".into() };
         metrics.ok_or_else(unlabelled)
     }

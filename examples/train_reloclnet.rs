@@ -30,7 +30,7 @@ mod common;
 mod moments;
 use common::bar::Bar;
 use common::merge::{differ, merge, read_object};
-use moments::{Layout, Settings, evaluate_part, figure, figures};
+use moments::{Evaluated, Layout, Settings, evaluate_part, figure, figures};
 
 /// The official trainer's.
 const EPOCHS: u64 = 100;
@@ -150,26 +150,37 @@ fn train(options: &Options, problems: &mut Problems) -> Result<()> {
         println!("resumed  after {step} of {} steps", settings.fit.steps);
     }
     let started = Instant::now();
-    let report = fit(&model, &*train, &*validation, &settings, &mut folder, checkpoint.as_ref(), problems)?;
+    let mut last = None;
+    let parts = (&*train, &*validation);
+    let report = fit(&model, parts, &settings, &mut folder, checkpoint.as_ref(), problems, &mut last)?;
     let (best, step) = report.best.unwrap_or_default();
     println!("\nbest     step {step}: VCMR R@1 of both overlaps {best:.2} on the validation part");
     println!("training speed   {:.1} queries/s", report.samples_per_second);
     println!("peak GPU memory  {:.1} MB", gpu.memory_report().peak as f64 / 1e6);
     println!("time             {:.0} s", started.elapsed().as_secs_f64());
 
-    let best = checkpoint::load_model(folder.checkpoint_path(Slot::Best))?;
-    model.store().load("the best checkpoint", &best)?;
-    write_predictions(options, &model, &settings, &*validation, &settings.data.validation, problems)
+    let part = &settings.data.validation;
+    let evaluated = match last {
+        // The model that was evaluated at the end is the best one.
+        Some(evaluated) if report.steps == step => evaluated,
+        _ => {
+            let best = checkpoint::load_model(folder.checkpoint_path(Slot::Best))?;
+            model.store().load("the best checkpoint", &best)?;
+            evaluate_part(&model, &*validation, settings.search, problems)?
+        }
+    };
+    write_predictions(options, &settings, &*validation, part, &evaluated)
 }
 
+/// Leaves the last evaluation in `last`.
 fn fit(
     model: &Reloclnet,
-    train: &dyn MomentSource,
-    validation: &dyn MomentSource,
+    (train, validation): (&dyn MomentSource, &dyn MomentSource),
     settings: &Settings,
     folder: &mut RunFolder,
     checkpoint: Option<&Checkpoint>,
     problems: &mut Problems,
+    last: &mut Option<Evaluated>,
 ) -> Result<FitReport> {
     let stop = common::stop_on_ctrl_c();
     let mut bar = Bar::new("ReLoCLNet");
@@ -177,11 +188,15 @@ fn fit(
     print(&format!("\n{}", moments::head()));
     let hooks = FitHooks {
         evaluate: &mut || {
-            // What an evaluation skips, the last one tells.
-            let (_, metrics) = evaluate_part(model, validation, settings.search, &mut problems.fresh())?;
-            let metrics = metrics.ok_or_else(|| wrong("validation", "has queries without labels".into()))?;
-            print(&moments::line("validation", &metrics));
-            Ok((figure(&metrics), figures(&metrics)))
+            // What is skipped is counted once.
+            let mut own = problems.fresh();
+            let evaluated = evaluate_part(model, validation, settings.search, &mut own)?;
+            let unlabelled = || wrong("validation", "has queries without labels".into());
+            let metrics = evaluated.metrics.as_ref().ok_or_else(unlabelled)?;
+            print(&moments::line("validation", metrics));
+            let result = (figure(metrics), figures(metrics));
+            *last = Some(evaluated);
+            Ok(result)
         },
         run: Some(folder),
         progress: &mut bar,
@@ -221,26 +236,24 @@ fn predict(options: &Options, part: &str, problems: &mut Problems) -> Result<()>
     let data = settings.open(part, problems)?;
     let gpu = open_gpu(options);
     let model = Reloclnet::open(&gpu, &options.run, Slot::Best)?;
-    write_predictions(options, &model, &settings, &*data, part, problems)
+    let evaluated = evaluate_part(&model, &*data, settings.search, problems)?;
+    write_predictions(options, &settings, &*data, part, &evaluated)
 }
 
 fn write_predictions(
     options: &Options,
-    model: &Reloclnet,
     settings: &Settings,
     data: &dyn MomentSource,
     part: &str,
-    problems: &mut Problems,
+    Evaluated { predicted, metrics, seconds }: &Evaluated,
 ) -> Result<()> {
-    let started = Instant::now();
-    let (predicted, metrics) = evaluate_part(model, data, settings.search, problems)?;
     let simulated = if settings.data.layout == Layout::SimulatedActivitynet { " (simulated features)" } else { "" };
     let (queries, videos) = (data.queries().len(), data.videos().len());
-    println!("\n{part}{simulated}: {queries} queries in {videos} videos, {:.1} s", started.elapsed().as_secs_f64());
+    println!("\n{part}{simulated}: {queries} queries in {videos} videos, {seconds:.1} s");
     for stage in &predicted.stages {
         println!("  {:<16} {:8.3} s", stage.name, stage.time.as_secs_f64());
     }
-    if let Some(metrics) = &metrics {
+    if let Some(metrics) = metrics {
         println!("\n{}\n{}", moments::head(), moments::line(part, metrics));
         let path = options.run.join(format!("{part}_metrics.json"));
         let mut text = json!(metrics);

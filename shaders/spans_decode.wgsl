@@ -51,12 +51,15 @@ var<private> query: u32;
 // Which of the query's positions are searched, or places with MERGE.
 var<private> range: vec2<u32>;
 
+// The key of 0. Keys are compared, not floats: NaN has a key below it on every compiler.
+const ZERO: u32 = 0x80000000u;
+
 fn scan(lane: u32) {
 #ifdef MERGE
     for (var i = range.x + lane; i < range.y; i += LANES) {
-        let score = part_scores[query * p.candidates + i];
-        if (score > 0.0) {
-            offer(ordered(score), i);
+        let key = ordered(part_scores[query * p.candidates + i]);
+        if (key > ZERO) {
+            offer(key, i);
         }
     }
 #else
@@ -64,13 +67,14 @@ fn scan(lane: u32) {
         let candidate = i / p.length;
         let weighted = starts[query * p.candidates * p.length + i] * weights[query * p.candidates + candidate];
         let first = i % p.length + p.shortest;
-        // Most positions cannot start anything.
-        if (weighted > 0.0 && first < p.length) {
+        // Most positions cannot start anything: ends are at most 1, and scores below the bound so far do not count.
+        let reach = ordered(weighted);
+        if (reach > ZERO && reach >= prefix.x && first < p.length) {
             let row = query * p.candidates * p.length + candidate * p.length;
             for (var n = 0u; n < min(p.lengths, p.length - first); n++) {
-                let score = weighted * ends[row + first + n];
-                if (score > 0.0) {
-                    offer(ordered(score), i * p.lengths + n);
+                let key = ordered(weighted * ends[row + first + n]);
+                if (key > ZERO) {
+                    offer(key, i * p.lengths + n);
                 }
             }
         }

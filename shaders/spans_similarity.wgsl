@@ -117,11 +117,15 @@ fn main(
     let query = pair / p.candidates;
     let candidate = candidates[pair];
     let known = candidate < p.videos;
-    // An unknown video is computed as the first one, and not written.
     let first = select(0u, candidate, known) * p.length;
     let team = local / TEAM;
     let lane = local % TEAM;
-    for (var block = start; block < end; block += 4u * TEAMS) {
+    if (!known && flat / chunks == pair) {
+        for (var i = start + local; i < end; i += TEAM * TEAMS) {
+            y[pair * p.length + i] = 0.0;
+        }
+    }
+    for (var block = start; block < select(start, end, known); block += 4u * TEAMS) {
         // Clips beyond the end repeat the last one.
 #for c in 0..4
         let row{c} = first + min(block + 4u * team + {c}u, p.length - 1u);
@@ -158,7 +162,7 @@ fn main(
         total *= 0.5;
 #endif
         if (flat / chunks == pair && local < 4u * TEAMS && clip < end) {
-            y[pair * p.length + clip] = select(0.0, total, known);
+            y[pair * p.length + clip] = total;
         }
     }
 }

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::ValueEnum;
 use reelgrad::data::moments::{
@@ -161,18 +162,28 @@ impl Settings {
     }
 }
 
+/// What became of a part's queries.
+pub struct Evaluated {
+    pub predicted: Predicted,
+    /// Where there are labels.
+    pub metrics: Option<MomentMetrics>,
+    /// What encoding, searching and counting took.
+    pub seconds: f64,
+}
+
 /// Encodes a part's videos, searches for its queries, and evaluates what is found where it has labels.
 pub fn evaluate_part(
     model: &Reloclnet,
     part: &dyn MomentSource,
     search: SearchOptions,
     problems: &mut Problems,
-) -> Result<(Predicted, Option<MomentMetrics>)> {
+) -> Result<Evaluated> {
+    let started = Instant::now();
     let index = MomentIndex::build(model, part, IndexOptions::default(), problems, &mut |_, _| ())?;
     let predicted = MomentSearch::new(model, &index, search)?.predict(part, problems, &mut |_, _| ())?;
     let labelled = part.queries().iter().all(|q| q.video.is_some() && !q.windows.is_empty());
     let metrics = labelled.then(|| evaluate(&predicted.submission, part.queries(), problems)).transpose()?;
-    Ok((predicted, metrics))
+    Ok(Evaluated { predicted, metrics, seconds: started.elapsed().as_secs_f64() })
 }
 
 /// The figure that the official trainer maximises: VCMR R@1 at both overlaps.

@@ -163,7 +163,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv1d)
         bias.expect_dtype(op, "bias", DType::F32)?;
         bias.expect_shape(op, "bias", &[e.cout])?;
     }
-    expect_iterations(x.gpu(), op, e.cin * (e.taps + 2))?;
+    expect_iterations(x.gpu(), op, e.cin.saturating_mul(e.taps + 2))?;
     let y = Tensor::uninit(x.gpu(), op, e.y_shape())?;
     let tensors: Vec<&Tensor> = [x, weight, &y].into_iter().chain(bias).collect();
     let variant = variant("conv1d", WGSL, if bias.is_some() { &["BIAS"] } else { &[] });
@@ -181,7 +181,7 @@ pub fn backward_x(gradient: &Tensor, weight: &Tensor, length: usize, conv: Conv1
     let [batch, ..] = three(op, "gradient", gradient, X)?;
     let e = Extents::new(op, [batch, cin, length], weight_shape, conv)?;
     gradient.expect_shape(op, "gradient", &e.y_shape())?;
-    expect_iterations(gradient.gpu(), op, e.taps * (e.cout + 2))?;
+    expect_iterations(gradient.gpu(), op, e.taps.saturating_mul(e.cout.saturating_add(2)))?;
     let dx = Tensor::uninit(gradient.gpu(), op, [batch, cin, length])?;
     let grid = gradient.gpu().grid(dx.len().div_ceil(64));
     launch(op, &variant("conv1d", WGSL, &["GRAD"]), &[gradient, weight, &dx], &e.params(dx.len()), grid, e.flops())?;

@@ -289,7 +289,8 @@ pub fn backward(
     positions.expect_shape(BACKWARD, "positions", &[e.queries, e.videos])?;
     let width = if e.vec() { e.width / 4 } else { e.width };
     let span = span(q.gpu().family());
-    expect_iterations(q.gpu(), BACKWARD, ((span as usize + 2) * (e.clips + e.queries)).max(e.videos) + 1)?;
+    let columns = e.clips.saturating_add(e.queries).saturating_mul(span as usize + 2);
+    expect_iterations(q.gpu(), BACKWARD, columns.max(e.videos).saturating_add(1))?;
     let per_row = width.div_ceil(span as usize);
     let params = GradParams {
         queries: e.queries as u32,

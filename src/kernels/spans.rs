@@ -278,7 +278,7 @@ fn similarity(op: &'static str, search: &Search, e: Extents) -> Result<Tensor> {
 
 /// The `top` best spans of each query over all its candidates, exactly, without a list of them all.
 ///
-/// `starts` and `ends` are probabilities (Nq, K, L), `weights` (Nq, K). Spans from clip i to clip j count if `lengths`
+/// `starts` and `ends` are probabilities (Nq, K, L), thus at most 1, `weights` (Nq, K). Spans from clip i to clip j count if `lengths`
 /// contains j - i. Their score is (start\[i\] * weight) * end\[j\], in this order; of equal scores the lower candidate
 /// is first, then the lower start, then the lower end. Spans whose score is not above 0 are no moments.
 ///
@@ -313,7 +313,7 @@ pub fn decode(
     let spans = fits_u32(op, &[candidates, length, choices + 1])? as usize * choices;
     let gpu = starts.gpu();
     // A position is looked at up to 17 times; then the best are sorted.
-    expect_iterations(gpu, op, 17 * choices + (1 << 13))?;
+    expect_iterations(gpu, op, choices.saturating_mul(17).saturating_add(1 << 13))?;
     if queries * top * spans == 0 {
         let none = vec![u32::MAX; queries * top * 3];
         let scores = Tensor::zeros(gpu, op, [queries, top])?;

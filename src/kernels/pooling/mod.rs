@@ -122,10 +122,10 @@ impl Extents {
     }
 
     fn checked(self, op: &'static str, gpu: &Gpu, mask: Option<&Tensor>) -> Result<Self> {
-        // No kernel passes more often than three times over the length, or once over the channels.
-        expect_iterations(gpu, op, (3 * self.length).max(self.channels / 4) + 16)?;
         fits_u32(op, &[self.batch, self.length, self.channels])?;
         fits_u32(op, &[self.batch, self.channels])?;
+        // No kernel passes more often than three times over the length, or once over the channels.
+        expect_iterations(gpu, op, self.length.saturating_mul(3).max(self.channels / 4).saturating_add(16))?;
         if let Some(mask) = mask {
             mask.expect_dtype(op, "mask", DType::F32)?;
             mask.expect_shape(op, "mask", &[self.batch, self.length])?;
