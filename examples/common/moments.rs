@@ -127,7 +127,7 @@ impl Settings {
     }
 
     /// Makes token features of sentences, where they can be computed: for the synthetic corpora.
-    pub fn sentence_encoder(&self) -> Result<Box<dyn Fn(&str) -> Result<Array>>> {
+    pub fn sentence_encoder(&self) -> Result<SentenceEncoder> {
         if self.data.layout == Layout::SimulatedActivitynet {
             let simulation = self.simulation();
             return Ok(Box::new(move |text| simulation.encode_query(text)));
@@ -170,6 +170,9 @@ pub struct Evaluated {
     /// What encoding, searching and counting took.
     pub seconds: f64,
 }
+
+/// Makes token features (tokens, width) of a sentence.
+pub type SentenceEncoder = Box<dyn Fn(&str) -> Result<Array>>;
 
 /// Encodes a part's videos, searches for its queries, and evaluates what is found where it has labels.
 pub fn evaluate_part(
