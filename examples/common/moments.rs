@@ -81,6 +81,9 @@ impl Default for Data {
     }
 }
 
+/// Makes token features of a sentence.
+pub type SentenceEncoder = Box<dyn Fn(&str) -> Result<Array>>;
+
 impl Settings {
     /// What a run was started with.
     pub fn of_run(run: &Path, config: &serde_json::Value) -> Result<Self> {
@@ -127,7 +130,7 @@ impl Settings {
     }
 
     /// Makes token features of sentences, where they can be computed: for the synthetic corpora.
-    pub fn sentence_encoder(&self) -> Result<Box<dyn Fn(&str) -> Result<Array>>> {
+    pub fn sentence_encoder(&self) -> Result<SentenceEncoder> {
         if self.data.layout == Layout::SimulatedActivitynet {
             let simulation = self.simulation();
             return Ok(Box::new(move |text| simulation.encode_query(text)));
