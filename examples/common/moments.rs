@@ -81,6 +81,9 @@ impl Default for Data {
     }
 }
 
+/// Makes token features of a sentence.
+pub type SentenceEncoder = Box<dyn Fn(&str) -> Result<Array>>;
+
 impl Settings {
     /// What a run was started with.
     pub fn of_run(run: &Path, config: &serde_json::Value) -> Result<Self> {
