@@ -1,5 +1,5 @@
-//! The similarity of queries to all clips of many videos, with the maximum over clips, in both kernel families: elements
-//! are floating-point operations. And whole searches for moments: elements are queries.
+//! The similarity of queries to all clips of many videos, with the maximum over clips, in both kernel families:
+//! elements are floating-point operations. And whole searches for moments: elements are queries.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;

@@ -433,8 +433,8 @@ pub(super) fn variants() -> Vec<Variant> {
 ///
 /// # Errors
 /// [`Error::Shape`], [`Error::DType`], [`Error::Argument`] where shapes, types or options do not fit;
-/// [`Error::LimitExceeded`] beyond 2³² elements and, on software adapters, beyond some thousands of tokens (subgroups of
-/// 8: 28,336 at d = 128, 49,920 at d = 64); device errors.
+/// [`Error::LimitExceeded`] beyond 2³² elements and, on software adapters, beyond some thousands of tokens (28,336 with
+/// d = 128 in subgroups of 8); device errors.
 pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options<'_>) -> Result<Output> {
     const OP: &str = "attention";
     let sizes = Sizes::check(OP, q, k, Some(v), options.layout)?;

@@ -30,8 +30,8 @@ pub(super) fn defines(family: KernelFamily) -> Vec<(&'static str, u32)> {
     }
 }
 
-/// The family of a kernel whose workgroups go through `n` elements `passes` times: the adapter's own, unless they are too
-/// many for the few lanes of a subgroup.
+/// The family of a kernel whose workgroups go through `n` elements `passes` times: the adapter's own, unless they are
+/// too many for the few lanes of a subgroup.
 ///
 /// # Errors
 /// [`Error::LimitExceeded`] if a software adapter cannot do it either way.

@@ -134,8 +134,8 @@ fn check(
 /// Normalises the rows of x, or of x + `residual`; `gain` and `bias` have x's width.
 ///
 /// # Errors
-/// [`Error::Shape`] and [`Error::DType`] for what does not fit x; [`Error::LimitExceeded`] on software adapters for rows
-/// of some 2.8 million elements; device errors.
+/// [`Error::Shape`] and [`Error::DType`] for what does not fit x; [`Error::LimitExceeded`] on software adapters for
+/// rows of some 2.8 million elements; device errors.
 pub fn forward(x: &Tensor, residual: Option<Residual<'_>>, gain: &Tensor, bias: &Tensor, norm: Norm) -> Result<Output> {
     const OP: &str = "layer_norm";
     let same: Vec<(&'static str, &Tensor)> = residual.iter().map(|r| ("residual", r.tensor)).collect();

@@ -140,8 +140,8 @@ pub(super) struct RowPlan {
 impl RowPlan {
     /// Rows that a subgroup does one after another.
     const IN_SEQUENCE: u32 = 8;
-    /// Elements of an invocation in a row, at most: it passes three times over 8 rows, and must not loop more often than
-    /// software adapters allow. Wider rows take the whole of a tiled workgroup.
+    /// Elements of an invocation in a row, at most: it passes three times over 8 rows, and must not loop more often
+    /// than software adapters allow. Wider rows take the whole of a tiled workgroup.
     const MOST_STEPS: usize = 2048;
     /// Invocations of a tiled workgroup.
     const TILED: u32 = 128;

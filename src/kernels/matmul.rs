@@ -8,9 +8,10 @@
 //! | | 64 x 64 | m, n > 32 and these tiles, times the slices of k there may be, are at least 128 |
 //! | | 32 x 32 | otherwise |
 //!
-//! With fewer tiles than that (16 or 128), k is cut into slices of at least 256, as many as make up the number, and slices
-//! longer than 131,072 are cut in any case; a second kernel adds their partial sums in order. Weight gradients, whose k
-//! is long, are the case this is for; batches are never cut. Choices depend on the family and the shape alone, so results are bitwise repeatable.
+//! With fewer tiles than that (16 or 128), k is cut into slices of at least 256, as many as make up the number; and what
+//! is longer than 131,072 is cut in any case. A second kernel adds the slices' partial sums in order. Weight gradients,
+//! whose k is long, are the case this is for; batches are never cut. Choices depend on the family and the shape alone,
+//! so results are bitwise repeatable.
 
 use bytemuck::{Pod, Zeroable};
 

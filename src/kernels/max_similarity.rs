@@ -208,9 +208,10 @@ fn is_half(clips: &Tensor) -> bool {
 /// first clip that has it: (scores f32, positions u32), both `[queries, videos]`.
 ///
 /// q is f32 `[queries, width]`; clips are f32 `[videos, clips, width]`, or u32 `[videos, clips, width / 2]` of two halves
-/// each, the first in the low bits, whose products and sums are f32. Mask and scale are f32 `[videos, clips]`, and without them every clip counts, with a
-/// factor of 1. A scale of 1 / ‖x‖ makes cosines of clips that are kept as they came. A video without a valid clip has
-/// the score [`NO_CLIP`] at position 2³² - 1. NaN counts as the largest, so that it shows.
+/// each, the first in the low bits, whose products and sums are f32. Mask and scale are f32 `[videos, clips]`, and
+/// without them every clip counts, with a factor of 1. A scale of 1 / ‖x‖ makes cosines of clips that are kept as they
+/// came. A video without a valid clip has the score [`NO_CLIP`] at position 2³² - 1. NaN counts as the largest, so that
+/// it shows.
 ///
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] unless all are as above, with a width of at least 1 (an even one for
