@@ -174,9 +174,6 @@ pub struct Evaluated {
     pub seconds: f64,
 }
 
-/// Makes token features (tokens, width) of a sentence.
-pub type SentenceEncoder = Box<dyn Fn(&str) -> Result<Array>>;
-
 /// Encodes a part's videos, searches for its queries, and evaluates what is found where it has labels.
 pub fn evaluate_part(
     model: &Reloclnet,
