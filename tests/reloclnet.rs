@@ -255,3 +255,23 @@ fn wrong_inputs_are_errors() {
     let heads = ReloclnetConfig { num_heads: 3, ..config };
     assert!(matches!(Reloclnet::declare(&gpu(), heads), Err(Error::Argument { argument: "heads", .. })));
 }
+
+#[test]
+fn features_larger_than_a_binding_are_projected_in_parts() {
+    let small = common::builder().binding_limit(96 << 10).build().unwrap();
+    let config = ReloclnetConfig { video_dim: 70, max_clips: 64, ..tiny(Streams::Video, Padding::Official) };
+    let encode = |gpu: &reelgrad::Gpu| {
+        let model = Reloclnet::new(gpu, config.clone(), 3).unwrap();
+        let features = Tensor::from_slice(gpu, [7, 64, 70], &normal(&[7, 64, 70], 5)).unwrap();
+        assert!(features.bytes() > 96 << 10);
+        let mask = Tensor::from_slice(gpu, [7, 64], &[1.0; 7 * 64]).unwrap();
+        let tape = Tape::new(gpu);
+        let clips = model.encode_clips(&[tape.constant(features)], &[mask]).unwrap();
+        tape.backward(&clips[0].last.square().unwrap().sum_all().unwrap()).unwrap();
+        let weight = model.store().get("video_input_proj.net.1.weight").unwrap().gradient().unwrap().unwrap().to_vec();
+        (clips[0].last.value().to_vec().unwrap(), weight.unwrap())
+    };
+    let ((values, gradient), (in_parts, gradient_in_parts)) = (encode(&gpu()), encode(&small));
+    let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4 * (1.0 + a.abs()));
+    assert!(close(&values, &in_parts) && close(&gradient, &gradient_in_parts));
+}
