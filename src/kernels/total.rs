@@ -60,7 +60,8 @@ mod tests {
                 let x = noise(n, 1);
                 let sum: f64 = x.iter().map(|&v| f64::from(v)).sum();
                 let y = forward("total", &lanes::poisoned(&gpu, &[n], &x), 0.5).unwrap();
-                assert_close(&y, &[0.5 * sum as f32], 1e-5, 1e-5);
+                // One lane after another adds up to a quarter of them.
+                assert_close(&y, &[0.5 * sum as f32], 1e-5, 1e-5 + 1e-6 * (n as f32).sqrt());
             }
         }
     }
