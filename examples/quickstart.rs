@@ -181,7 +181,7 @@ impl Job<'_> {
             ..FitOptions::default()
         };
         let config = serde_json::json!({ "model": model.config(), "fit": fit_options });
-        let mut run = RunFolder::create(free_folder(&self.options.out, name), &config)?;
+        let mut run = RunFolder::create(common::free_folder(&self.options.out, name), &config)?;
         let rivals = twins(self.manifest, self.validation)?;
         let mut bar = Bar::new(name);
         let report = fit(
@@ -205,12 +205,6 @@ impl Job<'_> {
         bar.finish();
         report
     }
-}
-
-/// `{out}/{name}-1`, or the first number that is not taken.
-fn free_folder(out: &Path, name: &str) -> PathBuf {
-    let name = name.replace(' ', "-");
-    (1..).map(|n| out.join(format!("{name}-{n}"))).find(|p| !p.exists()).unwrap_or_else(|| out.join(name))
 }
 
 /// Recall among one video of each content, and order accuracy over all.

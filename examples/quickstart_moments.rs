@@ -145,7 +145,7 @@ impl Job<'_> {
     fn fit(&self, name: &'static str, settings: &Settings) -> Result<(Reloclnet, f64)> {
         let model = Reloclnet::new(self.gpu, settings.model.clone(), settings.fit.seed)?;
         println!("model    {} parameters", model.store().trained_elements());
-        let mut run = RunFolder::create(free_folder(&self.options.out, name), settings)?;
+        let mut run = RunFolder::create(common::free_folder(&self.options.out, name), settings)?;
         let mut bar = Bar::new(name);
         let hooks = FitHooks {
             evaluate: &mut || {
@@ -242,12 +242,6 @@ fn baselines(settings: &Settings, train: &dyn MomentSource, test: &dyn MomentSou
         );
     }
     Ok(())
-}
-
-/// `{out}/{name}-1`, or the first number that is not taken.
-fn free_folder(out: &Path, name: &str) -> PathBuf {
-    let name = name.replace(' ', "-");
-    (1..).map(|n| out.join(format!("{name}-{n}"))).find(|p| !p.exists()).unwrap_or_else(|| out.join(name))
 }
 
 /// Searches sentences in the test videos: what comes first, and how long each stage takes.

@@ -8,6 +8,7 @@ pub mod merge;
 pub mod submissions;
 pub mod table;
 
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, exit};
 
 use reelgrad::gpu::{AdapterChoice, Gpu, GpuBuilder};
@@ -60,4 +61,10 @@ pub fn stop_on_ctrl_c() -> reelgrad::train::StopFlag {
         log::warn!("Ctrl-C will end the program without saving: {error}");
     }
     flag
+}
+
+/// `{out}/{name}-1`, or the first number that is not taken.
+pub fn free_folder(out: &Path, name: &str) -> PathBuf {
+    let name = name.replace(' ', "-");
+    (1..).map(|n| out.join(format!("{name}-{n}"))).find(|p| !p.exists()).unwrap_or_else(|| out.join(name))
 }
