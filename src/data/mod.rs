@@ -16,6 +16,7 @@ pub mod safetensors;
 #[cfg(feature = "datasets")]
 pub mod synthetic;
 pub(crate) mod text;
+pub mod weights;
 
 #[cfg(test)]
 pub(crate) mod testing;

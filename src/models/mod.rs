@@ -1,6 +1,7 @@
 //! Published models, number for number.
 
 pub mod bicnet;
+pub mod clip;
 pub mod mean_pool;
 pub mod reloclnet;
 pub mod two_space;

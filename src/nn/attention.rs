@@ -55,14 +55,36 @@ impl MultiHeadAttention {
         dropout: f32,
         init: impl Into<LinearInit>,
     ) -> Result<Self> {
-        if heads == 0 || !width.is_multiple_of(heads) {
-            let why = format!("of {heads} does not divide the width {width}");
-            return Err(crate::Error::Argument { op: "MultiHeadAttention", argument: "heads", why });
-        }
+        expect_divisor(heads, width)?;
         let init = init.into();
         let mut linear = |name: &str| Linear::new(store, &format!("{prefix}.{name}"), width, width, init.clone());
         let (query, key, value) = (linear(query)?, linear(key)?, linear(value)?);
         Ok(Self { query, key, value, output: None, heads, dropout })
+    }
+
+    /// As [`MultiHeadAttention::new`], in PyTorch's packed form: `{prefix}.in_proj_weight` (3 width, width) and
+    /// `{prefix}.in_proj_bias` hold queries, keys and values one after another, and `{prefix}.out_proj` the output.
+    ///
+    /// # Errors
+    /// As [`MultiHeadAttention::new`].
+    pub fn packed(
+        store: &mut ParameterStore,
+        prefix: &str,
+        width: usize,
+        heads: usize,
+        init: impl Into<LinearInit>,
+        output_init: impl Into<LinearInit>,
+    ) -> Result<Self> {
+        expect_divisor(heads, width)?;
+        let init = init.into();
+        let weight = store.declare(format!("{prefix}.in_proj_weight"), [3 * width, width], init.weight)?;
+        let bias = store.declare(format!("{prefix}.in_proj_bias"), [3 * width], init.bias)?;
+        let part = |i: usize| {
+            let rows = Some(i * width..(i + 1) * width);
+            Linear { weight: weight.clone(), bias: Some(bias.clone()), rows }
+        };
+        let output = Some(Linear::new(store, &format!("{prefix}.out_proj"), width, width, output_init)?);
+        Ok(Self { query: part(0), key: part(1), value: part(2), output, heads, dropout: 0.0 })
     }
 
     /// Attends from x (B, Tq, width) to memory (B, Tk, width), and adds `residual` (B, Tq, width) to the result.
@@ -86,4 +108,13 @@ impl MultiHeadAttention {
             (None, None) => Ok(heads),
         }
     }
+}
+
+/// That `heads` divides `width`.
+fn expect_divisor(heads: usize, width: usize) -> Result<()> {
+    if heads == 0 || !width.is_multiple_of(heads) {
+        let why = format!("of {heads} does not divide the width {width}");
+        return Err(crate::Error::Argument { op: "MultiHeadAttention", argument: "heads", why });
+    }
+    Ok(())
 }

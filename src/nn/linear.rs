@@ -1,5 +1,7 @@
 //! Affine maps and tables of rows.
 
+use std::ops::Range;
+
 use crate::Result;
 use crate::autograd::Var;
 use crate::kernels::elementwise::Activation;
@@ -27,6 +29,8 @@ pub struct Linear {
     pub weight: Parameter,
     /// (out).
     pub bias: Option<Parameter>,
+    /// Of the outputs those that this map has, where several maps share packed parameters.
+    pub rows: Option<Range<usize>>,
 }
 
 impl Linear {
@@ -44,7 +48,7 @@ impl Linear {
         let init = init.into();
         let weight = store.declare(format!("{prefix}.weight"), [outputs, inputs], init.weight)?;
         let bias = Some(store.declare(format!("{prefix}.bias"), [outputs], init.bias)?);
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, rows: None })
     }
 
     /// Declares `{prefix}.weight` alone.
@@ -59,7 +63,7 @@ impl Linear {
         init: &Init,
     ) -> Result<Self> {
         let weight = store.declare(format!("{prefix}.weight"), [outputs, inputs], init.clone())?;
-        Ok(Self { weight, bias: None })
+        Ok(Self { weight, bias: None, rows: None })
     }
 
     /// (.., in) to (.., out).
@@ -75,8 +79,12 @@ impl Linear {
     /// # Errors
     /// As [`Linear::forward`].
     pub fn fused(&self, x: &Var, activation: Option<Activation>, residual: Option<&Var>) -> Result<Var> {
-        let weight = self.weight.on(x.tape())?;
-        let bias = self.bias.as_ref().map(|b| b.on(x.tape())).transpose()?;
+        let on = |p: &Parameter| match &self.rows {
+            None => p.on(x.tape()),
+            Some(rows) => p.rows_on(x.tape(), rows.clone()),
+        };
+        let weight = on(&self.weight)?;
+        let bias = self.bias.as_ref().map(on).transpose()?;
         x.linear(&weight, bias.as_ref(), activation, residual)
     }
 }

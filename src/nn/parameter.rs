@@ -1,6 +1,8 @@
 //! Parameters under their official names, in a few flat buffers.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::autograd::{Tape, Var};
@@ -97,8 +99,17 @@ struct Declared {
     name: String,
     shape: Vec<usize>,
     init: Init,
-    trained: bool,
+    kind: Kind,
+    frozen: AtomicBool,
     place: OnceLock<Place>,
+}
+
+/// What a name of the official state dict stands for.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Weight,
+    /// Computed values that files may leave out.
+    Table,
 }
 
 struct Place {
@@ -131,9 +142,9 @@ impl Parameter {
         self.len() == 0
     }
 
-    /// Whether an optimiser changes it; a buffer of the official state dict, such as a table, is kept but not trained.
+    /// Whether an optimiser changes it: neither a table nor frozen.
     pub fn is_trained(&self) -> bool {
-        self.0.trained
+        self.0.kind == Kind::Weight && !self.0.frozen.load(Ordering::Relaxed)
     }
 
     fn place(&self) -> Result<&Place> {
@@ -168,6 +179,25 @@ impl Parameter {
         Ok(match &place.gradient {
             Some(gradient) => tape.leaf_into(place.value.clone(), gradient.clone()),
             None => tape.constant(place.value.clone()),
+        })
+    }
+
+    /// The rows of `range` along its first dimension on a tape, as if they were a parameter of their own.
+    ///
+    /// # Errors
+    /// As [`Parameter::value`]; [`Error::IndexOutOfRange`].
+    pub fn rows_on(&self, tape: &Tape, range: Range<usize>) -> Result<Var> {
+        let width: usize = self.0.shape[1..].iter().product();
+        // Views start where parameters do; other rows are copied.
+        if !(range.start * width).is_multiple_of(ALIGNMENT) {
+            return self.on(tape)?.slice(0, range);
+        }
+        let place = self.place()?;
+        let shape = [&[range.len()], &self.0.shape[1..]].concat();
+        let view = |t: &Tensor| t.view(range.start * width, shape.clone());
+        Ok(match &place.gradient {
+            Some(gradient) => tape.leaf_into(view(&place.value)?, view(gradient)?),
+            None => tape.constant(view(&place.value)?),
         })
     }
 
@@ -219,7 +249,7 @@ impl ParameterStore {
     /// # Errors
     /// [`Error::DuplicateParameter`]; [`Error::Argument`] once the store is allocated.
     pub fn declare(&mut self, name: impl Into<String>, shape: impl Into<Vec<usize>>, init: Init) -> Result<Parameter> {
-        self.add(name.into(), shape.into(), init, true)
+        self.add(name.into(), shape.into(), init, Kind::Weight)
     }
 
     /// Declares a table that is saved and loaded but not trained.
@@ -232,10 +262,10 @@ impl ParameterStore {
         shape: impl Into<Vec<usize>>,
         values: Vec<f32>,
     ) -> Result<Parameter> {
-        self.add(name.into(), shape.into(), Init::Values(values), false)
+        self.add(name.into(), shape.into(), Init::Values(values), Kind::Table)
     }
 
-    fn add(&mut self, name: String, shape: Vec<usize>, init: Init, trained: bool) -> Result<Parameter> {
+    fn add(&mut self, name: String, shape: Vec<usize>, init: Init, kind: Kind) -> Result<Parameter> {
         if !self.shards.is_empty() {
             let why = "is already allocated; declare all parameters first".to_string();
             return Err(Error::Argument { op: "declare", argument: "store", why });
@@ -246,9 +276,30 @@ impl ParameterStore {
         if self.by_name.insert(name.clone(), self.declared.len()).is_some() {
             return Err(Error::DuplicateParameter { name });
         }
-        let parameter = Parameter(Arc::new(Declared { name, shape, init, trained, place: OnceLock::new() }));
+        let parameter = Parameter(Arc::new(Declared {
+            name,
+            shape,
+            init,
+            kind,
+            frozen: AtomicBool::new(false),
+            place: OnceLock::new(),
+        }));
         self.declared.push(parameter.clone());
         Ok(parameter)
+    }
+
+    /// Leaves out of training the parameters that `frozen` names: they have no gradient and no place in the flat
+    /// buffers. With all of them frozen a model needs half of the memory.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] once the store is allocated.
+    pub fn freeze(&mut self, frozen: impl Fn(&str) -> bool) -> Result<()> {
+        if !self.shards.is_empty() {
+            let why = "is already allocated; freeze before".to_string();
+            return Err(Error::Argument { op: "freeze", argument: "store", why });
+        }
+        self.declared.iter().filter(|p| frozen(p.name())).for_each(|p| p.0.frozen.store(true, Ordering::Relaxed));
+        Ok(())
     }
 
     /// Lays the parameters out and initialises them from `seed`.
@@ -370,7 +421,7 @@ impl ParameterStore {
         }
         for p in &self.declared {
             match named.get(p.name()) {
-                None if p.is_trained() => {
+                None if p.0.kind == Kind::Weight => {
                     return Err(Error::MissingParameter { origin: origin(), name: p.name().into() });
                 }
                 None => {}

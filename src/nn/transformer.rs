@@ -26,8 +26,11 @@ impl FeedForward {
     /// # Errors
     /// [`crate::Error::ShapeMismatch`].
     pub fn forward(&self, x: &Var, residual: &Var) -> Result<Var> {
-        let hidden = self.expand.forward(x)?.dropout_activation(self.dropout_hidden, self.activation)?;
-        // Without dropout the residual is added in the matmul's own kernel.
+        // Without dropout the activation and the residual are parts of the matmuls' own kernels.
+        let hidden = match x.tape().next_dropout(self.dropout_hidden) {
+            None => self.expand.fused(x, Some(self.activation), None)?,
+            Some(dropout) => self.expand.forward(x)?.dropout_activation_with(dropout, self.activation)?,
+        };
         match x.tape().next_dropout(self.dropout_output) {
             None => self.contract.fused(&hidden, None, Some(residual)),
             Some(dropout) => self.contract.forward(&hidden)?.dropout_with(dropout)?.add(residual),

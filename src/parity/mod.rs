@@ -2,6 +2,7 @@
 
 mod bicnet;
 mod case;
+mod clip;
 mod composed;
 mod inference;
 mod metrics;
@@ -57,6 +58,7 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
     let rows = match case.model.as_str() {
         "op" => ops::check(gpu, &case)?,
         "bicnet" => Some(bicnet::check(gpu, &case)?),
+        "clip" => Some(clip::check(gpu, &case)?),
         "reloclnet" => Some(reloclnet::check(gpu, &case)?),
         _ => None,
     };

@@ -156,7 +156,17 @@ impl Var {
     /// # Errors
     /// As [`Var::dropout`].
     pub fn dropout_activation(&self, probability: f32, activation: Activation) -> Result<Var> {
-        let Some(mask) = self.tape().next_dropout(probability) else { return self.activation(activation) };
+        match self.tape().next_dropout(probability) {
+            None => self.activation(activation),
+            Some(dropout) => self.dropout_activation_with(dropout, activation),
+        }
+    }
+
+    /// As [`Var::dropout_activation`], by a given mask.
+    ///
+    /// # Errors
+    /// As [`Var::dropout`].
+    pub fn dropout_activation_with(&self, mask: Dropout, activation: Activation) -> Result<Var> {
         let y = dropout::apply_activation(self.value(), mask, activation)?;
         Ok(self.tape().record("dropout activation", &[self], y, vec![self.value().clone()], move |b| {
             Ok(vec![Some(dropout::apply_activation_backward(&b.saved[0], b.grad, mask, activation)?)])

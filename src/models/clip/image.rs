@@ -1,0 +1,101 @@
+//! The image tower: a vision transformer.
+
+use super::blocks::ResidualBlocks;
+use super::config::{ClipConfig, NORM_EPS};
+use crate::autograd::{AttentionOptions, Var, concat};
+use crate::nn::{Init, LayerNorm, Parameter, ParameterStore};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// Pixels to the joint space.
+pub struct ImageTower {
+    size: usize,
+    patch_weight: Parameter,
+    class: Parameter,
+    positions: Parameter,
+    norm_pre: LayerNorm,
+    pub(super) blocks: ResidualBlocks,
+    norm_post: LayerNorm,
+    projection: Parameter,
+}
+
+/// What the image tower gives for n images, before any normalisation to unit length.
+#[derive(Clone, Debug)]
+pub struct ImageFeatures {
+    /// Of the class token (n, D).
+    pub image: Var,
+    /// Of the patches, row by row (n, P, D), where they were asked for. Every patch goes through the last normalisation
+    /// and the projection, as the class token does.
+    pub patches: Option<Var>,
+}
+
+impl ImageTower {
+    pub(super) fn new(store: &mut ParameterStore, prefix: &str, config: &ClipConfig) -> Result<Self> {
+        let (width, patch, joint) = (config.vision.width, config.patch_size, config.joint);
+        let scale = Init::Normal { std: 1.0 / (width as f32).sqrt() };
+        let fan_in = (3 * patch * patch) as f32;
+        let name = |part: &str| format!("{prefix}{part}");
+        let mut declare = |part: &str, shape: &[usize], init: Init| store.declare(name(part), shape, init);
+        let class = declare("class_embedding", &[width], scale.clone())?;
+        let positions = declare("positional_embedding", &[config.patches() + 1, width], scale.clone())?;
+        let projection = declare("proj", &[width, joint], scale)?;
+        let patch_init = Init::Normal { std: 1.0 / fan_in.sqrt() };
+        let patch_weight = declare("conv1.weight", &[width, 3, patch, patch], patch_init)?;
+        let norm_pre = LayerNorm::new(store, &name("ln_pre"), width, NORM_EPS)?;
+        let blocks = name("transformer.resblocks");
+        let blocks = ResidualBlocks::new(store, &blocks, config.vision, config.activation.into(), NORM_EPS)?;
+        let norm_post = LayerNorm::new(store, &name("ln_post"), width, NORM_EPS)?;
+        let size = config.image_size;
+        Ok(Self { size, patch_weight, class, positions, norm_pre, blocks, norm_post, projection })
+    }
+
+    /// Normalised pixels (n, 3, H, W) to the last block's tokens (n, P + 1, width), the class token first.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for images of another size.
+    pub fn tokens(&self, pixels: &Var) -> Result<Var> {
+        let &[images, 3, height, width] = pixels.shape() else {
+            let expected = "(n, 3, height, width)".to_string();
+            return Err(Error::Shape { op: "image tower", argument: "pixels", expected, got: pixels.shape().to_vec() });
+        };
+        if (height, width) != (self.size, self.size) {
+            let expected = format!("(n, 3, {0}, {0})", self.size);
+            return Err(Error::Shape { op: "image tower", argument: "pixels", expected, got: pixels.shape().to_vec() });
+        }
+        let tape = pixels.tape();
+        let patches = pixels.patch_embed(&self.patch_weight.on(tape)?)?;
+        let width = patches.value().width();
+        let zeros = tape.constant(Tensor::zeros(tape.gpu(), "class tokens", [images, 1, width])?);
+        let class = zeros.add(&self.class.on(tape)?)?;
+        let x = concat(&[&class, &patches], 1)?.add(&self.positions.on(tape)?)?;
+        self.blocks.forward(&self.norm_pre.forward(&x)?, &AttentionOptions::default())
+    }
+
+    /// Tokens (.., width) to the joint space (.., D).
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`].
+    pub fn project(&self, tokens: &Var) -> Result<Var> {
+        self.norm_post.forward(tokens)?.matmul(&self.projection.on(tokens.tape())?)
+    }
+
+    /// Normalised pixels (n, 3, H, W) to the joint space; `patches` says whether those are wanted, too.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for images of another size.
+    pub fn encode(&self, pixels: &Var, patches: bool) -> Result<ImageFeatures> {
+        let tokens = self.tokens(pixels)?;
+        let &[images, count, _] = tokens.shape() else { return Err(shape_of(&tokens)) };
+        let class = |x: &Var| x.slice(1, 0..1)?.reshape([images, x.value().width()]);
+        if !patches {
+            return Ok(ImageFeatures { image: self.project(&class(&tokens)?)?, patches: None });
+        }
+        let all = self.project(&tokens)?;
+        Ok(ImageFeatures { image: class(&all)?, patches: Some(all.slice(1, 1..count)?) })
+    }
+}
+
+fn shape_of(tokens: &Var) -> Error {
+    let expected = "(n, tokens, width)".to_string();
+    Error::Shape { op: "image tower", argument: "tokens", expected, got: tokens.shape().to_vec() }
+}

@@ -1,0 +1,121 @@
+//! Golden cases of CLIP, alone and from a Hugging Face folder.
+
+use std::collections::BTreeMap;
+
+use super::Row;
+use super::case::Case;
+use crate::autograd::{Tape, Var};
+use crate::models::clip::{Clip, ClipActivation, ClipConfig, EndOfText, TowerConfig, names};
+use crate::nn::ParameterStore;
+use crate::tensor::{Array, Tensor};
+use crate::{Gpu, Result};
+
+/// The configuration that a `clip-*` case describes.
+fn config(case: &Case) -> Result<ClipConfig> {
+    let tower = |part: &str| -> Result<TowerConfig> {
+        let size = |key: &str| case.size(&format!("{part}_{key}"));
+        Ok(TowerConfig { width: size("width")?, heads: size("heads")?, layers: size("layers")?, mlp: size("mlp")? })
+    };
+    let end = case.size("eos_token_id")? as u32;
+    Ok(ClipConfig {
+        image_size: case.size("image_size")?,
+        patch_size: case.size("patch_size")?,
+        vision: tower("vision")?,
+        text: tower("text")?,
+        vocabulary: case.size("vocab_size")?,
+        positions: case.size("max_positions")?,
+        joint: case.size("projection_dim")?,
+        activation: if case.text("activation") == "gelu" { ClipActivation::Gelu } else { ClipActivation::QuickGelu },
+        end_of_text: if end == 2 { EndOfText::LargestId } else { EndOfText::FirstId(end) },
+        logit_scale: case.number("logit_scale")? as f32,
+    })
+}
+
+/// The rows of a `clip-*` case: features, scores, losses, and the gradient of every parameter and of the pixels.
+pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
+    let clip = Clip::new(gpu, config(case)?, 0)?;
+    let parameters = case.names("param.").into_iter().map(|n| Ok((n.clone(), case.array(&format!("param.{n}"))?)));
+    let parameters = names::to_openai("the golden file", parameters.collect::<Result<_>>()?)?;
+    clip.store().load("the golden file", &parameters)?;
+
+    let tape = Tape::new(gpu);
+    let pixels = tape.leaf(Tensor::from_array(gpu, &case.array("input.pixel_values")?)?);
+    let outputs = forward(case, &clip, &pixels)?;
+    let mut rows = compare(case, &outputs)?;
+    let scores = &outputs[0].1;
+    if case.has("loss.total") {
+        let (text, image) = (cross_entropy(scores)?, cross_entropy(&scores.transpose()?)?);
+        let total = text.add(&image)?.scale(0.5)?;
+        for (name, loss) in [("text", &text), ("image", &image), ("total", &total)] {
+            rows.push(case.row(&format!("loss.{name}"), &loss.value().to_vec()?)?);
+        }
+        let gradients = tape.backward(&total)?;
+        let values = gradients.get(&pixels).map(Tensor::to_vec).transpose()?.unwrap_or_default();
+        rows.push(case.row("grad_input.pixel_values", &values)?);
+        rows.extend(parameter_gradients(case, clip.store())?);
+    }
+    Ok(rows)
+}
+
+/// Every output that the files hold, the scores first.
+pub(super) fn forward(case: &Case, clip: &Clip, pixels: &Var) -> Result<Vec<(&'static str, Var)>> {
+    let (gpu, tape) = (pixels.value().gpu(), pixels.tape());
+    let (shape, ids) = case.ids("input.input_ids")?;
+    let length = shape[1];
+    let uses_mask = case.config["use_attention_mask"].as_bool().unwrap_or(false);
+    let mask = if uses_mask {
+        let mask: Vec<f32> = case.ids("input.attention_mask")?.1.iter().map(|&m| m as f32).collect();
+        Some(Tensor::from_slice(gpu, shape.clone(), &mask)?)
+    } else {
+        None
+    };
+    let towers = clip.towers();
+    let image_tokens = towers.image.tokens(pixels)?;
+    let projected = towers.image.project(&image_tokens)?;
+    let (images, joint) = (projected.shape()[0], projected.value().width());
+    let image = projected.slice(1, 0..1)?.reshape([images, joint])?;
+    let text = towers.text.encode(tape, &ids, length, mask.as_ref(), true)?;
+    let scores = clip.logits_per_text(&text.sentence, &image)?;
+    let mut outputs = vec![
+        ("logits_per_text", scores),
+        ("image_embeds", image),
+        ("text_embeds", text.sentence),
+        ("vision_last_hidden_state", image_tokens),
+        ("image_tokens_projected", projected),
+    ];
+    outputs.extend(text.words.map(|words| ("text_tokens_projected", words)));
+    Ok(outputs)
+}
+
+/// A row for every output of the file; one that was not computed fails.
+pub(super) fn compare(case: &Case, outputs: &[(&'static str, Var)]) -> Result<Vec<Row>> {
+    let row = |name: &String| {
+        let got = outputs.iter().find(|(known, _)| known == name);
+        case.row(&format!("output.{name}"), &got.map(|(_, v)| v.value().to_vec()).transpose()?.unwrap_or_default())
+    };
+    case.names("output.").iter().map(row).collect()
+}
+
+fn cross_entropy(scores: &Var) -> Result<Var> {
+    let targets: Vec<u32> = (0..scores.shape()[0] as u32).collect();
+    scores.cross_entropy(&targets)
+}
+
+/// Gradients under Hugging Face's names, as the files have them.
+fn parameter_gradients(case: &Case, store: &ParameterStore) -> Result<Vec<Row>> {
+    let mut gradients: BTreeMap<String, Array> = BTreeMap::new();
+    for parameter in store.parameters() {
+        if let Some(gradient) = parameter.gradient()? {
+            gradients.insert(parameter.name().into(), gradient.to_array()?);
+        }
+    }
+    let gradients = names::to_hugging_face(gradients)?;
+    let row = |name: &String| {
+        let got = gradients.get(name).map(|g| g.data().to_vec()).unwrap_or_default();
+        case.row(&format!("grad.{name}"), &got)
+    };
+    let mut rows: Vec<Row> = case.names("grad.").iter().map(row).collect::<Result<_>>()?;
+    let unused = case.no_grad.iter().filter_map(|name| Some((name, gradients.get(name)?)));
+    rows.extend(unused.map(|(name, g)| Case::row_without_gradient(name, Some(g.data()))));
+    Ok(rows)
+}
