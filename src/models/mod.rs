@@ -2,6 +2,8 @@
 
 pub mod bicnet;
 pub mod clip;
+pub mod clip4clip;
+pub mod heads;
 pub mod mean_pool;
 pub mod reloclnet;
 pub mod two_space;

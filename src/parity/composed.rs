@@ -25,34 +25,16 @@ pub(super) fn loss(i: &mut Inputs<'_>) -> Result<(Var, Option<Var>)> {
         }
         "mil_nce" => (i.var("u")?.mil_nce()?, None),
         "pearson" => {
-            let (loss, c) = pearson(&i.var("a")?, &i.var("b")?, case.number("alpha1")? as f32)?;
-            (loss, Some(c))
+            let (a, b) = (i.var("a")?, i.var("b")?);
+            (a.pearson(&b, case.number("alpha1")? as f32, 0.0)?, Some(a.correlations(&b)?))
         }
-        "csc" => (csc(&i.var("scores")?)?, None),
+        "csc" => {
+            let scores = i.var("scores")?;
+            let batch = scores.value().width() as f32;
+            (scores.score_consistency(batch * batch)?, None)
+        }
         _ => (i.var("r")?.jensen_shannon(&i.tensor("pos")?, &i.tensor("mask")?)?, None),
     })
-}
-
-/// Columns as z-scores over the batch (unbiased), c_d = Σ_b za zb / B, loss = α Σ (c - 1)².
-fn pearson(a: &Var, b: &Var, alpha: f32) -> Result<(Var, Var)> {
-    let batch = a.shape()[0] as f32;
-    let z = |x: &Var| -> Result<Var> {
-        let centred = x.sub(&x.mean(0)?)?;
-        let variance = centred.square()?.sum(0)?.scale(1.0 / (batch - 1.0))?;
-        centred.div(&variance.log()?.scale(0.5)?.exp()?)
-    };
-    let c = z(a)?.mul(&z(b)?)?.sum(0)?.scale(1.0 / batch)?;
-    Ok((c.affine(1.0, -1.0)?.square()?.sum_all()?.scale(alpha)?, c))
-}
-
-/// The variance over score heads, of matched pairs against the others.
-fn csc(scores: &Var) -> Result<Var> {
-    let (heads, batch) = (scores.shape()[0] as f32, scores.shape()[1] as f32);
-    let centred = scores.sub(&scores.mean(0)?)?;
-    let variance = centred.square()?.sum(0)?.scale(1.0 / (heads - 1.0))?;
-    let matched = variance.diagonal()?.sum_all()?;
-    let others = variance.sum_all()?.sub(&matched)?;
-    matched.scale(1.0 / batch)?.div(&others.scale(1.0 / (batch * batch))?)
 }
 
 /// Cosines of every text (T, D) with every frame (V, F, D): (T, V, F).

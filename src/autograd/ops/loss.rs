@@ -81,4 +81,53 @@ impl Var {
     pub fn negatives_at(&self, places: &[u32]) -> Result<Var> {
         self.pick(&pick::at_rank(self.value(), places)?)
     }
+
+    /// Pearson's correlation of each column of self (B, D) with the same column of `other` over the batch, with the unbiased
+    /// deviation in the denominator and the batch size above it, as EERCF has it: at most (B - 1) / B. (D). A column that
+    /// does not vary gives NaN.
+    ///
+    /// # Errors
+    /// [`crate::Error::ShapeMismatch`].
+    pub fn correlations(&self, other: &Var) -> Result<Var> {
+        self.column_scores()?.mul(&other.column_scores()?)?.mean(0)
+    }
+
+    /// EERCF's Pearson constraint: `diagonal` · Σ_d (c_dd - 1)² + `others` · Σ_{d ≠ d'} c_dd'², with c the correlations of
+    /// the columns of self (B, D) with those of `other`, as in [`Var::correlations`]. Published: 0.14 and 0.
+    ///
+    /// # Errors
+    /// [`crate::Error::ShapeMismatch`].
+    pub fn pearson(&self, other: &Var, diagonal: f32, others: f32) -> Result<Var> {
+        let (a, b) = (self.column_scores()?, other.column_scores()?);
+        let own = a.mul(&b)?.mean(0)?;
+        let loss = own.affine(1.0, -1.0)?.square()?.sum_all()?.scale(diagonal)?;
+        if others == 0.0 {
+            return Ok(loss);
+        }
+        let batch = self.shape()[0] as f32;
+        let all = a.matmul_transposed(&b, true, false)?.scale(1.0 / batch)?.square()?.sum_all()?;
+        loss.add(&all.sub(&own.square()?.sum_all()?)?.scale(others)?)
+    }
+
+    /// Each column of self (B, D) less its mean, over its unbiased deviation.
+    fn column_scores(&self) -> Result<Var> {
+        let centred = self.sub(&self.mean(0)?)?;
+        let variance = centred.square()?.sum(0)?.scale(1.0 / (self.shape()[0] as f32 - 1.0))?;
+        centred.div(&variance.log()?.scale(0.5)?.exp()?)
+    }
+
+    /// GLCCL's contrastive score consistency of the heads' scores, self (H, B, B): the mean over matching pairs of the
+    /// unbiased variance among the heads, over its sum over the other pairs divided by `others`. Officially `others` is B²;
+    /// the mean would have B² - B.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] unless the last two dimensions are equal.
+    pub fn score_consistency(&self, others: f32) -> Result<Var> {
+        let heads = self.shape()[0] as f32;
+        let centred = self.sub(&self.mean(0)?)?;
+        let variance = centred.square()?.sum(0)?.scale(1.0 / (heads - 1.0))?;
+        let matching = variance.diagonal()?;
+        let rest = variance.sum_all()?.sub(&matching.sum_all()?)?;
+        matching.mean_all()?.div(&rest.scale(1.0 / others)?)
+    }
 }

@@ -13,6 +13,7 @@ use crate::autograd::{Tape, Var};
 use crate::gpu::Gpu;
 use crate::nn::{Init, Parameter, ParameterStore};
 
+pub(crate) use blocks::ResidualBlocks;
 pub use config::{ClipActivation, ClipConfig, EndOfText, TowerConfig};
 pub use files::{ClipLayout, read_clip};
 pub use image::{ImageFeatures, ImageTower};
