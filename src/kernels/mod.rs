@@ -34,6 +34,7 @@ macro_rules! kernels {
 }
 
 kernels! {
+    aosm,
     attention,
     binary,
     conv1d,
@@ -41,6 +42,7 @@ kernels! {
     dropout,
     elementwise,
     embedding,
+    gates,
     hinge,
     l2_normalize,
     layer_norm,
@@ -99,6 +101,19 @@ fn expect_iterations(gpu: &Gpu, op: &'static str, iterations: usize) -> Result<(
         limit: MOST_ITERATIONS as u64,
         remedy: "shorten the longest axis, or use a GPU",
     })
+}
+
+/// 1 / `temperature`, as softmaxes want it.
+///
+/// # Errors
+/// [`Error::Argument`] unless both are finite and above 0.
+fn inverse_temperature(op: &'static str, temperature: f32) -> Result<f32> {
+    let inverse = 1.0 / temperature;
+    if temperature > 0.0 && temperature.is_finite() && inverse.is_finite() {
+        return Ok(inverse);
+    }
+    let why = format!("of {temperature} is not above 0 and finite, or its inverse is not");
+    Err(Error::Argument { op, argument: "temperature", why })
 }
 
 /// Launches `variant` on whole tensors; all of them live on the GPU of the first.

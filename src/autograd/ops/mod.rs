@@ -2,6 +2,7 @@
 
 mod arithmetic;
 mod attention;
+mod gated;
 mod linear;
 mod loss;
 mod pooling;
