@@ -52,6 +52,7 @@ kernels! {
     pooling,
     rank,
     reduce,
+    soft_similarity,
     softmax,
     spans,
     status,
