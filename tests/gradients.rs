@@ -346,6 +346,23 @@ fn max_similarity() {
 }
 
 #[test]
+fn soft_similarity() {
+    let mut cases = Vec::new();
+    for [b, n, r, d] in [[1usize, 1, 1, 1], [5, 3, 7, 4], [9, 4, 5, 3], [3, 2, 33, 5], [70, 3, 9, 6]] {
+        let (texts, items, rows) = ([b, d], [n, r, d], [n, r]);
+        let name = format!("soft_similarity {b} {n} {r} {d}");
+        cases.push(case(name.clone(), &[&texts, &items], |x| x[0].soft_similarity(&x[1], None, 0.7)));
+        cases.push(case(name + " mask", &[&texts, &items], move |x| {
+            x[0].soft_similarity(&x[1], Some(&mask(&x[0], &rows, true)?), 1.3)
+        }));
+    }
+    cases.push(case("soft_similarity to itself", &[&[6, 4]], |x| {
+        x[0].soft_similarity(&x[0].reshape([2, 3, 4])?, None, 1.0)
+    }));
+    check(cases);
+}
+
+#[test]
 fn losses() {
     let mut cases = Vec::new();
     for n in [1usize, 7, 9, 33] {

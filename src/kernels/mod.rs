@@ -54,6 +54,7 @@ kernels! {
     pooling,
     rank,
     reduce,
+    soft_similarity,
     softmax,
     spans,
     status,

@@ -28,6 +28,7 @@ const SHARED: &[(&str, &str)] = &[
     ("philox", include_str!("../../shaders/shared/philox.wgsl")),
     ("row", include_str!("../../shaders/shared/row.wgsl")),
     ("select", include_str!("../../shaders/shared/select.wgsl")),
+    ("soft_similarity", include_str!("../../shaders/shared/soft_similarity.wgsl")),
 ];
 
 /// The WGSL text of `variant`.

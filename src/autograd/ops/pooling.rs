@@ -2,8 +2,8 @@
 
 use crate::Result;
 use crate::autograd::Var;
-use crate::kernels::max_similarity;
 use crate::kernels::pooling::{self, AttentionPool, Masked, Pooled};
+use crate::kernels::{max_similarity, soft_similarity};
 use crate::tensor::Tensor;
 
 impl Var {
@@ -80,6 +80,23 @@ impl Var {
         Ok(self.tape().record("max_similarity", &[self, clips], scores, saved, |b| {
             let wanted = [b.needs[0], b.needs[1]];
             Ok(max_similarity::backward(&b.saved[0], &b.saved[1], &b.saved[2], None, b.grad, wanted)?.into())
+        }))
+    }
+
+    /// For each of these texts (B, D) and each video of `items` (N, R, D), Σ q s over its dot products s with the items
+    /// whose `mask` (N, R) is 1, q = softmax(s / temperature): (B, N). A video without such an item scores 0, without a
+    /// gradient. The dot products are made anew on the way back, some at a time.
+    ///
+    /// # Errors
+    /// [`crate::Error::ShapeMismatch`]; [`crate::Error::Argument`] unless `temperature` is above 0.
+    pub fn soft_similarity(&self, items: &Var, mask: Option<&Tensor>, temperature: f32) -> Result<Var> {
+        let (t, x) = (self.value(), items.value());
+        let (y, lse) = soft_similarity::forward(t, x, mask, temperature)?;
+        let saved = [t.clone(), x.clone(), y.clone(), lse].into_iter().chain(mask.cloned()).collect();
+        Ok(self.tape().record("soft_similarity", &[self, items], y, saved, move |b| {
+            let (results, wanted) = ((&b.saved[2], &b.saved[3]), [b.needs[0], b.needs[1]]);
+            let (t, x, mask) = (&b.saved[0], &b.saved[1], b.saved.get(4));
+            Ok(soft_similarity::backward(t, x, mask, temperature, results, b.grad, wanted)?.into())
         }))
     }
 }
