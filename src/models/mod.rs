@@ -3,6 +3,8 @@
 pub mod bicnet;
 pub mod clip;
 pub mod clip4clip;
+pub mod eercf;
+pub mod glccl;
 pub mod heads;
 pub mod mean_pool;
 pub mod reloclnet;

@@ -39,6 +39,11 @@ pub enum Init {
 }
 
 impl Init {
+    /// The identity matrix of `n` rows.
+    pub fn identity(n: usize) -> Self {
+        Self::Values((0..n * n).map(|i| if i % (n + 1) == 0 { 1.0 } else { 0.0 }).collect())
+    }
+
     /// The values of a parameter of `len` elements. Each name has its own stream, so that adding a parameter does not
     /// change the others.
     fn values(&self, name: &str, len: usize, seed: u64) -> Vec<f32> {

@@ -4,6 +4,7 @@ mod bicnet;
 mod case;
 mod clip;
 mod composed;
+mod gated;
 mod inference;
 mod metrics;
 mod moment_data;
@@ -59,6 +60,8 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
         "op" => ops::check(gpu, &case)?,
         "bicnet" => Some(bicnet::check(gpu, &case)?),
         "clip" => Some(clip::check(gpu, &case)?),
+        "eercf" => Some(gated::check_eercf(gpu, &case)?),
+        "glccl" => Some(gated::check_glccl(gpu, &case)?),
         "reloclnet" => Some(reloclnet::check(gpu, &case)?),
         _ => None,
     };

@@ -1,0 +1,393 @@
+//! EERCF: text-gated features at three granularities, and recall before rerank (Tian et al., "Towards Efficient and
+//! Effective Text-to-Video Retrieval with Coarse-to-Fine Visual Representation Learning", AAAI 2024).
+//!
+//! A sentence is compared with the whole video (coarse), and with its frames and patches twice: weakly, by a softmax over
+//! its similarities, and strongly, with the vector that a parameter-free text-gated interaction block (TIB) pools. The
+//! default is the official code's behaviour; [`EercfConfig`] holds the options.
+
+use serde::{Deserialize, Serialize};
+
+use crate::autograd::{Tape, Var};
+use crate::gpu::Gpu;
+use crate::models::clip4clip::{Base, BaseConfig, VideoFeatures, unit};
+use crate::models::heads::{Head, weighted_sum};
+use crate::nn::{Init, Parameter, ParameterStore};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// The heads' names, in the order in which they are computed.
+pub const HEADS: [&str; 5] =
+    ["sentence_video", "sentence_frame_weak", "sentence_patch_weak", "sentence_frame_strong", "sentence_patch_strong"];
+
+/// Whose text gates a video's strong features in training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingGates {
+    /// The video's own caption, without a gradient through the gates: the official code.
+    #[default]
+    OwnCaption,
+    /// The text of each pair, as in evaluation, with gradients: the paper's words. Frames only.
+    Pairwise,
+}
+
+/// A weight for each head. The defaults of [`EercfConfig`] are the official ones.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeadWeights {
+    /// Of the coarse score.
+    pub video: f32,
+    /// Of the weak frame score.
+    pub frame_weak: f32,
+    /// Of the weak patch score.
+    pub patch_weak: f32,
+    /// Of the strong frame score.
+    pub frame_strong: f32,
+    /// Of the strong patch score.
+    pub patch_strong: f32,
+}
+
+impl HeadWeights {
+    /// By head, in the order of [`HEADS`].
+    pub fn by_head(&self) -> [(&'static str, f32); 5] {
+        let Self { video, frame_weak, patch_weak, frame_strong, patch_strong } = *self;
+        let weights = [video, frame_weak, patch_weak, frame_strong, patch_strong];
+        std::array::from_fn(|i| (HEADS[i], weights[i]))
+    }
+}
+
+/// Sizes, temperatures and weights; the default is the official configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EercfConfig {
+    /// Towers and temporal transformer.
+    pub base: BaseConfig,
+    /// Of the weak scores' softmaxes over frames and patches.
+    pub temperature_weak: f32,
+    /// Of the frames' gates.
+    pub temperature_frame_gate: f32,
+    /// Of the patches' gates.
+    pub temperature_patch_gate: f32,
+    /// Of the heads in the two contrastive losses: the weak heads (`video`, `frame_weak`, `patch_weak`) share one, the
+    /// strong heads the other.
+    pub weights: HeadWeights,
+    /// Of the weak heads' contrastive loss.
+    pub weak_loss: f32,
+    /// Of the strong heads' contrastive loss.
+    pub strong_loss: f32,
+    /// Of the Pearson constraint as a whole.
+    pub pearson_loss: f32,
+    /// Of the Pearson constraint of the coarse, the frame-gated and the patch-gated vectors.
+    pub pearson_weights: [f32; 3],
+    /// Of the diagonal in the Pearson constraint (alpha 1).
+    pub pearson_diagonal: f32,
+    /// Of the other entries (alpha 2).
+    pub pearson_others: f32,
+    /// Whose text gates a video's strong features in training.
+    pub training_gates: TrainingGates,
+    /// Whether the patches' strong features are computed where nothing weighs them.
+    pub gate_patches: bool,
+    /// Whether padded frames, and their patches, are left out of every softmax. Officially they take part.
+    pub mask_padding: bool,
+    /// Of the heads in the second stage of retrieval, which officially differ from those of the losses.
+    pub rerank: HeadWeights,
+}
+
+impl Default for EercfConfig {
+    fn default() -> Self {
+        Self {
+            base: BaseConfig::default(),
+            temperature_weak: 0.01,
+            temperature_frame_gate: 0.1,
+            temperature_patch_gate: 0.01,
+            weights: HeadWeights {
+                video: 0.5,
+                frame_weak: 0.5,
+                patch_weak: 0.05,
+                frame_strong: 1.0,
+                patch_strong: 0.0,
+            },
+            weak_loss: 0.8,
+            strong_loss: 0.2,
+            pearson_loss: 0.001,
+            pearson_weights: [1.0, 1.0, 0.0],
+            pearson_diagonal: 0.14,
+            pearson_others: 0.0,
+            training_gates: TrainingGates::OwnCaption,
+            gate_patches: false,
+            mask_padding: false,
+            rerank: HeadWeights { video: 0.5, frame_weak: 0.8, patch_weak: 0.2, frame_strong: 0.2, patch_strong: 0.0 },
+        }
+    }
+}
+
+/// A batch's videos as the heads compare them: unit vectors.
+#[derive(Clone, Debug)]
+pub struct EercfVideos {
+    /// Coarse (N, D).
+    pub video: Var,
+    /// Frames as the tower gives them (N, F, D).
+    pub frames: Var,
+    /// Frames that have seen each other (N, F, D).
+    pub temporal: Var,
+    /// Patches (N, F · P, D).
+    pub patches: Option<Var>,
+    /// 1 for frames, 0 for padding (N, F).
+    pub mask: Tensor,
+}
+
+/// A batch's losses; the parts are unweighted.
+#[derive(Clone, Debug)]
+pub struct EercfLosses {
+    /// What is differentiated.
+    pub total: Var,
+    /// InfoNCE of the weak heads' sum.
+    pub weak: Var,
+    /// InfoNCE of the strong heads' sum.
+    pub strong: Var,
+    /// The Pearson constraints that have a weight: `pearson_video`, `pearson_frame`, `pearson_patch`.
+    pub pearson: Vec<(&'static str, Var)>,
+}
+
+/// What training compares: the heads, and the vectors of matching pairs that the Pearson constraint sees.
+pub struct Matched {
+    /// Scores (B, B).
+    pub heads: Vec<Head>,
+    /// Vectors (B, D): `video`, and `frame` and `patch` as the TIB pools them.
+    pub vectors: Vec<(&'static str, Var)>,
+}
+
+/// The network.
+pub struct Eercf {
+    config: EercfConfig,
+    store: ParameterStore,
+    base: Base,
+    /// (D, D), from the identity: on the sentence, in the coarse score.
+    global: Parameter,
+    /// (F, F), from the identity: on the softmax, in the weak frame score.
+    frame: Parameter,
+}
+
+impl Eercf {
+    /// A model with random values.
+    ///
+    /// # Errors
+    /// As [`Base::new`]; device errors.
+    pub fn new(gpu: &Gpu, config: EercfConfig, seed: u64) -> Result<Self> {
+        Self::frozen(gpu, config, seed, |_| false)
+    }
+
+    /// As [`Eercf::new`]; what `frozen` names is not trained.
+    ///
+    /// # Errors
+    /// As [`Eercf::new`].
+    pub fn frozen(gpu: &Gpu, config: EercfConfig, seed: u64, frozen: impl Fn(&str) -> bool) -> Result<Self> {
+        let mut store = ParameterStore::new(gpu);
+        let base = Base::new(&mut store, config.base.clone())?;
+        let (width, frames) = (config.base.joint, config.base.frames);
+        let global = store.declare("global_mat_weight", [width, width], Init::identity(width))?;
+        let frame = store.declare("frame_logit_weight", [frames, frames], Init::identity(frames))?;
+        store.freeze(frozen)?;
+        store.allocate(seed)?;
+        Ok(Self { config, store, base, global, frame })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &EercfConfig {
+        &self.config
+    }
+
+    /// The parameters.
+    pub fn store(&self) -> &ParameterStore {
+        &self.store
+    }
+
+    /// Towers and temporal transformer.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Towers and temporal transformer, to change how they run.
+    pub fn base_mut(&mut self) -> &mut Base {
+        &mut self.base
+    }
+
+    /// The videos' unit vectors at every granularity.
+    ///
+    /// # Errors
+    /// [`Error::Shape`]; [`Error::IndexOutOfRange`] for more frames than positions.
+    pub fn videos(&self, features: &VideoFeatures) -> Result<EercfVideos> {
+        let temporal = self.base.temporal(&features.frames, &features.mask)?;
+        Ok(EercfVideos {
+            video: self.base.mean_pool(&temporal, &features.mask)?,
+            frames: unit(&features.frames)?,
+            temporal: unit(&temporal)?,
+            patches: features.patches.as_ref().map(unit).transpose()?,
+            mask: features.mask.clone(),
+        })
+    }
+
+    /// Sentences (B, D) as the coarse score compares them with videos, of any length: t G.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`].
+    pub fn coarse_queries(&self, sentences: &Var) -> Result<Var> {
+        unit(sentences)?.matmul(&self.global.on(sentences.tape())?)
+    }
+
+    /// The heads of matching texts and videos, as training has them: sentence i belongs to video i.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless there are as many texts as videos.
+    pub fn matched(&self, sentences: &Var, videos: &EercfVideos) -> Result<Matched> {
+        let (tape, c) = (sentences.tape(), &self.config);
+        let t = unit(sentences)?;
+        let &[batch, frames, width] = videos.frames.shape() else { return Err(shape("frames", &videos.frames)) };
+        sentences.value().expect_shape("EERCF", "sentences", &[batch, width])?;
+        let scale = self.base.scale(tape)?;
+        let a = self.frame_dots(&t, &videos.frames)?;
+        let mut vectors = vec![("video", videos.video.clone())];
+        let against = |vector: &Var| t.matmul_transposed(vector, false, true);
+
+        let mut heads =
+            vec![(HEADS[0], self.coarse(sentences, videos)?), (HEADS[1], self.weak_frame(&a, &videos.mask)?)];
+        if let Some(patches) = &videos.patches {
+            heads.push((HEADS[2], t.soft_similarity(patches, self.patch_mask(videos)?.as_ref(), c.temperature_weak)?));
+        }
+        // Each video's frames as its own caption sees them: the diagonal of the dot products, no gradient through it.
+        let diagonal: Vec<u32> = (0..batch).map(|i| (i * batch + i) as u32).collect();
+        let own = a.detach().reshape([batch * batch, frames])?.embedding(&diagonal, &[batch])?;
+        let mask = c.mask_padding.then_some(&videos.mask);
+        let logits = own.scale(1.0 / c.temperature_frame_gate)?;
+        let gated = unit(&videos.temporal.attention_pool(&logits, mask, 0.0)?)?;
+        heads.push(match c.training_gates {
+            TrainingGates::OwnCaption => (HEADS[3], against(&gated)?),
+            TrainingGates::Pairwise => (HEADS[3], self.strong_frame(&t, &a, videos)?),
+        });
+        vectors.push(("frame", gated));
+        if let Some(patches) = videos.patches.as_ref().filter(|_| self.gates_patches()) {
+            let own = patches.detach().matmul(&t.detach().reshape([batch, width, 1])?)?;
+            let logits = own.reshape([batch, patches.shape()[1]])?.scale(1.0 / c.temperature_patch_gate)?;
+            let gated = unit(&patches.attention_pool(&logits, self.patch_mask(videos)?.as_ref(), 0.0)?)?;
+            heads.push((HEADS[4], against(&gated)?));
+            vectors.push(("patch", gated));
+        }
+        let scaled = |(name, scores): (&'static str, Var)| Ok(Head::new(name, scores.mul(&scale)?));
+        Ok(Matched { heads: heads.into_iter().map(scaled).collect::<Result<_>>()?, vectors })
+    }
+
+    /// Whether anything weighs the patches' strong features; officially nothing does.
+    fn gates_patches(&self) -> bool {
+        let c = &self.config;
+        c.gate_patches || c.weights.patch_strong != 0.0 || c.pearson_weights[2] != 0.0 || c.rerank.patch_strong != 0.0
+    }
+
+    /// The heads of any texts (B, D) and videos, with each pair's own gates: evaluation. Without patches, or without a
+    /// weight on their strong score, that head is left out.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`].
+    pub fn heads(&self, sentences: &Var, videos: &EercfVideos) -> Result<Vec<Head>> {
+        let t = unit(sentences)?;
+        let scale = self.base.scale(sentences.tape())?;
+        let a = self.frame_dots(&t, &videos.frames)?;
+        let mut heads =
+            vec![(HEADS[0], self.coarse(sentences, videos)?), (HEADS[1], self.weak_frame(&a, &videos.mask)?)];
+        if let Some(patches) = &videos.patches {
+            let mask = self.patch_mask(videos)?;
+            heads.push((HEADS[2], t.soft_similarity(patches, mask.as_ref(), self.config.temperature_weak)?));
+        }
+        heads.push((HEADS[3], self.strong_frame(&t, &a, videos)?));
+        if let Some(patches) = videos.patches.as_ref().filter(|_| self.gates_patches()) {
+            heads.push((HEADS[4], self.strong_patch(&t, patches, self.patch_mask(videos)?.as_ref())?));
+        }
+        heads.into_iter().map(|(name, scores)| Ok(Head::new(name, scores.mul(&scale)?))).collect()
+    }
+
+    /// The losses of a batch whose sentence i belongs to video i.
+    ///
+    /// # Errors
+    /// As [`Eercf::matched`].
+    pub fn losses(&self, sentences: &Var, matched: &Matched) -> Result<EercfLosses> {
+        let c = &self.config;
+        let weights = c.weights.by_head();
+        let weak = weighted_sum(&matched.heads, &weights[..3])?.info_nce()?;
+        let strong = weighted_sum(&matched.heads, &weights[3..])?.info_nce()?;
+        let mut total = weak.scale(c.weak_loss)?.add(&strong.scale(c.strong_loss)?)?;
+        let t = unit(sentences)?;
+        let mut pearson = Vec::new();
+        let names = ["pearson_video", "pearson_frame", "pearson_patch"];
+        for ((name, weight), (_, vectors)) in names.into_iter().zip(c.pearson_weights).zip(&matched.vectors) {
+            if weight * c.pearson_loss != 0.0 {
+                let loss = t.pearson(vectors, c.pearson_diagonal, c.pearson_others)?;
+                total = total.add(&loss.scale(weight * c.pearson_loss)?)?;
+                pearson.push((name, loss));
+            }
+        }
+        Ok(EercfLosses { total, weak, strong, pearson })
+    }
+
+    /// (t G) · v: (B, N).
+    fn coarse(&self, sentences: &Var, videos: &EercfVideos) -> Result<Var> {
+        self.coarse_queries(sentences)?.matmul_transposed(&videos.video, false, true)
+    }
+
+    /// t · frame for every pair: (B, N, F).
+    fn frame_dots(&self, t: &Var, frames: &Var) -> Result<Var> {
+        let &[videos, count, width] = frames.shape() else { return Err(shape("frames", frames)) };
+        let dots = t.matmul_transposed(&frames.reshape([videos * count, width])?, false, true)?;
+        dots.reshape([t.shape()[0], videos, count])
+    }
+
+    /// Σ_g (Σ_f softmax_f(a / τ) W[f, g]) a_g over the frames of a (B, N, F): (B, N).
+    fn weak_frame(&self, a: &Var, mask: &Tensor) -> Result<Var> {
+        let logits = a.scale(1.0 / self.config.temperature_weak)?;
+        let weights = |softmax: Var| softmax.matmul(&self.frame.on(a.tape())?)?.mul(a);
+        if !self.config.mask_padding {
+            return weights(logits.softmax()?)?.sum(2);
+        }
+        let seen = a.tape().constant(mask.clone());
+        weights(logits.masked_fill(mask, f32::MIN)?.softmax()?)?.mul(&seen)?.sum(2)
+    }
+
+    /// t · u, with u the unit vector of Σ_f softmax_f(a / τ) z_f, from dot products and Gram matrices alone: (B, N).
+    fn strong_frame(&self, t: &Var, a: &Var, videos: &EercfVideos) -> Result<Var> {
+        let grams = videos.temporal.matmul_transposed(&videos.temporal, false, true)?;
+        let mask = self.config.mask_padding.then_some(&videos.mask);
+        let gates = a.gates(&grams, mask, self.config.temperature_frame_gate)?;
+        gates.mul(&self.frame_dots(t, &videos.temporal)?)?.sum(2)
+    }
+
+    /// t · w, with w the unit vector of Σ_r softmax_r(b / τ) p_r, some videos at a time: (B, N).
+    fn strong_patch(&self, t: &Var, patches: &Var, mask: Option<&Tensor>) -> Result<Var> {
+        let &[videos, count, width] = patches.shape() else { return Err(shape("patches", patches)) };
+        let texts = t.shape()[0];
+        let one = |v: usize| -> Result<Var> {
+            let rows = patches.slice(0, v..v + 1)?.reshape([count, width])?;
+            let dots = t.matmul_transposed(&rows, false, true)?.scale(1.0 / self.config.temperature_patch_gate)?;
+            let gates = match mask {
+                None => dots.softmax()?,
+                Some(mask) => {
+                    let mask = t.tape().constant(mask.clone()).slice(0, v..v + 1)?;
+                    dots.masked_fill(mask.value(), f32::MIN)?.softmax()?
+                }
+            };
+            unit(&gates.matmul(&rows)?)?.mul(t)?.sum(1)?.reshape([texts, 1])
+        };
+        let columns: Vec<Var> = (0..videos).map(one).collect::<Result<_>>()?;
+        crate::autograd::concat(&columns.iter().collect::<Vec<_>>(), 1)
+    }
+
+    /// A frame's mask for each of its patches (N, F · P), where padding is left out.
+    fn patch_mask(&self, videos: &EercfVideos) -> Result<Option<Tensor>> {
+        let (Some(patches), true) = (&videos.patches, self.config.mask_padding) else { return Ok(None) };
+        let &[count, frames] = videos.mask.shape() else { return Ok(None) };
+        let each = patches.shape()[1] / frames.max(1);
+        let tape = Tape::inference(videos.mask.gpu());
+        let ones = tape.constant(Tensor::from_slice(tape.gpu(), [each], &vec![1.0; each])?);
+        let mask = tape.constant(videos.mask.reshape([count, frames, 1])?).mul(&ones)?;
+        Ok(Some(mask.value().reshape([count, frames * each])?))
+    }
+}
+
+fn shape(argument: &'static str, x: &Var) -> Error {
+    Error::Shape { op: "EERCF", argument, expected: "(videos, rows, width)".into(), got: x.shape().to_vec() }
+}

@@ -1,0 +1,319 @@
+//! GLCCL: a parameter-free global-local interaction module (GLIM), four scores, and a loss that keeps them consistent
+//! (CAC 2025, arXiv 2605.17959).
+//!
+//! For each pair of a text and a video, the sentence pools the frames to one vector and every word pools them to one of
+//! its own; sentence and words are compared with both. No tensor of (texts, videos, words, D) is made: a pair's scores
+//! depend on its features only through their dot products with the frames and the frames' Gram matrix.
+
+use serde::{Deserialize, Serialize};
+
+use crate::autograd::{Tape, Var, concat};
+use crate::gpu::Gpu;
+use crate::models::clip4clip::{Base, BaseConfig, VideoFeatures, unit};
+use crate::models::heads::{Head, stack};
+use crate::nn::{Init, Parameter, ParameterStore};
+use crate::{Error, Result};
+
+/// The heads' names.
+pub const HEADS: [&str; 4] = ["video_sentence", "video_word", "sentence_frame", "frame_word"];
+
+/// Dot products of words with frames that are held at once, in bytes; with more texts they are computed in groups, and
+/// again on the way back. A group holds some seven tensors of this size.
+const GROUP_BYTES: usize = 8 << 20;
+
+/// How a text's dot products with the frames become weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guide {
+    /// A softmax over the frames: published.
+    #[default]
+    Softmax,
+    /// softmax((softmax(x / τ) V) / τ) with V = `visual_logit_weight`: an ablation of the official code.
+    SoftmaxLinearSoftmax,
+    /// All frames alike, without GLIM: what the official code's `mlp_softmax` comes to.
+    Mean,
+}
+
+/// Sizes, temperatures and weights; the default is the official configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GlcclConfig {
+    /// Towers and temporal transformer.
+    pub base: BaseConfig,
+    /// How a text's dot products with the frames become weights.
+    pub guide: Guide,
+    /// Of the guides' softmax over raw dot products.
+    pub guide_temperature: f32,
+    /// Of the softmaxes over similarities.
+    pub temperature: f32,
+    /// Which heads' mean is the score: `video_sentence`, `video_word`, `sentence_frame`, `frame_word`.
+    pub heads: [bool; 4],
+    /// Of the score consistency loss (CSC); 0 leaves it out.
+    pub consistency_loss: f32,
+    /// Whether the denominator of CSC is the mean over unmatched pairs; officially their sum is divided by B².
+    pub consistency_mean: bool,
+}
+
+impl Default for GlcclConfig {
+    fn default() -> Self {
+        Self {
+            base: BaseConfig::default(),
+            guide: Guide::Softmax,
+            guide_temperature: 5.0,
+            temperature: 0.01,
+            heads: [true; 4],
+            consistency_loss: 0.5,
+            consistency_mean: false,
+        }
+    }
+}
+
+/// A batch's losses; the parts are unweighted.
+#[derive(Clone, Debug)]
+pub struct GlcclLosses {
+    /// What is differentiated.
+    pub total: Var,
+    /// InfoNCE of the heads' mean.
+    pub contrast: Var,
+    /// Score consistency, if it has a weight.
+    pub consistency: Option<Var>,
+}
+
+/// The trained matrices, all from the identity.
+#[derive(Clone)]
+struct Matrices {
+    /// (D, D), on sentences and on words.
+    global: Parameter,
+    local: Parameter,
+    /// (n, n), of the softmaxes over similarities.
+    word_logit: Parameter,
+    word_frame_logit: Parameter,
+    word: Parameter,
+    word_frame: Parameter,
+    word_2: Parameter,
+    word_frame_2: Parameter,
+    /// (F, F).
+    visual_logit: Parameter,
+}
+
+/// The network.
+pub struct Glccl {
+    config: GlcclConfig,
+    store: ParameterStore,
+    base: Base,
+    matrices: Matrices,
+}
+
+/// A batch's videos as the heads compare them.
+#[derive(Clone, Debug)]
+pub struct GlcclVideos {
+    /// Frames that have seen each other, of their own length (N, F, D).
+    pub frames: Var,
+    /// Their dot products with each other (N, F, F).
+    pub grams: Var,
+}
+
+impl Glccl {
+    /// A model with random values.
+    ///
+    /// # Errors
+    /// As [`Base::new`]; device errors.
+    pub fn new(gpu: &Gpu, config: GlcclConfig, seed: u64) -> Result<Self> {
+        Self::frozen(gpu, config, seed, |_| false)
+    }
+
+    /// As [`Glccl::new`]; what `frozen` names is not trained.
+    ///
+    /// # Errors
+    /// As [`Glccl::new`]; [`Error::Argument`] if no head is chosen.
+    pub fn frozen(gpu: &Gpu, config: GlcclConfig, seed: u64, frozen: impl Fn(&str) -> bool) -> Result<Self> {
+        if !config.heads.contains(&true) {
+            let why = "choose none of the four".to_string();
+            return Err(Error::Argument { op: "GLCCL", argument: "heads", why });
+        }
+        let mut store = ParameterStore::new(gpu);
+        let base = Base::new(&mut store, config.base.clone())?;
+        let BaseConfig { joint, words, frames, .. } = config.base;
+        let mut declare = |name: &str, n: usize| store.declare(name, [n, n], Init::identity(n));
+        let matrices = Matrices {
+            global: declare("global_mat_weight", joint)?,
+            local: declare("local_mat_weight", joint)?,
+            word_logit: declare("word_logit_weight", words)?,
+            word_frame_logit: declare("word_frame_logit_weight", words)?,
+            word: declare("word_mat_weight", words)?,
+            word_frame: declare("word_frame_mat_weight", words)?,
+            word_2: declare("word_mat_weight2", words)?,
+            word_frame_2: declare("word_frame_mat_weight2", words)?,
+            visual_logit: declare("visual_logit_weight", frames)?,
+        };
+        store.freeze(frozen)?;
+        store.allocate(seed)?;
+        Ok(Self { config, store, base, matrices })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &GlcclConfig {
+        &self.config
+    }
+
+    /// The parameters.
+    pub fn store(&self) -> &ParameterStore {
+        &self.store
+    }
+
+    /// Towers and temporal transformer.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Towers and temporal transformer, to change how they run.
+    pub fn base_mut(&mut self) -> &mut Base {
+        &mut self.base
+    }
+
+    /// The videos' frames after the temporal transformer, and their Gram matrices.
+    ///
+    /// # Errors
+    /// [`Error::Shape`]; [`Error::IndexOutOfRange`] for more frames than positions.
+    pub fn videos(&self, features: &VideoFeatures) -> Result<GlcclVideos> {
+        let frames = self.base.temporal(&features.frames, &features.mask)?;
+        let grams = frames.matmul_transposed(&frames, false, true)?;
+        Ok(GlcclVideos { frames, grams })
+    }
+
+    /// The four heads of sentences (B, D) with their words (B, n, D) and videos: (B, N) each.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::ShapeMismatch`].
+    pub fn heads(&self, sentences: &Var, words: &Var, videos: &GlcclVideos) -> Result<Vec<Head>> {
+        let (&[texts, count, _], &[n, frames, _]) = (words.shape(), videos.frames.shape()) else {
+            let expected = "(texts, words, D)".to_string();
+            return Err(Error::Shape { op: "GLCCL", argument: "words", expected, got: words.shape().to_vec() });
+        };
+        words.value().expect_shape("GLCCL", "words", &[texts, self.config.base.words, self.config.base.joint])?;
+        let group = (GROUP_BYTES / (4 * count * n * frames).max(1)).max(1);
+        let (matrices, config) = (self.matrices.clone(), self.config.clone());
+        let compute = move |_: &Tape, inputs: &[Var]| {
+            let [sentences, words, frames, grams] = inputs else { unreachable!("four inputs are given") };
+            pair_scores(&config, &matrices, sentences, words, frames, grams)
+        };
+        let rest = [&videos.frames, &videos.grams];
+        let scores = if texts <= group {
+            compute(sentences.tape(), &[sentences.clone(), words.clone(), rest[0].clone(), rest[1].clone()])?
+        } else {
+            let part = |first: usize| {
+                let range = first..(first + group).min(texts);
+                let (sentences, words) = (sentences.slice(0, range.clone())?, words.slice(0, range)?);
+                sentences.tape().checkpoint(&[&sentences, &words, rest[0], rest[1]], compute.clone())
+            };
+            let parts: Vec<Var> = (0..texts).step_by(group).map(part).collect::<Result<_>>()?;
+            concat(&parts.iter().collect::<Vec<_>>(), 1)?
+        };
+        let scores = scores.mul(&self.base.scale(sentences.tape())?)?;
+        let head =
+            |(i, name): (usize, &'static str)| Ok(Head::new(name, scores.slice(0, i..i + 1)?.reshape([texts, n])?));
+        HEADS.into_iter().enumerate().map(head).collect()
+    }
+
+    /// The mean of the chosen heads: (B, N).
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn similarity(&self, heads: &[Head]) -> Result<Var> {
+        let chosen: Vec<Head> = self.chosen(heads);
+        stack(&chosen)?.mean(0)
+    }
+
+    fn chosen(&self, heads: &[Head]) -> Vec<Head> {
+        heads.iter().zip(self.config.heads).filter(|(_, chosen)| *chosen).map(|(head, _)| head.clone()).collect()
+    }
+
+    /// The losses of the heads (B, B) of a batch whose text i belongs to video i.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless there are as many texts as videos; [`Error::Argument`] for score consistency of one head.
+    pub fn losses(&self, heads: &[Head]) -> Result<GlcclLosses> {
+        let c = &self.config;
+        let contrast = self.similarity(heads)?.info_nce()?;
+        if c.consistency_loss == 0.0 {
+            return Ok(GlcclLosses { total: contrast.clone(), contrast, consistency: None });
+        }
+        let chosen = self.chosen(heads);
+        if chosen.len() < 2 {
+            let why = "of one have no consistency; choose more, or a weight of 0".to_string();
+            return Err(Error::Argument { op: "GLCCL", argument: "heads", why });
+        }
+        let batch = heads[0].scores.shape()[0] as f32;
+        let others = if c.consistency_mean { batch * (batch - 1.0) } else { batch * batch };
+        let consistency = stack(&chosen)?.score_consistency(others)?;
+        let total = contrast.add(&consistency.scale(c.consistency_loss)?)?;
+        Ok(GlcclLosses { total, contrast, consistency: Some(consistency) })
+    }
+}
+
+/// The four scores of every pair without their common factor: (4, B, N). Sentences (B, D), words (B, n, D), frames
+/// (N, F, D), grams (N, F, F).
+fn pair_scores(c: &GlcclConfig, m: &Matrices, sentences: &Var, words: &Var, frames: &Var, grams: &Var) -> Result<Var> {
+    let tape = sentences.tape();
+    let (&[texts, n, width], &[videos, count, _]) = (words.shape(), frames.shape()) else {
+        unreachable!("the caller checked the shapes")
+    };
+    let all_frames = frames.reshape([videos * count, width])?;
+    let dots = |rows: &Var| rows.matmul_transposed(&all_frames, false, true);
+    let guide = |dots: &Var| -> Result<Var> {
+        let temperature = c.guide_temperature;
+        match c.guide {
+            Guide::Softmax => dots.gates(grams, None, temperature),
+            Guide::SoftmaxLinearSoftmax => dots
+                .scale(1.0 / temperature)?
+                .softmax()?
+                .matmul(&m.visual_logit.on(tape)?)?
+                .gates(grams, None, temperature),
+            Guide::Mean => dots.scale(0.0)?.gates(grams, None, temperature),
+        }
+    };
+    // Σ_k (softmax(x / τ) A)_k x_k over the last dimension.
+    let aggregate = |x: &Var, matrix: &Parameter| {
+        x.scale(1.0 / c.temperature)?.softmax()?.matmul(&matrix.on(tape)?)?.mul(x)?.sum(x.shape().len() - 1)
+    };
+
+    let unit_sentences = unit(sentences)?;
+    let unit_words = unit(words)?.reshape([texts * n, width])?;
+    let by_frame = [texts, videos, count];
+    let by_word = [texts, n, videos, count];
+    let raw_words = dots(&words.reshape([texts * n, width])?)?.reshape([texts * n, videos, count])?;
+    let global_gates = guide(&dots(sentences)?.reshape(by_frame)?)?;
+    let local_gates = guide(&raw_words)?.reshape(by_word)?;
+
+    let video_sentence = {
+        let mapped = dots(&unit_sentences.matmul(&m.global.on(tape)?)?)?.reshape(by_frame)?;
+        mapped.mul(&global_gates)?.sum(2)?
+    };
+    // Word or word-conditioned frame by pair: (B, n, N) to (B, N, n).
+    let per_pair = |x: &Var, y: &Var| x.mul(&y.reshape([texts, 1, videos, count])?)?.sum(3);
+    let video_word = {
+        let lengths = word_lengths(words)?;
+        let a = per_pair(&raw_words.reshape(by_word)?, &global_gates)?.div(&lengths)?;
+        aggregate(&a.permute(&[0, 2, 1])?, &m.word_logit)?
+    };
+    let sentence_frame = {
+        let b = per_pair(&local_gates, &dots(&unit_sentences)?.reshape(by_frame)?)?;
+        aggregate(&b.permute(&[0, 2, 1])?, &m.word_frame_logit)?
+    };
+    let frame_word = {
+        let mapped = dots(&unit_words.matmul(&m.local.on(tape)?)?)?.reshape(by_word)?;
+        let over_words = local_gates.aosm(&mapped, &m.word.on(tape)?, c.temperature)?;
+        let over_frames = mapped.aosm(&local_gates, &m.word_frame.on(tape)?, c.temperature)?;
+        let x = aggregate(&over_words, &m.word_frame_2)?;
+        x.add(&aggregate(&over_frames, &m.word_2)?)?.scale(0.5)?
+    };
+    let scores = [&video_sentence, &video_word, &sentence_frame, &frame_word];
+    let scores: Vec<Var> = scores.iter().map(|s| s.reshape([1, texts, videos])).collect::<Result<_>>()?;
+    concat(&scores.iter().collect::<Vec<_>>(), 0)
+}
+
+/// The norms of words (B, n, D), as (B, n, 1).
+fn word_lengths(words: &Var) -> Result<Var> {
+    let &[texts, n, _] = words.shape() else { unreachable!("the caller checked the shape") };
+    words.square()?.sum(2)?.log()?.scale(0.5)?.exp()?.reshape([texts, n, 1])
+}

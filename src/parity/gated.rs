@@ -1,0 +1,216 @@
+//! Golden cases of EERCF and GLCCL: scores, losses and gradients from features on.
+
+use super::Row;
+use super::case::Case;
+use crate::autograd::{Tape, Var};
+use crate::kernels::topk;
+use crate::models::clip4clip::{BaseConfig, VideoFeatures};
+use crate::models::eercf::{Eercf, EercfConfig, HeadWeights};
+use crate::models::glccl::{Glccl, GlcclConfig, Guide};
+use crate::models::heads::{Head, weighted_sum};
+use crate::nn::ParameterStore;
+use crate::tensor::Tensor;
+use crate::{Error, Gpu, Result};
+
+/// What the official code adds to a candidate's score, so that it comes before all others.
+const CANDIDATE: f32 = 100.0;
+
+fn base(case: &Case, words: usize) -> Result<BaseConfig> {
+    Ok(BaseConfig {
+        clip: None,
+        joint: case.size("dim")?,
+        frames: case.size("frames")?,
+        words,
+        temporal_layers: case.size("temporal_layers")?,
+        temporal_heads: case.size("num_heads")?,
+        frame_positions: case.size("frame_positions")?,
+        ..BaseConfig::default()
+    })
+}
+
+/// A case on its way: inputs as leaves, results to compare.
+struct Run<'a> {
+    case: &'a Case,
+    tape: Tape,
+    inputs: Vec<(&'static str, Var)>,
+    results: Vec<(String, Var)>,
+}
+
+impl<'a> Run<'a> {
+    fn new(gpu: &Gpu, case: &'a Case, store: &ParameterStore, names: &[&'static str]) -> Result<Self> {
+        let parameters = case.names("param.").into_iter().map(|n| Ok((n.clone(), case.array(&format!("param.{n}"))?)));
+        store.load("the golden file", &parameters.collect::<Result<_>>()?)?;
+        let tape = Tape::new(gpu);
+        let leaf = |&name: &&'static str| {
+            let array = case.array(&format!("input.{name}"))?;
+            Ok((name, tape.leaf(Tensor::from_array(gpu, &array)?)))
+        };
+        let inputs = names.iter().map(leaf).collect::<Result<_>>()?;
+        Ok(Self { case, tape, inputs, results: Vec::new() })
+    }
+
+    fn input(&self, name: &str) -> Result<Var> {
+        let missing = || Error::Argument { op: "parity", argument: "input", why: format!("{name} was not read") };
+        self.inputs.iter().find(|(known, _)| *known == name).map(|(_, v)| v.clone()).ok_or_else(missing)
+    }
+
+    fn add(&mut self, name: impl Into<String>, var: &Var) {
+        self.results.push((name.into(), var.clone()));
+    }
+
+    fn add_heads(&mut self, heads: &[Head]) {
+        heads.iter().for_each(|h| self.add(format!("output.{}", h.name), &h.scores));
+    }
+
+    /// Rows for every result of the file (one that was not computed fails), and for gradients if there is a loss.
+    fn finish(self, store: &ParameterStore, loss: Option<&Var>) -> Result<Vec<Row>> {
+        let case = self.case;
+        let mut rows = Vec::new();
+        for name in ["output.", "loss."].iter().flat_map(|p| case.names(p).into_iter().map(move |n| format!("{p}{n}")))
+        {
+            // Whole numbers have rows of their own.
+            if name.starts_with("output.candidates") || name.starts_with("output.gap") {
+                continue;
+            }
+            let got = self.results.iter().find(|(known, _)| *known == name);
+            rows.push(case.row(&name, &got.map(|(_, v)| v.value().to_vec()).transpose()?.unwrap_or_default())?);
+        }
+        let Some(loss) = loss else { return Ok(rows) };
+        let gradients = self.tape.backward(loss)?;
+        for (name, leaf) in &self.inputs {
+            let full = format!("grad_input.{name}");
+            if case.has(&full) {
+                let values = gradients.get(leaf).map(Tensor::to_vec).transpose()?.unwrap_or_default();
+                rows.push(case.row(&full, &values)?);
+            }
+        }
+        rows.extend(case.parameter_gradients(store)?);
+        Ok(rows)
+    }
+}
+
+/// The rows of an `eercf-*` case.
+pub(super) fn check_eercf(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
+    let number = |key: &str| case.number(key).map(|n| n as f32);
+    let config = EercfConfig {
+        base: base(case, 1)?,
+        temperature_weak: number("temperature_weak")?,
+        temperature_frame_gate: number("temperature_frame_gate")?,
+        temperature_patch_gate: number("temperature_patch_gate")?,
+        weights: HeadWeights {
+            video: number("video_weight")?,
+            frame_weak: number("weakframe_weight")?,
+            patch_weak: number("weakpatch_weight")?,
+            frame_strong: number("strongframe_weight")?,
+            patch_strong: number("strongpatch_weight")?,
+        },
+        weak_loss: number("weak_loss_weight")?,
+        strong_loss: number("strong_loss_weight")?,
+        pearson_loss: number("cdcl_loss_weight")?,
+        pearson_weights: [number("cdcl_video_weight")?, number("cdcl_frame_weight")?, number("cdcl_patch_weight")?],
+        pearson_diagonal: number("pearson_alpha1")?,
+        pearson_others: number("pearson_alpha2")?,
+        // The files hold the patches' strong scores whatever they weigh.
+        gate_patches: true,
+        ..EercfConfig::default()
+    };
+    let model = Eercf::new(gpu, config, 0)?;
+    let mut run = Run::new(gpu, case, model.store(), &["text", "frames", "patches"])?;
+    let (text, frames, patches) = (run.input("text")?, run.input("frames")?, run.input("patches")?);
+    let mask = Tensor::from_array(gpu, &case.array("input.mask")?)?;
+    let &[videos, count, each, width] = patches.shape() else {
+        let expected = "(videos, frames, patches, width)".to_string();
+        return Err(Error::Shape { op: "parity", argument: "patches", expected, got: patches.shape().to_vec() });
+    };
+    run.add("output.temporal_frames", &model.base().temporal(&frames, &mask)?);
+    let rows = patches.reshape([videos, count * each, width])?;
+    let videos = model.videos(&VideoFeatures { frames, mask, patches: Some(rows) })?;
+    if case.text("mode") == "eval" {
+        return check_rerank(case, &model, run, model.heads(&text, &videos)?);
+    }
+    let matched = model.matched(&text, &videos)?;
+    let losses = model.losses(&text, &matched)?;
+    let c = model.config();
+    run.add_heads(&matched.heads);
+    let weights = c.weights.by_head();
+    run.add("output.weak", &weighted_sum(&matched.heads, &weights[..3])?);
+    run.add("output.strong", &weighted_sum(&matched.heads, &weights[3..])?);
+    let unit = text.l2_normalize(0.0)?;
+    let mut intra: Option<Var> = None;
+    for ((name, vectors), weight) in matched.vectors.iter().zip(c.pearson_weights) {
+        let loss = unit.pearson(vectors, c.pearson_diagonal, c.pearson_others)?;
+        run.add(format!("loss.pearson_{name}"), &loss);
+        let term = loss.scale(weight)?;
+        intra = Some(match intra {
+            None => term,
+            Some(sum) => sum.add(&term)?,
+        });
+    }
+    if let Some(intra) = intra {
+        run.add("loss.intra", &intra);
+    }
+    run.add("loss.weak", &losses.weak);
+    run.add("loss.strong", &losses.strong);
+    run.add("loss.inter", &losses.weak.scale(c.weak_loss)?.add(&losses.strong.scale(c.strong_loss)?)?);
+    run.add("loss.total", &losses.total);
+    run.finish(model.store(), Some(&losses.total))
+}
+
+/// Candidates of the first stage, and the matrix that the official second stage leaves.
+fn check_rerank(case: &Case, model: &Eercf, mut run: Run<'_>, heads: Vec<Head>) -> Result<Vec<Row>> {
+    let coarse = heads[0].scores.value().to_vec()?;
+    let videos = heads[0].scores.value().width();
+    let fine = weighted_sum(&heads, &model.config().rerank.by_head())?.value().to_vec()?;
+    let mut rows = Vec::new();
+    for k in case.config["rerank_topk"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_u64) {
+        let mut candidates = topk::forward(heads[0].scores.value(), k as usize)?.1.to_u32()?;
+        candidates.chunks_exact_mut(k as usize).for_each(<[u32]>::sort_unstable);
+        rows.push(case.row_of_integers(&format!("output.candidates_top{k}"), &candidates)?);
+        let mut scores = coarse.clone();
+        for (text, ids) in candidates.chunks_exact(k as usize).enumerate() {
+            for at in ids.iter().map(|&id| text * videos + id as usize) {
+                scores[at] = CANDIDATE + fine[at];
+            }
+        }
+        rows.push(case.row(&format!("output.rerank_top{k}"), &scores)?);
+        run.results.retain(|(name, _)| !name.ends_with(&format!("_top{k}")));
+    }
+    run.add_heads(&heads);
+    let done: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
+    rows.extend(run.finish(model.store(), None)?.into_iter().filter(|row| !done.contains(&row.name)));
+    Ok(rows)
+}
+
+/// The rows of a `glccl-*` case.
+pub(super) fn check_glccl(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
+    let config = GlcclConfig {
+        base: base(case, case.size("words")?)?,
+        guide: match case.text("aggregation_weights_type") {
+            "softmax_linear_softmax" => Guide::SoftmaxLinearSoftmax,
+            _ => Guide::Softmax,
+        },
+        guide_temperature: case.number("guide_temperature")? as f32,
+        temperature: case.number("aggregation_temperature")? as f32,
+        consistency_loss: case.number("csc_weight")? as f32,
+        ..GlcclConfig::default()
+    };
+    let model = Glccl::new(gpu, config, 0)?;
+    let mut run = Run::new(gpu, case, model.store(), &["sentence", "words", "frames"])?;
+    let frames = run.input("frames")?;
+    let mask = Tensor::from_array(gpu, &case.array("input.mask")?)?;
+    let videos = model.videos(&VideoFeatures { frames, mask, patches: None })?;
+    let heads = model.heads(&run.input("sentence")?, &run.input("words")?, &videos)?;
+    run.add("output.temporal_frames", &videos.frames);
+    run.add_heads(&heads);
+    run.add("output.similarity", &model.similarity(&heads)?);
+    if case.text("mode") == "eval" {
+        return run.finish(model.store(), None);
+    }
+    let losses = model.losses(&heads)?;
+    run.add("loss.nce", &losses.contrast);
+    if let Some(consistency) = &losses.consistency {
+        run.add("loss.csc", consistency);
+    }
+    run.add("loss.total", &losses.total);
+    run.finish(model.store(), Some(&losses.total))
+}
