@@ -20,6 +20,7 @@ const SHARED: &[(&str, &str)] = &[
     ("attention", include_str!("../../shaders/shared/attention.wgsl")),
     ("entry", include_str!("../../shaders/shared/entry.wgsl")),
     ("grid", include_str!("../../shaders/shared/grid.wgsl")),
+    ("halves", include_str!("../../shaders/shared/halves.wgsl")),
     ("lanes", include_str!("../../shaders/shared/lanes.wgsl")),
     ("max_similarity", include_str!("../../shaders/shared/max_similarity.wgsl")),
     ("ordered", include_str!("../../shaders/shared/ordered.wgsl")),
