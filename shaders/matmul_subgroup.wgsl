@@ -11,6 +11,7 @@
 // grid      (n / (4 LANES), m / (GROUPS LANES), z), rounded up, less what `first` skips; with flag 8 x and y swapped
 //
 // VEC: a and b are vec4 along their rows, whose lengths are multiples of 4. VEC_OUT: the same for y and its company.
+// HALF, which comes with VEC and TRANSPOSE_B: b is f16, two in each u32.
 // z is a batch, or with k_step > 0 a slice of k: then y holds the slices' partial sums.
 
 struct Params {
@@ -32,7 +33,12 @@ struct Params {
 
 #ifdef VEC
 @group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
+#ifdef HALF
+@group(0) @binding(1) var<storage, read> b: array<vec2<u32>>;
+#import halves
+#else
 @group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
+#endif
 #else
 @group(0) @binding(0) var<storage, read> a: array<f32>;
 @group(0) @binding(1) var<storage, read> b: array<f32>;
@@ -126,7 +132,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 #endif
 #ifdef TRANSPOSE_B
 #for c in 0..4
+#ifdef HALF
+        let t{c} = halves(b[b_at{c} + k / 4u]);
+#else
         let t{c} = b[b_at{c} + k / 4u];
+#endif
 #endfor
 #for j in 0..4
         let b{j} = vec4<f32>(t0[{j}], t1[{j}], t2[{j}], t3[{j}]);

@@ -11,6 +11,7 @@
 // grid      (n / (4 TX), m / (4 TY), z), rounded up, less what `first` skips; with flag 8 x and y swapped
 //
 // VEC: a and b are vec4 along their rows, whose lengths are multiples of 4. VEC_OUT: the same for y and its company.
+// HALF, which comes with VEC and TRANSPOSE_B: b is f16, two in each u32.
 // z is a batch, or with k_step > 0 a slice of k: then y holds the slices' partial sums.
 
 struct Params {
@@ -32,7 +33,12 @@ struct Params {
 
 #ifdef VEC
 @group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
+#ifdef HALF
+@group(0) @binding(1) var<storage, read> b: array<vec2<u32>>;
+#import halves
+#else
 @group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
+#endif
 #else
 @group(0) @binding(0) var<storage, read> a: array<f32>;
 @group(0) @binding(1) var<storage, read> b: array<f32>;
@@ -87,7 +93,11 @@ fn load_b(base: u32, row: u32, column: u32, rows: u32, columns: u32, width: u32)
     var v = vec4<f32>(0.0);
 #ifdef VEC
     if (row < rows && column < columns) {
+#ifdef HALF
+        v = halves(b[(base + row * width + column) / 4u]);
+#else
         v = b[(base + row * width + column) / 4u];
+#endif
     }
 #else
 #for c in 0..4

@@ -20,6 +20,7 @@ struct Params {
 #import grid
 #import entry
 #import ordered
+#import halves
 
 // The score of a video without a valid clip.
 const NO_CLIP = -1.0e10;
@@ -44,8 +45,7 @@ fn fetch_query(query: u32, k: u32) -> vec4<f32> {
 fn fetch_clip(row: u32, k: u32) -> vec4<f32> {
 #ifdef HALF
 #ifdef VEC
-    let packed = clips[(row * p.width + k) / 4u];
-    return vec4<f32>(unpack2x16float(packed.x), unpack2x16float(packed.y));
+    return halves(clips[(row * p.width + k) / 4u]);
 #else
     var v = vec4<f32>(0.0);
     let at = (row * p.width + k) / 2u;

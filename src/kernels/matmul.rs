@@ -121,6 +121,8 @@ struct Problem {
     transpose_b: bool,
     stride_a: usize,
     stride_b: usize,
+    /// Whether b is kept as pairs of halves.
+    half: bool,
 }
 
 impl Problem {
@@ -211,12 +213,13 @@ struct Layout {
     transpose_b: bool,
     vec: bool,
     vec_out: bool,
+    half: bool,
 }
 
 impl Layout {
     fn of(p: &Problem) -> Self {
         let (transpose_a, transpose_b) = (p.transpose_a, p.transpose_b);
-        Self { transpose_a, transpose_b, vec: p.vec(), vec_out: p.vec_out() }
+        Self { transpose_a, transpose_b, vec: p.vec(), vec_out: p.vec_out(), half: p.half }
     }
 }
 
@@ -234,6 +237,7 @@ fn variant(tile: Tile, layout: Layout, epilogue: Option<u32>) -> Variant {
         ("TRANSPOSE_B", layout.transpose_b),
         ("VEC", layout.vec),
         ("VEC_OUT", layout.vec_out),
+        ("HALF", layout.half),
     ] {
         if set {
             defines.push((define, 1));
@@ -257,13 +261,15 @@ pub(super) fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
     for tile in Tile::all() {
         for (transpose_a, transpose_b) in [(false, false), (false, true), (true, false)] {
-            let layout = |vec, vec_out| Layout { transpose_a, transpose_b, vec, vec_out };
-            all.push(variant(tile, layout(false, false), None));
-            if transpose_b {
-                all.push(variant(tile, layout(true, false), None));
+            let layout = |vec, vec_out, half| Layout { transpose_a, transpose_b, vec, vec_out, half };
+            all.push(variant(tile, layout(false, false, false), None));
+            for half in [false, true].into_iter().filter(|half| transpose_b || !half) {
+                if transpose_b {
+                    all.push(variant(tile, layout(true, false, half), None));
+                }
+                let fused = epilogues().filter(|e| e.is_none() || !transpose_a);
+                all.extend(fused.map(|e| variant(tile, layout(true, true, half), e)));
             }
-            let fused = epilogues().filter(|e| e.is_none() || !transpose_a);
-            all.extend(fused.map(|e| variant(tile, layout(true, true), e)));
         }
     }
     all.extend(epilogues().flat_map(|e| [reduce_variant(false, e), reduce_variant(true, e)]));
@@ -276,8 +282,11 @@ pub(super) fn variants() -> Vec<Variant> {
 /// dimensions are equal, or one operand has none and serves the whole batch. The result is `[batch.., m, n]`. With
 /// k = 0 the product is zero.
 ///
+/// A transposed b may be u32 `[batch.., n, k / 2]` of two halves each, the first in the low bits, with k a multiple of 4:
+/// weights for inference. Products and sums are f32.
+///
 /// # Errors
-/// [`Error::Shape`] or [`Error::ShapeMismatch`] if the shapes do not fit; [`Error::DType`] unless all are f32;
+/// [`Error::Shape`] or [`Error::ShapeMismatch`] if the shapes do not fit; [`Error::DType`] unless all are f32 but such a b;
 /// [`Error::LimitExceeded`] for 2³² elements or more and, on software adapters, for batches with a k beyond 261,884;
 /// device errors.
 pub fn forward(a: &Tensor, b: &Tensor, options: &Options) -> Result<Output> {
@@ -306,7 +315,7 @@ fn run(a: &Tensor, b: &Tensor, options: &Options, force: Option<Plan>) -> Result
     if options.transpose_a && options.transpose_b {
         check(a, b, options)?;
         // The kernels know three layouts; of the fourth, the smaller operand is turned.
-        return if a.len() <= b.len() {
+        return if a.len() <= b.len() || is_half(b, options) {
             run(&permute::transpose(a)?, b, &Options { transpose_a: false, ..*options }, force)
         } else {
             run(a, &permute::transpose(b)?, &Options { transpose_b: false, ..*options }, force)
@@ -348,10 +357,18 @@ fn run(a: &Tensor, b: &Tensor, options: &Options, force: Option<Plan>) -> Result
     Ok(output(&y))
 }
 
+/// Whether b is kept as pairs of halves, which is for transposed ones alone.
+fn is_half(b: &Tensor, options: &Options) -> bool {
+    b.dtype() == DType::U32 && options.transpose_b
+}
+
 /// Checks the arguments; returns what there is to do and y's shape.
 fn check(a: &Tensor, b: &Tensor, options: &Options) -> Result<(Problem, Vec<usize>)> {
     a.expect_dtype(OP, "a", DType::F32)?;
-    b.expect_dtype(OP, "b", DType::F32)?;
+    let half = is_half(b, options);
+    if !half {
+        b.expect_dtype(OP, "b", DType::F32)?;
+    }
     let matrix = |t: &Tensor, argument, transposed| match *t.shape() {
         [ref batch @ .., rows, columns] => {
             let (rows, columns) = if transposed { (columns, rows) } else { (rows, columns) };
@@ -363,7 +380,12 @@ fn check(a: &Tensor, b: &Tensor, options: &Options) -> Result<(Problem, Vec<usiz
         }
     };
     let (batch_a, mut m, k) = matrix(a, "a", options.transpose_a)?;
-    let (batch_b, k_b, n) = matrix(b, "b", options.transpose_b)?;
+    let (batch_b, stored, n) = matrix(b, "b", options.transpose_b)?;
+    let k_b = if half { stored.saturating_mul(2) } else { stored };
+    if half && !k_b.is_multiple_of(4) {
+        let expected = "rows of a multiple of four halves".into();
+        return Err(Error::Shape { op: OP, argument: "b", expected, got: b.shape().to_vec() });
+    }
     let mismatch = |why| Error::ShapeMismatch { op: OP, left: a.shape().to_vec(), right: b.shape().to_vec(), why };
     if k != k_b {
         return Err(mismatch("the inner extents differ"));
@@ -383,7 +405,7 @@ fn check(a: &Tensor, b: &Tensor, options: &Options) -> Result<(Problem, Vec<usiz
     }
     let mut z: usize = batch.iter().product();
     let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX);
-    let needed = elements.max(a.len()).max(b.len());
+    let needed = elements.max(a.len()).max(if half { b.len().saturating_mul(2) } else { b.len() });
     if u32::try_from(needed).is_err() {
         let (what, limit) = ("elements", u32::MAX.into());
         return Err(Error::LimitExceeded { op: OP, what, needed: needed as u64, limit, remedy: "split the batch" });
@@ -396,7 +418,7 @@ fn check(a: &Tensor, b: &Tensor, options: &Options) -> Result<(Problem, Vec<usiz
     let stride_a = if batch_a.is_empty() || z == 1 { 0 } else { m * k };
     let stride_b = if batch_b.is_empty() || z == 1 { 0 } else { k * n };
     let (transpose_a, transpose_b) = (options.transpose_a, options.transpose_b);
-    Ok((Problem { z, m, n, k, transpose_a, transpose_b, stride_a, stride_b }, shape))
+    Ok((Problem { z, m, n, k, transpose_a, transpose_b, stride_a, stride_b, half }, shape))
 }
 
 /// The tensors of the epilogue, with `unused` in place of those that are not there; and its flags.

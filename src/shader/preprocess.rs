@@ -22,6 +22,7 @@ const SHARED: &[(&str, &str)] = &[
     ("entry", include_str!("../../shaders/shared/entry.wgsl")),
     ("gates", include_str!("../../shaders/shared/gates.wgsl")),
     ("grid", include_str!("../../shaders/shared/grid.wgsl")),
+    ("halves", include_str!("../../shaders/shared/halves.wgsl")),
     ("lanes", include_str!("../../shaders/shared/lanes.wgsl")),
     ("max_similarity", include_str!("../../shaders/shared/max_similarity.wgsl")),
     ("ordered", include_str!("../../shaders/shared/ordered.wgsl")),

@@ -1,3 +1,5 @@
+use half::f16;
+
 use super::*;
 use crate::kernels::testing::{assert_close, gpus, noise, noise_tensor};
 
@@ -94,7 +96,8 @@ fn slices_of_k_add_up() {
 fn no_slice_of_k_is_too_long() {
     for gpu in gpus() {
         for (m, n, k) in [(1, 1, 1 << 31), (128, 128, LONGEST + 1), (8, 4096, 300_001), (4096, 4096, 1 << 19)] {
-            let p = Problem { z: 1, m, n, k, transpose_a: true, transpose_b: false, stride_a: 0, stride_b: 0 };
+            let (transpose_a, transpose_b) = (true, false);
+            let p = Problem { z: 1, m, n, k, transpose_a, transpose_b, stride_a: 0, stride_b: 0, half: false };
             let slices = Plan::new(&gpu, &p).slices;
             assert!(slice_len(k, slices) <= LONGEST, "{m} {n} {k}: {slices} slices");
         }
@@ -252,5 +255,97 @@ fn wrong_arguments_are_named() {
         assert!(matches!(forward(&t(&[2, 3]), &t(&[3, 2]), &wrong), Err(Error::Shape { argument: "residual", .. })));
         let ids = Tensor::from_u32(&gpu, [3, 4], &[0; 12]).unwrap();
         assert!(matches!(forward(&t(&[2, 3]), &ids, &plain), Err(Error::DType { argument: "b", .. })));
+    }
+}
+
+/// Values as f16, two in each u32, with NaN behind the end.
+fn pack(gpu: &Gpu, shape: &[usize], values: &[f32]) -> Tensor {
+    let bits = |v: f32| u32::from(f16::from_f32(v).to_bits());
+    let packed = values.chunks_exact(2).map(|c| bits(c[0]) | bits(c[1]) << 16);
+    let packed: Vec<u32> = packed.chain([0x7e00_7e00; 64]).collect();
+    Tensor::from_u32(gpu, [packed.len()], &packed).unwrap().view(0, shape).unwrap()
+}
+
+#[test]
+fn halves_give_the_product_of_their_values() {
+    for gpu in gpus() {
+        for tile in tiles(&gpu) {
+            let (rows, columns) = tile.extent();
+            let shapes = [
+                [1, 1, 1, 4],
+                [1, rows + 1, columns + 1, 20],
+                [2, 3, 5, 8],
+                [1, rows, columns + 4, 36],
+                [1, 9, 12, 1028],
+            ];
+            for [z, m, n, k] in shapes {
+                let batch = if z == 1 { vec![] } else { vec![z] };
+                let rounded: Vec<f32> = noise(z * n * k, 2).iter().map(|&v| f16::from_f32(v).to_f32()).collect();
+                let a = poisoned(&gpu, &stored(&batch, m, k, false), &noise(z * m * k, 1));
+                let whole = poisoned(&gpu, &stored(&batch, k, n, true), &rounded);
+                let packed = pack(&gpu, &stored(&batch, k / 2, n, true), &rounded);
+                let (bias, residual) =
+                    (noise_tensor(&gpu, &[n], 3), noise_tensor(&gpu, &stored(&batch, m, n, false), 4));
+                for slices in [1, 3] {
+                    for activation in [None, Some(Activation::QuickGelu)] {
+                        let options = Options {
+                            transpose_b: true,
+                            bias: activation.map(|_| &bias),
+                            residual: activation.map(|_| &residual),
+                            activation,
+                            ..Options::default()
+                        };
+                        let of = |b: &Tensor| {
+                            let y = run(&a, b, &options, plan(tile, if z == 1 { slices } else { 1 })).unwrap().y;
+                            y.to_vec().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+                        };
+                        assert_eq!(of(&packed), of(&whole), "{tile:?} {z} {m} {n} {k}");
+                    }
+                }
+                // The fourth layout turns a.
+                let turned = permute::transpose(&a).unwrap();
+                let options = Options { transpose_a: true, transpose_b: true, ..Options::default() };
+                let of = |b: &Tensor| forward(&turned, b, &options).unwrap().y.to_vec().unwrap();
+                assert_close(&Tensor::from_slice(&gpu, [z * m * n], &of(&packed)).unwrap(), &of(&whole), 1e-5, 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn halves_are_refused_where_they_do_not_fit() {
+    for gpu in gpus() {
+        let b = |shape: &[usize]| Tensor::from_u32(&gpu, shape, &vec![0; shape.iter().product()]).unwrap();
+        let a = noise_tensor(&gpu, &[3, 8], 1);
+        let transposed = Options { transpose_b: true, ..Options::default() };
+        assert_eq!(forward(&a, &b(&[5, 4]), &transposed).unwrap().y.shape(), [3, 5]);
+        assert!(matches!(forward(&a, &b(&[5, 8]), &transposed), Err(Error::ShapeMismatch { .. })));
+        assert!(matches!(forward(&a, &b(&[8, 5]), &Options::default()), Err(Error::DType { argument: "b", .. })));
+        let a = noise_tensor(&gpu, &[3, 6], 1);
+        assert!(matches!(forward(&a, &b(&[5, 3]), &transposed), Err(Error::Shape { argument: "b", .. })));
+        let ids = Tensor::from_u32(&gpu, [3, 8], &[0; 24]).unwrap();
+        assert!(matches!(forward(&ids, &b(&[5, 4]), &transposed), Err(Error::DType { argument: "a", .. })));
+    }
+}
+
+/// Figures: `cargo test --lib matmul -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn speed_of_halves() {
+    for gpu in gpus() {
+        let (m, n, k) = (600, 3072, 768);
+        let (a, weights) = (noise_tensor(&gpu, &[m, k], 1), noise(n * k, 2));
+        let options = Options { transpose_b: true, ..Options::default() };
+        let whole = Tensor::from_slice(&gpu, [n, k], &weights).unwrap();
+        for (name, b) in [("f32", whole), ("f16", pack(&gpu, &[n, k / 2], &weights))] {
+            let mut best = f64::INFINITY;
+            for _ in 0..6 {
+                let start = std::time::Instant::now();
+                forward(&a, &b, &options).unwrap();
+                gpu.synchronize().unwrap();
+                best = best.min(start.elapsed().as_secs_f64());
+            }
+            println!("{} {name}: {:.0} ms, {:.1} GFLOP/s", gpu.family(), 1e3 * best, 2e-9 * (m * n * k) as f64 / best);
+        }
     }
 }
