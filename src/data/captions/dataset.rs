@@ -1,6 +1,6 @@
 //! Which files make up a published dataset.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::{
@@ -132,7 +132,7 @@ impl Dataset {
     }
 
     /// MSVD's or VATEX' captions; MSVD's pickle, to be refused with advice, where only that is there.
-    fn caption_lists(self, folder: &Path) -> std::path::PathBuf {
+    fn caption_lists(self, folder: &Path) -> PathBuf {
         if self == Dataset::Vatex {
             return folder.join("ref_captions.json");
         }

@@ -2,7 +2,7 @@
 
 mod write;
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ const WORDINGS: usize = 4;
 
 /// Most frames of a clip, and the sizes that a frame may have.
 const MOST_FRAMES: usize = 64;
-const SIZES: std::ops::RangeInclusive<usize> = 16..=512;
+const SIZES: RangeInclusive<usize> = 16..=512;
 
 /// What a [`ClipWorld`] is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -119,7 +119,7 @@ fn the_folder_is_read_as_msrvtt() {
     let root = folder.path("a/b");
     let mut saved = Vec::new();
     world
-        .write(&root, 3, &mut |path, frames, rate| {
+        .write(&root, 3, |path, frames, rate| {
             assert_eq!((frames.len(), rate), (6, 1.0));
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let video = name.strip_prefix("video").unwrap().parse().unwrap();
@@ -151,7 +151,7 @@ fn the_folder_is_read_as_msrvtt() {
     let again = ClipWorld::read(&root).unwrap();
     assert_eq!((again.config(), again.frames(9).unwrap()), (world.config(), world.frames(9).unwrap()));
     // A failure leaves no file that vouches for the rest.
-    let failed = world.write(&root, 1, &mut |path, _, _| Err(Error::malformed(path, "end", "disk on fire")));
+    let failed = world.write(&root, 1, |path, _, _| Err(Error::malformed(path, "end", "disk on fire")));
     assert!(matches!(failed, Err(Error::Malformed { .. })));
     assert!(matches!(ClipWorld::read(&root), Err(Error::Io { .. })));
 }

@@ -46,7 +46,7 @@ impl ClipWorld {
         &self,
         folder: &Path,
         videos: usize,
-        save: &mut dyn FnMut(&Path, &[&[u8]], f64) -> Result<()>,
+        mut save: impl FnMut(&Path, &[&[u8]], f64) -> Result<()>,
     ) -> Result<()> {
         let saved = folder.join("videos");
         create_folder(&saved)?;
