@@ -1,8 +1,9 @@
 //! Captions of videos: the annotation files of text-video retrieval, and the neutral JSON lines.
 //!
-//! Every reader gives a [`Split`]; [`Dataset`] knows which files make up a published one, and [`check`] looks through its
-//! parts. What a reader drops silently changes the metrics, so an unknown or repeated video, a video without captions
-//! and a blank caption are problems that name the line or entry: errors, or counted where [`Problems`] are lenient.
+//! Every reader gives a [`Split`]; `Dataset` (feature `datasets`) knows which files make up a published one, and
+//! [`check`] looks through its parts. What a reader drops silently changes the metrics, so an unknown or repeated video,
+//! a video without captions and a blank caption are problems that name the line or entry: errors, or counted where
+//! [`Problems`] are lenient.
 
 mod check;
 #[cfg(feature = "datasets")]
