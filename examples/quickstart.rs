@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use reelgrad::data::bicnet::{BicnetDataset, DatasetKind, Part, SampleSource};
-use reelgrad::data::captions::Split;
+use reelgrad::data::bicnet::{BicnetDataset, DatasetKind, SampleSource};
+use reelgrad::data::captions::{Part, Split};
 use reelgrad::data::synthetic::{Manifest, World, WorldConfig};
 use reelgrad::models::bicnet::{Bicnet, BicnetConfig};
 use reelgrad::models::mean_pool::MeanPool;

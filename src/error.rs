@@ -249,6 +249,18 @@ pub enum Error {
         /// The id.
         id: String,
     },
+    /// A sentence is empty, or has nothing but white space.
+    #[error("{}: {place}: blank {kind} {id:?}", path.display())]
+    Blank {
+        /// The file.
+        path: PathBuf,
+        /// The line or entry.
+        place: String,
+        /// "caption of video", "sentence of query".
+        kind: &'static str,
+        /// The id of the video or query.
+        id: String,
+    },
     /// A checkpoint is incomplete or was changed after it was written.
     #[error("{}: checkpoint is not whole: {problem}", path.display())]
     Checkpoint {

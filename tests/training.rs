@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 
 use common::{Outcome, builder, gpu, outcome};
 use reelgrad::autograd::{Tape, Var};
-use reelgrad::data::bicnet::{BicnetDataset, DatasetKind, Dims, Part, Sample, SampleSource};
+use reelgrad::data::bicnet::{BicnetDataset, DatasetKind, Dims, Sample, SampleSource};
+use reelgrad::data::captions::Part;
 use reelgrad::data::safetensors::TensorFile;
 use reelgrad::data::synthetic::{World, WorldConfig};
 use reelgrad::gpu::GpuBuilder;

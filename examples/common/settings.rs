@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use reelgrad::data::bicnet::{BicnetDataset, DatasetKind, NeutralDataset, Part, SampleSource};
+use reelgrad::data::bicnet::{BicnetDataset, DatasetKind, NeutralDataset, SampleSource};
+use reelgrad::data::captions::Part;
 use reelgrad::models::bicnet::{BicnetConfig, TemporalMode};
 use reelgrad::retrieval::{Ties, two_space};
 use reelgrad::train::FitOptions;

@@ -9,7 +9,7 @@ mod official;
 
 pub use neutral::NeutralDataset;
 #[cfg(feature = "datasets")]
-pub use official::{BicnetDataset, DatasetKind, Part};
+pub use official::{BicnetDataset, DatasetKind};
 
 use crate::tensor::Array;
 use crate::{Error, Result};

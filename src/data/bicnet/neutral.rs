@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Dims, Sample, SampleSource};
 use crate::data::captions::{self, Split, VideoCaptions};
+use crate::data::moments::Problems;
 #[cfg(feature = "datasets")]
 use crate::data::npy::NpzFile;
 use crate::data::safetensors::TensorFile;
@@ -35,7 +36,7 @@ impl NeutralDataset {
     pub fn open(root: impl AsRef<Path>, split: &str) -> Result<Self> {
         let root = root.as_ref();
         let arrays = Arrays::open(root, split)?;
-        let split = captions::read_jsonl(root.join(format!("{split}.jsonl")))?;
+        let split = captions::read_jsonl(root.join(format!("{split}.jsonl")), &mut Problems::strict())?;
         let mut dims = None;
         for video in &split.videos {
             check(&arrays, video, &mut dims)?;
@@ -73,7 +74,7 @@ impl SampleSource for NeutralDataset {
 
     fn sample(&self, video: usize, caption: usize) -> Result<Sample> {
         let op = "NeutralDataset::sample";
-        let VideoCaptions { id, captions } = self.video(op, video)?;
+        let VideoCaptions { id, captions, .. } = self.video(op, video)?;
         let caption = checked_index(op, caption, captions.len())?;
         Ok(Sample {
             text: self.arrays.array(&text_key(id, caption))?,

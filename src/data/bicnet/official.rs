@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::{Dims, Sample, SampleSource};
-use crate::data::captions::{self, Split};
+use crate::data::captions::{self, Part, Split};
 use crate::data::hdf5::{FeatureFile, FeatureSet};
+use crate::data::moments::Problems;
 use crate::data::text::{Entries, read_json};
 use crate::data::{checked_index, extents, require};
 use crate::{Error, Result};
@@ -23,17 +24,6 @@ pub enum DatasetKind {
     },
     /// `msvd_region_feature.h5` and `msvd_features.h5`; videos 0 to 1199 train, to 1299 validate, to 1969 test.
     Msvd,
-}
-
-/// A part of a split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// For training.
-    Train,
-    /// For choosing a model.
-    Validate,
-    /// For the final numbers.
-    Test,
 }
 
 /// The published folder, opened for one part of a split.
@@ -121,7 +111,8 @@ impl BicnetDataset {
     pub fn raw_captions(&self) -> Result<Split> {
         let path = self.root.join("datainfo.json");
         let ids: Vec<String> = self.videos.iter().map(|v| v.id.clone()).collect();
-        captions::read_msrvtt(&path)?.select(&ids, &path)
+        let mut problems = Problems::strict();
+        captions::read_msrvtt(&path, &mut problems)?.select(&ids, &path, &mut problems)
     }
 
     fn video(&self, op: &'static str, video: usize) -> Result<&Video> {
@@ -178,7 +169,7 @@ fn listed(root: &Path, kind: &DatasetKind, part: Part) -> Result<Vec<(String, us
         Some(row) => Ok((id, row)),
         None => Err(Error::malformed(&path, format_args!("video {id:?}"), "not \"video\" and a number")),
     };
-    captions::read_msrvtt_ids(&path)?.into_iter().map(with_row).collect()
+    captions::read_msrvtt_ids(&path, &mut Problems::strict())?.into_iter().map(with_row).collect()
 }
 
 /// 7 for `video7`.

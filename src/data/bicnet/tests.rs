@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::data::captions::{Split, VideoCaptions};
+use crate::data::captions::{Part, Split, VideoCaptions};
 use crate::data::safetensors;
 use crate::data::testing::{Folder, mutations};
 
@@ -69,9 +69,9 @@ fn write_neutral(folder: &Folder, change: impl FnOnce(&mut BTreeMap<String, Arra
             arrays.insert(format!("text.{id}.{n}"), filled([n + 1, 2], n as f32));
         }
         let captions = (0..captions).map(|n| format!("caption {n}")).collect();
-        videos.push(VideoCaptions { id: id.to_owned(), captions });
+        videos.push(VideoCaptions::new(id, captions));
     }
-    let mut split = Split { videos };
+    let mut split = Split { videos, paragraphs: false };
     change(&mut arrays, &mut split);
     safetensors::write(folder.path("train.safetensors"), &arrays, &BTreeMap::new()).unwrap();
     split.write_jsonl(folder.path("train.jsonl")).unwrap();

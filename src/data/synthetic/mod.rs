@@ -9,7 +9,8 @@
 //! use, so that the loader of the real data reads them.
 //!
 //! A [`MomentWorld`] holds long videos instead, of several events each and with spoken lines, for moment retrieval;
-//! [`MomentWorld::write`] writes them in TVR's layout. [`SimulatedActivityNet`] gives simulated features to the real
+//! [`MomentWorld::write`] writes them in TVR's layout. A [`ClipWorld`] holds larger clips as pixels, for models that see
+//! them, with captions of the whole clip or of a part of it; [`ClipWorld::write`] writes them in MSR-VTT's layout. [`SimulatedActivityNet`] gives simulated features to the real
 //! sentences and times of ActivityNet Captions.
 //!
 //! Everything is a pure function of the seed and the configuration, to the bit, on every platform and with any number
@@ -17,6 +18,7 @@
 
 mod activitynet;
 mod captions;
+mod clips;
 mod events;
 mod features;
 mod moments;
@@ -27,6 +29,7 @@ mod write;
 
 pub use activitynet::{SimulatedActivityNet, SimulationOptions};
 pub use captions::{MAX_TOKENS, TOKEN_DIMS};
+pub use clips::{ClipCaption, ClipWorld, ClipWorldConfig};
 pub use events::{Action, Colour, Event, Shape};
 pub use features::{FRAME_DIMS, Features, REGION_DIMS, REGIONS};
 pub use moments::{MomentManifest, MomentRecord, MomentWorld, MomentWorldConfig, SimulatedVideo, Stretch};
@@ -49,4 +52,6 @@ mod stream {
     pub const TIMELINES: u64 = 3 << 40;
     pub const SEEN: u64 = 4 << 40;
     pub const SAID: u64 = 5 << 40;
+    pub const CLIP_CAPTIONS: u64 = 6 << 40;
+    pub const CLIP_FRAMES: u64 = 7 << 40;
 }

@@ -1,11 +1,13 @@
 //! Which clips there are, and how they are split.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::captions::{TOKEN_DIMS, TokenEncoder, captions};
 use super::events::Event;
 use super::features::{self, Features};
-use super::render::render;
+use super::render::{Stage, render};
 use super::stream;
 use crate::random::Random;
 use crate::tensor::Array;
@@ -149,6 +151,17 @@ impl World {
         })
     }
 
+    /// The videos of `split`.
+    pub fn videos(&self, split: Split) -> Range<usize> {
+        let WorldConfig { train, validation, test, .. } = self.config;
+        let contents = match split {
+            Split::Train => 0..train,
+            Split::Validation => train..train + validation,
+            Split::Test => train + validation..train + validation + test,
+        };
+        2 * contents.start..2 * contents.end
+    }
+
     /// The two events of `video`, in order.
     ///
     /// # Errors
@@ -200,7 +213,8 @@ impl World {
 
     /// The frames of `video`, which is below [`World::len`].
     pub(super) fn render(&self, video: usize) -> Vec<u8> {
-        render(self.events[video], &mut Random::new(self.config.seed, stream::FRAMES + video as u64))
+        let mut random = Random::new(self.config.seed, stream::FRAMES + video as u64);
+        render(self.events[video], Stage::SMALL, &mut random)
     }
 
     fn check(&self, video: usize) -> Result<()> {
@@ -232,6 +246,7 @@ mod tests {
             content.sort();
             assert_ne!(content[0], content[1]);
             let split = world.split(video).unwrap();
+            assert!(world.videos(split).contains(&video));
             *counts.entry(split).or_insert(0) += 1;
             // Only the twin, which is the neighbour, has the same content.
             let first = *seen.entry(content).or_insert(video);

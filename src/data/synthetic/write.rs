@@ -96,31 +96,13 @@ impl World {
         }
         self.write_captions(folder)?;
         for (split, name) in [(Split::Train, "train"), (Split::Validation, "validate"), (Split::Test, "test")] {
-            let mut rows = csv::Writer::from_writer(Vec::new());
             let path = folder.join(format!("MSRVTT_synthetic_{name}.csv"));
-            let in_memory = |e: csv::Error| Error::io("write", &path, e.into());
-            rows.write_record(["video_id"]).map_err(in_memory)?;
-            for video in 0..self.len() {
-                if self.split(video)? == split {
-                    rows.write_record([id(video)]).map_err(in_memory)?;
-                }
-            }
-            let bytes = rows.into_inner().map_err(|e| Error::io("write", &path, e.into_error()))?;
-            atomic::write(&path, |file| file.write_all(&bytes))?;
+            write_table(&path, ["video_id"], self.videos(split).map(|video| [id(video)]))?;
         }
         write_json(&manifest, &Manifest::new(self)?)
     }
 
     fn write_captions(&self, folder: &Path) -> Result<()> {
-        #[derive(Serialize)]
-        struct Info {
-            sentences: Vec<Sentence>,
-        }
-        #[derive(Serialize)]
-        struct Sentence {
-            video_id: String,
-            caption: String,
-        }
         let mut sentences = Vec::new();
         let mut lengths = BTreeMap::new();
         hdf5_write::write(&folder.join("text_default.h5"), |w| {
@@ -143,7 +125,21 @@ impl World {
     }
 }
 
-fn id(video: usize) -> String {
+/// MSR-VTT's file of captions.
+#[derive(Serialize)]
+pub(super) struct Info {
+    pub sentences: Vec<Sentence>,
+}
+
+/// One of its captions.
+#[derive(Serialize)]
+pub(super) struct Sentence {
+    pub video_id: String,
+    pub caption: String,
+}
+
+/// A video's id in MSR-VTT's files.
+pub(super) fn id(video: usize) -> String {
     format!("video{video}")
 }
 
@@ -169,6 +165,22 @@ pub(super) fn remove_manifest(path: &Path) -> Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
         _ => Ok(()),
     }
+}
+
+/// Writes a CSV file with a header.
+pub(super) fn write_table<const N: usize>(
+    path: &Path,
+    header: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> Result<()> {
+    atomic::write(path, |file| {
+        let mut table = csv::Writer::from_writer(file);
+        table.write_record(header)?;
+        for row in rows {
+            table.write_record(row)?;
+        }
+        table.flush()
+    })
 }
 
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {

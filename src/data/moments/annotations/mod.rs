@@ -92,7 +92,8 @@ impl Builder {
     /// Adds a query, whose moments are checked already; with a `duration` its video too.
     fn query(&mut self, at: &Place, query: MomentQuery, duration: Option<f64>) -> Result<()> {
         if query.text.trim().is_empty() {
-            return Err(at.malformed(format_args!("the sentence of query {} is blank", query.id)));
+            let (path, place, id) = (at.path.to_path_buf(), at.name.clone(), query.id.to_string());
+            return Err(Error::Blank { path, place, kind: "sentence of query", id });
         }
         if self.ids.contains(&query.id) {
             return Err(at.duplicate("query", query.id));

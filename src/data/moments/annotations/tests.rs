@@ -107,7 +107,7 @@ fn problems(read: Reader, text: impl AsRef<[u8]>) -> (String, usize) {
     let folder = Folder::new();
     let path = folder.file("a.txt", text);
     let place = match read(&path, &mut Problems::strict()) {
-        Err(Error::Malformed { place, .. } | Error::Duplicate { place, .. }) => place,
+        Err(Error::Malformed { place, .. } | Error::Duplicate { place, .. } | Error::Blank { place, .. }) => place,
         other => panic!("{other:?}"),
     };
     let mut lenient = Problems::lenient();

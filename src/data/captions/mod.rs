@@ -1,0 +1,266 @@
+//! Captions of videos: the annotation files of text-video retrieval, and the neutral JSON lines.
+//!
+//! Every reader gives a [`Split`]; `Dataset` (feature `datasets`) knows which files make up a published one, and
+//! [`check`] looks through its parts. What a reader drops silently changes the metrics, so an unknown or repeated video,
+//! a video without captions and a blank caption are problems that name the line or entry: errors, or counted where
+//! [`Problems`] are lenient.
+
+mod check;
+#[cfg(feature = "datasets")]
+mod dataset;
+mod lists;
+mod lsmdc;
+mod msrvtt;
+mod neutral;
+mod paragraphs;
+#[cfg(feature = "datasets")]
+mod table;
+
+pub use check::{PartReport, Report, Shared, check};
+#[cfg(feature = "datasets")]
+pub use dataset::Dataset;
+pub use lists::{read_caption_lists, read_id_list};
+pub use lsmdc::read_lsmdc;
+pub use msrvtt::read_msrvtt;
+#[cfg(feature = "datasets")]
+pub use msrvtt::{read_msrvtt_ids, read_msrvtt_test};
+pub use neutral::read_jsonl;
+pub use paragraphs::{read_activitynet_paragraphs, read_didemo_paragraphs};
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use super::moments::Problems;
+use crate::{Error, Result};
+
+/// A part of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// For training.
+    Train,
+    /// For choosing a model.
+    Validate,
+    /// For the final numbers.
+    Test,
+}
+
+impl Part {
+    /// What most datasets call it in their files' names: `train`, `val` or `test`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Train => "train",
+            Part::Validate => "val",
+            Part::Test => "test",
+        }
+    }
+}
+
+/// A video, or a stretch of one, and what is said about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VideoCaptions {
+    /// The dataset's name of the video, such as `video9770`.
+    pub id: String,
+    /// What to look for in the folder of videos: a file, a file without its extension, or a folder of frames. Most often
+    /// the id. It may hold dots that begin no extension, so an extension is to be appended, never replaced.
+    pub file: String,
+    /// Where the stretch starts, in seconds from the start of the file.
+    pub start: f64,
+    /// Where the stretch ends, in seconds, after its start; `None` is the end of the file.
+    pub end: Option<f64>,
+    /// At least one caption; none is blank. Equal ones occur: MSVD holds thousands.
+    pub captions: Vec<String>,
+}
+
+impl VideoCaptions {
+    /// A whole file that is called as its id.
+    pub fn new(id: impl Into<String>, captions: Vec<String>) -> Self {
+        let id = id.into();
+        Self { file: id.clone(), id, start: 0.0, end: None, captions }
+    }
+}
+
+/// What a query of a split is, which decides how results are scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evaluation {
+    /// The only caption of its video: as many queries as videos.
+    OneCaption,
+    /// One of the captions of its video; a video is found by the best of its captions.
+    MultiCaption,
+    /// All sentences of its video as one paragraph; scored as [`Evaluation::OneCaption`].
+    Paragraph,
+}
+
+/// Videos in the order of their file, each with its captions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Split {
+    /// The videos; no id occurs twice.
+    pub videos: Vec<VideoCaptions>,
+    /// Whether each video has one caption that joins all its sentences.
+    pub paragraphs: bool,
+}
+
+impl Split {
+    /// The number of captions of all videos.
+    pub fn caption_count(&self) -> usize {
+        self.videos.iter().map(|v| v.captions.len()).sum()
+    }
+
+    /// Every caption with its video, as places in [`Split::videos`] and in its captions: what training goes through by
+    /// default, and the queries of [`Evaluation::MultiCaption`].
+    pub fn items(&self) -> impl Iterator<Item = (usize, usize)> {
+        let videos = self.videos.iter().enumerate();
+        videos.flat_map(|(video, v)| (0..v.captions.len()).map(move |caption| (video, caption)))
+    }
+
+    /// What its queries are.
+    pub fn evaluation(&self) -> Evaluation {
+        if self.paragraphs {
+            Evaluation::Paragraph
+        } else if self.videos.iter().any(|v| v.captions.len() > 1) {
+            Evaluation::MultiCaption
+        } else {
+            Evaluation::OneCaption
+        }
+    }
+
+    /// The videos `ids`, in that order. `path` is the file that holds the captions, for the error.
+    ///
+    /// # Errors
+    /// A problem of an id without captions: [`Error::Missing`].
+    pub fn select(&self, ids: &[String], path: impl AsRef<Path>, problems: &mut Problems) -> Result<Split> {
+        let by_id: HashMap<&str, &VideoCaptions> = self.videos.iter().map(|v| (v.id.as_str(), v)).collect();
+        let mut videos = Vec::new();
+        for id in ids {
+            match by_id.get(id.as_str()) {
+                Some(&video) => videos.push(video.clone()),
+                None => problems.report(missing(path.as_ref(), "video", id))?,
+            }
+        }
+        Ok(Split { videos, paragraphs: self.paragraphs })
+    }
+
+    /// Looks for files called as the ids without their extension. DiDeMo's ids are file names: some copies of the videos
+    /// keep them whole, others have `.mp4` in the extension's stead.
+    pub fn strip_extensions(&mut self) {
+        for video in &mut self.videos {
+            if let Some((stem, _)) = video.id.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()) {
+                video.file = stem.to_owned();
+            }
+        }
+    }
+}
+
+fn missing(path: &Path, kind: &'static str, id: impl ToString) -> Error {
+    Error::Missing { path: path.to_path_buf(), kind, id: id.to_string() }
+}
+
+/// Collects a [`Split`] and checks what is added.
+struct Builder<'a> {
+    path: &'a Path,
+    problems: &'a mut Problems,
+    split: Split,
+    index: HashMap<String, Seen>,
+}
+
+/// A known video: its place, and whether it is complete.
+struct Seen {
+    video: usize,
+    whole: bool,
+}
+
+impl<'a> Builder<'a> {
+    fn new(path: &'a Path, problems: &'a mut Problems) -> Self {
+        Self { path, problems, split: Split::default(), index: HashMap::new() }
+    }
+
+    /// Adds captions to a video that may be known already.
+    fn add(&mut self, place: &str, video: Result<VideoCaptions>) -> Result<()> {
+        self.insert(place, video, false)
+    }
+
+    /// Adds a new video with all its captions.
+    fn add_whole(&mut self, place: &str, video: Result<VideoCaptions>) -> Result<()> {
+        self.insert(place, video, true)
+    }
+
+    fn insert(&mut self, place: &str, video: Result<VideoCaptions>, whole: bool) -> Result<()> {
+        let Some(mut video) = self.problems.check(video)? else { return Ok(()) };
+        if video.id.trim().is_empty() {
+            return self.problems.report(Error::malformed(self.path, place, "the video id is blank"));
+        }
+        if video.captions.is_empty() {
+            return self.problems.report(missing(self.path, "caption of video", &video.id));
+        }
+        let given = video.captions.len();
+        video.captions.retain(|caption| !caption.trim().is_empty());
+        for _ in video.captions.len()..given {
+            let (path, place, id) = (self.path.to_path_buf(), place.to_owned(), video.id.clone());
+            self.problems.report(Error::Blank { path, place, kind: "caption of video", id })?;
+        }
+        if video.captions.is_empty() {
+            return Ok(());
+        }
+        match self.index.entry(video.id.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(Seen { video: self.split.videos.len(), whole });
+                self.split.videos.push(video);
+                Ok(())
+            }
+            Entry::Occupied(entry) => {
+                let seen = entry.get();
+                let known = &mut self.split.videos[seen.video];
+                if seen.whole || whole {
+                    return self.problems.report(duplicate(self.path, place, video.id));
+                }
+                if (&known.file, known.start, known.end) != (&video.file, video.start, video.end) {
+                    let problem = format!("the video {:?} has another file or stretch than above", video.id);
+                    return self.problems.report(Error::malformed(self.path, place, problem));
+                }
+                known.captions.extend(video.captions);
+                Ok(())
+            }
+        }
+    }
+
+    /// The videos; there is at least one.
+    fn finish(self) -> Result<Split> {
+        if self.split.videos.is_empty() {
+            return Err(Error::malformed(self.path, "end", "no videos"));
+        }
+        Ok(self.split)
+    }
+}
+
+fn duplicate(path: &Path, place: &str, id: String) -> Error {
+    Error::Duplicate { path: path.to_path_buf(), place: place.to_owned(), kind: "video", id }
+}
+
+/// Collects ids and checks that they are not blank and differ.
+struct Ids<'a> {
+    path: &'a Path,
+    problems: &'a mut Problems,
+    list: Vec<String>,
+    seen: HashSet<String>,
+}
+
+impl<'a> Ids<'a> {
+    fn new(path: &'a Path, problems: &'a mut Problems) -> Self {
+        Self { path, problems, list: Vec::new(), seen: HashSet::new() }
+    }
+
+    fn add(&mut self, place: &str, id: Result<&str>) -> Result<()> {
+        let Some(id) = self.problems.check(id)?.map(str::trim) else { return Ok(()) };
+        if id.is_empty() {
+            return self.problems.report(Error::malformed(self.path, place, "the video id is blank"));
+        }
+        if !self.seen.insert(id.to_owned()) {
+            return self.problems.report(duplicate(self.path, place, id.to_owned()));
+        }
+        self.list.push(id.to_owned());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
