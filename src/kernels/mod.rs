@@ -41,6 +41,7 @@ kernels! {
     dropout,
     elementwise,
     embedding,
+    gathered,
     hinge,
     l2_normalize,
     layer_norm,
