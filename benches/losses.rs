@@ -50,7 +50,7 @@ fn losses(c: &mut Criterion) -> Result<()> {
     let (params, grads) = (params?, grads?);
     let (m, v) = (Tensor::zeros(&gpu, "m", [n])?, Tensor::zeros(&gpu, "v", [n])?);
     let all = Group::new(&gpu, &[(0, n)])?;
-    let numbers = Numbers { rate: 1e-4, beta1: 0.9, beta2: 0.98, eps: 1e-6, decay: 0.2, step: 10 };
+    let numbers = Numbers { rate: 1e-4, beta1: 0.9, beta2: 0.98, eps: 1e-6, decay: 0.2, step: 10, max: None };
     // Four buffers read, three written.
     group.throughput(Throughput::Bytes(4 * 7 * n as u64));
     group.bench_function("Adam step 10 M", |b| {

@@ -6,6 +6,9 @@
 // blocks   (blocks, 4)  read: first element, length (at most 4096), number of the range, 0
 // scale    (1) or (ranges)  read, with CLIP: factors of the gradients
 // grid     one workgroup of 64 invocations a block, folded
+//
+// HALF, which comes with BERT: what PyTorch makes of tensors of halves. Parameters, gradients, m, v and the result of
+// every operation are rounded to the nearest half.
 
 struct Params {
     blocks: u32,
@@ -22,6 +25,8 @@ struct Params {
     eps: f32,
     // With ADAM and BERT the weight decay; with ADAMW what the step leaves of a parameter.
     decay: f32,
+    // Parameters above it are set to it.
+    most: f32,
 }
 #params Params p
 
@@ -45,10 +50,28 @@ struct Params {
 
 #ifdef VEC4
 alias Number = vec4<f32>;
+alias Bits = vec4<u32>;
 const WIDTH: u32 = 4u;
 #else
 alias Number = f32;
+alias Bits = u32;
 const WIDTH: u32 = 1u;
+#endif
+
+#ifdef HALF
+// x to the nearest half, ties to even. WGSL lets its own conversion round either way.
+fn half(x: Number) -> Number {
+    let bits = bitcast<Bits>(x);
+    let size = bits & Bits(0x7fffffffu);
+    // Ten bits of the fraction stay. From 65,536 on there is only infinity.
+    let rounded = (size + Bits(0xfffu) + ((size >> Bits(13u)) & Bits(1u))) & Bits(0xffffe000u);
+    let normal = select(rounded, Bits(0x7f800000u), rounded >= Bits(0x47800000u));
+    // Below 2^-14 halves are the multiples of 2^-24; `round` takes ties to even.
+    let small = bitcast<Bits>(round(abs(x) * 16777216.0) * 5.9604644775390625e-8);
+    let finite = select(normal, small, size < Bits(0x38800000u));
+    let nan = size > Bits(0x7f800000u);
+    return bitcast<Number>((bits & Bits(0x80000000u)) | select(finite, size, nan));
+}
 #endif
 
 @compute @workgroup_size(64)
@@ -71,6 +94,18 @@ fn main(
         let old = params[i];
         let old_m = m[i];
         let old_v = v[i];
+#ifdef HALF
+        // In the order of the published optimiser.
+        var w = half(old);
+        var g = half(grads[i]);
+#ifdef CLIP
+        g = half(g * half(Number(factor)));
+#endif
+        var new_m = half(half(p.beta1 * old_m) + p.rest1 * g);
+        var new_v = half(half(p.beta2 * old_v) + p.rest2 * (g * g));
+        let change = half(new_m / half(half(sqrt(new_v)) + p.eps));
+        w = half(w - half(p.rate * half(change + half(p.decay * w))));
+#else
         var w = old;
         var g = grads[i];
 #ifdef CLIP
@@ -89,6 +124,8 @@ fn main(
 #else
         w -= p.rate * (new_m / (sqrt(new_v) * p.root + p.eps));
 #endif
+#endif
+        w = select(w, Number(p.most), w > Number(p.most));
 #ifdef VEC4
         // The last vec4 of a range may reach beyond it; what is there keeps its value.
         let inside = vec4<u32>(at, at + 1u, at + 2u, at + 3u) < vec4<u32>(end);

@@ -43,6 +43,7 @@ kernels! {
     elementwise,
     embedding,
     gates,
+    gathered,
     hinge,
     l2_normalize,
     layer_norm,

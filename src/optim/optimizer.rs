@@ -49,14 +49,16 @@ impl Algorithm {
     /// The published trainers' BertAdam.
     pub const BERT_ADAM: Self = Self::BertAdam { beta1: 0.9, beta2: 0.999, eps: 1e-6 };
 
-    fn update(self, rate: f64, decay: f64, step: u64) -> Update {
+    fn update(self, options: &GroupOptions, lr: f64, step: u64) -> Update {
         let (Self::Adam { beta1, beta2, eps }
         | Self::AdamW { beta1, beta2, eps }
         | Self::BertAdam { beta1, beta2, eps }) = self;
-        let numbers = Numbers { rate, beta1, beta2, eps, decay, step };
+        let (rate, decay) = (lr * options.lr_scale, options.weight_decay);
+        let numbers = Numbers { rate, beta1, beta2, eps, decay, step, max: options.max };
         match self {
             Self::Adam { .. } => Update::Adam(numbers),
             Self::AdamW { .. } => Update::AdamW(numbers),
+            Self::BertAdam { .. } if options.half => Update::HalfBertAdam(numbers),
             Self::BertAdam { .. } => Update::BertAdam(numbers),
         }
     }
@@ -71,11 +73,17 @@ pub struct GroupOptions {
     pub lr_scale: f64,
     /// Largest norm of one tensor's gradient, after global clipping.
     pub clip_tensor_norm: Option<f64>,
+    /// Whether the parameter, its gradient, m and v are rounded as PyTorch does it with tensors of halves; with
+    /// [`Algorithm::BertAdam`] only. Second moments of gradients below some 1e-3 vanish, and steps below half the
+    /// distance of neighbouring halves are lost: what published training runs did.
+    pub half: bool,
+    /// What a step leaves of elements above it.
+    pub max: Option<f64>,
 }
 
 impl Default for GroupOptions {
     fn default() -> Self {
-        Self { weight_decay: 0.0, lr_scale: 1.0, clip_tensor_norm: None }
+        Self { weight_decay: 0.0, lr_scale: 1.0, clip_tensor_norm: None, half: false, max: None }
     }
 }
 
@@ -104,7 +112,8 @@ impl Optimizer {
     /// An optimiser whose groups are made by `options`.
     ///
     /// # Errors
-    /// [`Error::MissingParameter`] before the store is allocated; device errors.
+    /// [`Error::MissingParameter`] before the store is allocated; [`Error::Argument`] for halves with another algorithm than
+    /// BertAdam; device errors.
     pub fn new(
         store: &ParameterStore,
         algorithm: Algorithm,
@@ -118,6 +127,10 @@ impl Optimizer {
             let (shard, offset) = p.location()?;
             layout.push((p.name().to_string(), shard, offset, p.shape().to_vec()));
             let (options, range) = (options(p), (offset, p.len()));
+            if options.half && !matches!(algorithm, Algorithm::BertAdam { .. }) {
+                let why = format!("is for BertAdam, not for {algorithm:?}");
+                return Err(Error::Argument { op: "optimizer", argument: "half", why });
+            }
             match ranges[shard].iter_mut().find(|(o, _)| *o == options) {
                 Some((_, group)) => group.push(range),
                 None => ranges[shard].push((options, vec![range])),
@@ -168,7 +181,7 @@ impl Optimizer {
                     .clip_tensor_norm
                     .map(|limit| optimizer::clip_ranges(&shard.gradients, group, limit as f32, scale))
                     .transpose()?;
-                let update = self.algorithm.update(lr * options.lr_scale, options.weight_decay, self.steps + 1);
+                let update = self.algorithm.update(options, lr, self.steps + 1);
                 let scale = by_tensor.as_ref().map(|c| &c.scale).or(scale);
                 optimizer::step(&shard.values, &shard.gradients, &state.m, &state.v, group, &update, scale)?;
             }

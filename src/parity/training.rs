@@ -30,8 +30,8 @@ pub(super) fn optimizer(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     let global_clip = case.config["clip_global_norm"].as_f64();
     let mut optimizer = Optimizer::new(&store, algorithm, |p| GroupOptions {
         weight_decay: decay[p.name()].as_f64().unwrap_or(0.0),
-        lr_scale: 1.0,
         clip_tensor_norm: tensor_clip,
+        ..GroupOptions::default()
     })?
     .clip_global_norm(global_clip);
 
