@@ -32,7 +32,7 @@ fn check(gpu: &Gpu, files: &[PathBuf]) {
 #[test]
 fn every_case_in_the_repository_passes_in_both_kernel_families() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
-    let files = files(&folder, &["op-", "bicnet-", "retrieval-metrics-", "reloclnet-data"]);
+    let files = files(&folder, &["op-", "bert-", "bicnet-", "roberta-", "retrieval-metrics-", "reloclnet-data"]);
     assert!(files.len() > 80, "only {} golden files in {}", files.len(), folder.display());
     for gpu in common::gpus() {
         check(&gpu, &files);
@@ -42,7 +42,8 @@ fn every_case_in_the_repository_passes_in_both_kernel_families() {
 #[test]
 fn every_further_case_of_the_supported_families_passes() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens");
-    let files = files(&folder, &["op-", "bicnet-", "reloclnet-", "retrieval-metrics-", "tvr-metrics-"]);
+    let files =
+        files(&folder, &["op-", "bert-", "bicnet-", "reloclnet-", "roberta-", "retrieval-metrics-", "tvr-metrics-"]);
     if files.is_empty() {
         eprintln!("skipped: {} is not at hand", folder.display());
         return;
@@ -69,8 +70,23 @@ fn a_changed_number_fails() {
 #[test]
 fn unknown_families_and_ops_are_not_supported() {
     let gpu = &common::gpus()[0];
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens");
-    for file in files(&folder, &["eercf-tiny-eval", "clip-tokenizer-cases", "bert-tiny"]) {
-        assert!(matches!(check_file(gpu, &file), Ok(Outcome::NotSupported(_))), "{}", file.display());
+    let folder = tempfile::tempdir().unwrap();
+    let unsupported = |name: &str, bytes: &[u8]| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        assert!(matches!(check_file(gpu, &file), Ok(Outcome::NotSupported(_))), "{name}");
+    };
+    unsupported("no-such-family.json", b"{}");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/op-linear-bias.safetensors");
+    let good = std::fs::read(source).unwrap();
+    // Made-up names as long as the known ones, so that the header keeps its length.
+    for (name, known, made_up) in [
+        ("family.safetensors", r#""model":"op""#, r#""model":"xx""#),
+        ("op.safetensors", r#"\"linear\""#, r#"\"lineal\""#),
+    ] {
+        let at = good.windows(known.len()).position(|w| w == known.as_bytes()).unwrap();
+        let mut bytes = good.clone();
+        bytes[at..at + made_up.len()].copy_from_slice(made_up.as_bytes());
+        unsupported(name, &bytes);
     }
 }

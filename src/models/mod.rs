@@ -1,5 +1,6 @@
 //! Published models, number for number.
 
+pub mod bert;
 pub mod bicnet;
 pub mod clip;
 pub mod clip4clip;

@@ -418,6 +418,21 @@ impl ParameterStore {
     /// [`Error::MissingParameter`], [`Error::UnknownParameter`] for a name that the model does not have,
     /// [`Error::ParameterShape`], [`Error::NonFinite`]; `origin` says in them where the arrays are from.
     pub fn load(&self, origin: &str, arrays: &BTreeMap<String, Array>) -> Result<()> {
+        let named = self.check(origin, arrays)?;
+        for p in &self.declared {
+            if let Some(array) = named.get(p.name()) {
+                p.value()?.write(array.data())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether [`ParameterStore::load`] takes `arrays`, which needs no memory yet; returns them by their names here.
+    pub(crate) fn check<'a>(
+        &self,
+        origin: &str,
+        arrays: &'a BTreeMap<String, Array>,
+    ) -> Result<BTreeMap<&'a str, &'a Array>> {
         let named: BTreeMap<&str, &Array> =
             arrays.iter().map(|(n, a)| (n.strip_prefix("module.").unwrap_or(n), a)).collect();
         let origin = || origin.to_string();
@@ -446,11 +461,6 @@ impl ParameterStore {
                 }
             }
         }
-        for p in &self.declared {
-            if let Some(array) = named.get(p.name()) {
-                p.value()?.write(array.data())?;
-            }
-        }
-        Ok(())
+        Ok(named)
     }
 }

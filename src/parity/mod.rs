@@ -1,5 +1,6 @@
 //! Checks of this crate's numbers against golden files of the reference implementations.
 
+mod bert;
 mod bicnet;
 mod case;
 mod clip;
@@ -58,6 +59,7 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
     let case = case::Case::open(path)?;
     let rows = match case.model.as_str() {
         "op" => ops::check(gpu, &case)?,
+        "bert" | "roberta" => Some(bert::check(gpu, &case)?),
         "bicnet" => Some(bicnet::check(gpu, &case)?),
         "clip" => Some(clip::check(gpu, &case)?),
         "eercf" => Some(gated::check_eercf(gpu, &case)?),

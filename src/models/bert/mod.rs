@@ -1,0 +1,257 @@
+//! BERT and RoBERTa: encoders of text, number for number as Hugging Face's `BertModel` and `RobertaModel` (Devlin et al.,
+//! "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", 2019; Liu et al., "RoBERTa: A
+//! Robustly Optimized BERT Pretraining Approach", 2019).
+//!
+//! BiC-Net and ReLoCLNet are fed with their features: see [`TokenRecipe`].
+
+mod config;
+mod features;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+use crate::autograd::{AttentionOptions, Tape, Var, concat};
+use crate::gpu::Gpu;
+use crate::kernels::elementwise::Activation;
+use crate::nn::{
+    AttentionBlock, Embedding, FeedForward, Init, LayerNorm, Linear, LinearInit, MultiHeadAttention, ParameterStore,
+};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+pub use config::{BertConfig, BertKind};
+pub use features::TokenRecipe;
+
+/// Sentences as ids, padded to one length: (B, L), row by row.
+#[derive(Clone, Copy, Debug)]
+pub struct Sentences<'a> {
+    /// Ids of words (B, L).
+    pub ids: &'a [u32],
+    /// 1 for tokens, 0 for padding (B, L).
+    pub mask: &'a [f32],
+    /// Numbers of the sentence within a pair (B, L); `None` for 0 everywhere.
+    pub token_types: Option<&'a [u32]>,
+    /// Positions of each, L.
+    pub length: usize,
+}
+
+impl Sentences<'_> {
+    /// The number of sentences, B.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless all parts are (B, L).
+    pub fn count(&self) -> Result<usize> {
+        let n = self.ids.len();
+        let wrong = |argument, expected: String, got: usize| {
+            Err(Error::Shape { op: "Sentences", argument, expected, got: vec![got] })
+        };
+        if self.length == 0 || !n.is_multiple_of(self.length) {
+            return wrong("ids", format!("rows of {}", self.length), n);
+        }
+        if self.mask.len() != n {
+            return wrong("mask", format!("that of the {n} ids"), self.mask.len());
+        }
+        match self.token_types {
+            Some(types) if types.len() != n => wrong("token_types", format!("that of the {n} ids"), types.len()),
+            _ => Ok(n / self.length),
+        }
+    }
+}
+
+/// What the network makes of a batch.
+#[derive(Clone, Debug)]
+pub struct BertOutputs {
+    /// What the first layer takes (B, L, D).
+    pub embedding_output: Var,
+    /// The result of the layer before the last (B, L, D); with a single layer, the embeddings.
+    pub second_to_last_hidden_state: Var,
+    /// The result of the last layer (B, L, D).
+    pub last_hidden_state: Var,
+    /// tanh of an affine map of the first token (B, D); `None` without a pooler.
+    pub pooler_output: Option<Var>,
+    mask: Tensor,
+}
+
+impl BertOutputs {
+    /// The mean of the last layer over the tokens (B, D).
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn mean_pooled(&self) -> Result<Var> {
+        self.last_hidden_state.masked_mean(Some(&self.mask))
+    }
+
+    /// The last two layers side by side, the last one second (B, L, 2 D).
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn concat_last_two(&self) -> Result<Var> {
+        concat(&[&self.second_to_last_hidden_state, &self.last_hidden_state], 2)
+    }
+}
+
+/// Words, token types and positions: three tables, summed and normalised.
+struct Embeddings {
+    words: Embedding,
+    positions: Embedding,
+    token_types: Embedding,
+    norm: LayerNorm,
+}
+
+/// Attention and a feed-forward network, each normalised after its residual sum.
+struct Layer {
+    attention: AttentionBlock,
+    feed_forward: FeedForward,
+    norm: LayerNorm,
+}
+
+/// The network.
+pub struct Bert {
+    config: BertConfig,
+    store: ParameterStore,
+    embeddings: Embeddings,
+    layers: Vec<Layer>,
+    pooler: Option<Linear>,
+}
+
+impl Bert {
+    /// Makes the network with initial values drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for sizes that no network has or that do not fit each other; device errors.
+    pub fn new(gpu: &Gpu, config: BertConfig, seed: u64) -> Result<Self> {
+        let mut model = Self::declare(gpu, config)?;
+        model.store.allocate(seed)?;
+        Ok(model)
+    }
+
+    /// Declares the network without memory for its parameters: their names, shapes and count are known, and nothing can
+    /// be computed.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] as [`Bert::new`].
+    pub fn declare(gpu: &Gpu, config: BertConfig) -> Result<Self> {
+        config.check()?;
+        let mut store = ParameterStore::new(gpu);
+        let (s, c) = (&mut store, &config);
+        let (d, init) = (c.hidden_size, linear_init(c));
+        let mut table = |name: &str, rows: usize| {
+            Embedding::new(s, &format!("embeddings.{name}_embeddings"), rows, d, &init.weight)
+        };
+        let embeddings = Embeddings {
+            words: table("word", c.vocab_size)?,
+            positions: table("position", c.max_position_embeddings)?,
+            token_types: table("token_type", c.type_vocab_size)?,
+            norm: LayerNorm::new(s, "embeddings.LayerNorm", d, c.layer_norm_eps)?,
+        };
+        let layers =
+            (0..c.num_hidden_layers).map(|l| layer(s, &format!("encoder.layer.{l}"), c)).collect::<Result<_>>()?;
+        let pooler = c.add_pooling_layer.then(|| Linear::new(s, "pooler.dense", d, d, init.clone())).transpose()?;
+        Ok(Self { config, store, embeddings, layers, pooler })
+    }
+
+    /// Sizes and options.
+    pub fn config(&self) -> &BertConfig {
+        &self.config
+    }
+
+    /// The parameters, under Hugging Face's names.
+    pub fn store(&self) -> &ParameterStore {
+        &self.store
+    }
+
+    /// Encodes sentences. Padding is no key; what stands at its own positions has no meaning.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless all parts of `sentences` are (B, L); [`Error::IndexOutOfRange`] for ids beyond the
+    /// vocabulary, token types beyond their table, and more tokens than positions; device errors.
+    pub fn forward(&self, tape: &Tape, sentences: &Sentences<'_>) -> Result<BertOutputs> {
+        let shape = [sentences.count()?, sentences.length];
+        let mask = Tensor::from_slice(tape.gpu(), shape, sentences.mask)?;
+        let embedding_output = self.embed(tape, sentences, &shape)?;
+        let masks = AttentionOptions { key_mask: Some(mask.clone()), ..Default::default() };
+        let (mut before, mut x) = (embedding_output.clone(), embedding_output.clone());
+        for layer in &self.layers {
+            let attended = layer.attention.forward(&x, &masks)?;
+            let next = layer.norm.forward(&layer.feed_forward.forward(&attended, &attended)?)?;
+            before = std::mem::replace(&mut x, next);
+        }
+        let pool = |pooler: &Linear| {
+            let first = x.slice(1, 0..1)?.reshape([shape[0], self.config.hidden_size])?;
+            pooler.fused(&first, Some(Activation::Tanh), None)
+        };
+        let pooler_output = self.pooler.as_ref().map(pool).transpose()?;
+        Ok(BertOutputs {
+            embedding_output,
+            second_to_last_hidden_state: before,
+            last_hidden_state: x,
+            pooler_output,
+            mask,
+        })
+    }
+
+    fn embed(&self, tape: &Tape, sentences: &Sentences<'_>, shape: &[usize]) -> Result<Var> {
+        let look_up = |table: &Embedding, op: &'static str, ids: &[u32]| {
+            let rows = table.weight.shape()[0] as u64;
+            match ids.iter().find(|&&id| u64::from(id) >= rows) {
+                Some(&id) => Err(Error::IndexOutOfRange { op, index: id.into(), len: rows }),
+                None => table.forward(tape, ids, shape),
+            }
+        };
+        let e = &self.embeddings;
+        let zeros = vec![0; sentences.ids.len()];
+        let types = look_up(&e.token_types, "token types", sentences.token_types.unwrap_or(&zeros))?;
+        let positions = look_up(&e.positions, "token positions", &self.positions(sentences))?;
+        let sum = look_up(&e.words, "token ids", sentences.ids)?.add(&types)?;
+        e.norm.of_sum(&sum, &positions)?.dropout(self.config.hidden_dropout_prob)
+    }
+
+    /// The row of the position table for every token.
+    fn positions(&self, sentences: &Sentences<'_>) -> Vec<u32> {
+        let pad = self.config.pad_token_id;
+        let rows = sentences.ids.chunks_exact(sentences.length);
+        match self.config.model_type {
+            BertKind::Bert => rows.flat_map(|row| 0..row.len() as u32).collect(),
+            // Padding is told by its id, not by the mask, and all of it stands at one position.
+            BertKind::Roberta => rows
+                .flat_map(|row| {
+                    let mut last = pad;
+                    row.iter().map(move |&id| {
+                        last += u32::from(id != pad);
+                        if id == pad { pad } else { last }
+                    })
+                })
+                .collect(),
+        }
+    }
+}
+
+fn linear_init(c: &BertConfig) -> LinearInit {
+    LinearInit { weight: Init::Normal { std: c.initializer_range }, bias: Init::Constant(0.0) }
+}
+
+fn layer(s: &mut ParameterStore, prefix: &str, c: &BertConfig) -> Result<Layer> {
+    let (d, hidden, init) = (c.hidden_size, c.intermediate_size, linear_init(c));
+    let norm = |s: &mut ParameterStore, name: &str| {
+        LayerNorm::new(s, &format!("{prefix}.{name}.LayerNorm"), d, c.layer_norm_eps)
+    };
+    let attention = MultiHeadAttention::new(
+        s,
+        &format!("{prefix}.attention"),
+        ["self.query", "self.key", "self.value", "output.dense"],
+        d,
+        c.num_attention_heads,
+        c.attention_probs_dropout_prob,
+        init.clone(),
+    )?;
+    let attention = AttentionBlock { attention, norm: norm(s, "attention.output")?, dropout: c.hidden_dropout_prob };
+    let feed_forward = FeedForward {
+        expand: Linear::new(s, &format!("{prefix}.intermediate.dense"), d, hidden, init.clone())?,
+        activation: Activation::Gelu,
+        contract: Linear::new(s, &format!("{prefix}.output.dense"), hidden, d, init)?,
+        dropout_hidden: 0.0,
+        dropout_output: c.hidden_dropout_prob,
+    };
+    Ok(Layer { attention, feed_forward, norm: norm(s, "output")? })
+}
