@@ -12,6 +12,7 @@ pub mod hdf5_write;
 pub mod moments;
 #[cfg(feature = "datasets")]
 pub mod npy;
+pub mod pairs;
 pub mod safetensors;
 #[cfg(feature = "datasets")]
 pub mod synthetic;

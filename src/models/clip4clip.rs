@@ -162,6 +162,15 @@ impl Base {
         self.logit_scale.on(tape)?.exp()
     }
 
+    /// Normalised pixels of whole images, one after another, as a tensor (n, 3, H, W).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] without towers; [`Error::Shape`] for a part of an image; device errors.
+    pub fn upload(&self, gpu: &Gpu, pixels: &[f32]) -> Result<Tensor> {
+        let size = self.towers()?.image.size();
+        Tensor::from_slice(gpu, [pixels.len() / (3 * size * size), 3, size, size], pixels)
+    }
+
     /// Token ids (B · words) to sentences (B, D) and, if asked for, words (B, n, D).
     ///
     /// # Errors
@@ -256,8 +265,17 @@ impl Clip4Clip {
     /// # Errors
     /// As [`Base::new`]; device errors.
     pub fn new(gpu: &Gpu, config: BaseConfig, seed: u64) -> Result<Self> {
+        Self::frozen(gpu, config, seed, |_| false)
+    }
+
+    /// As [`Clip4Clip::new`]; what `frozen` names is not trained.
+    ///
+    /// # Errors
+    /// As [`Clip4Clip::new`].
+    pub fn frozen(gpu: &Gpu, config: BaseConfig, seed: u64, frozen: impl Fn(&str) -> bool) -> Result<Self> {
         let mut store = ParameterStore::new(gpu);
         let base = Base::new(&mut store, config)?;
+        store.freeze(frozen)?;
         store.allocate(seed)?;
         Ok(Self { base, store })
     }
@@ -272,14 +290,20 @@ impl Clip4Clip {
         &self.store
     }
 
-    /// The one head, `sentence_video`: exp(logit_scale) · cosine of every sentence (B, D) with every video.
+    /// One vector of unit length for each video (N, D).
+    ///
+    /// # Errors
+    /// [`Error::Shape`]; [`Error::IndexOutOfRange`] for more frames than positions.
+    pub fn videos(&self, features: &VideoFeatures) -> Result<Var> {
+        self.base.mean_pool(&self.base.temporal(&features.frames, &features.mask)?, &features.mask)
+    }
+
+    /// The one head, `sentence_video`: exp(logit_scale) · cosine of every sentence (B, D) with every video (N, D).
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`].
-    pub fn heads(&self, sentences: &Var, videos: &VideoFeatures) -> Result<Vec<Head>> {
-        let frames = self.base.temporal(&videos.frames, &videos.mask)?;
-        let pooled = self.base.mean_pool(&frames, &videos.mask)?;
-        let scores = unit(sentences)?.matmul_transposed(&pooled, false, true)?;
+    pub fn heads(&self, sentences: &Var, videos: &Var) -> Result<Vec<Head>> {
+        let scores = unit(sentences)?.matmul_transposed(videos, false, true)?;
         Ok(vec![Head::new("sentence_video", scores.mul(&self.base.scale(sentences.tape())?)?)])
     }
 }

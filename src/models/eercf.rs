@@ -7,10 +7,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::autograd::{Tape, Var};
+use crate::autograd::{Tape, Var, concat};
 use crate::gpu::Gpu;
+use crate::kernels::permute;
 use crate::models::clip4clip::{Base, BaseConfig, VideoFeatures, unit};
 use crate::models::heads::{Head, weighted_sum};
+use crate::models::pairing::{Candidates, Pairing};
 use crate::nn::{Init, Parameter, ParameterStore};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -128,6 +130,8 @@ pub struct EercfVideos {
     pub frames: Var,
     /// Frames that have seen each other (N, F, D).
     pub temporal: Var,
+    /// Dot products of those with each other (N, F, F).
+    pub grams: Var,
     /// Patches (N, F · P, D).
     pub patches: Option<Var>,
     /// 1 for frames, 0 for padding (N, F).
@@ -210,16 +214,24 @@ impl Eercf {
         &mut self.base
     }
 
+    /// Whether any head with a weight needs patches.
+    pub fn uses_patches(&self) -> bool {
+        let c = &self.config;
+        let weighs = |w: &HeadWeights| w.patch_weak != 0.0;
+        self.gates_patches() || weighs(&c.weights) || weighs(&c.rerank)
+    }
+
     /// The videos' unit vectors at every granularity.
     ///
     /// # Errors
     /// [`Error::Shape`]; [`Error::IndexOutOfRange`] for more frames than positions.
     pub fn videos(&self, features: &VideoFeatures) -> Result<EercfVideos> {
-        let temporal = self.base.temporal(&features.frames, &features.mask)?;
+        let temporal = unit(&self.base.temporal(&features.frames, &features.mask)?)?;
         Ok(EercfVideos {
             video: self.base.mean_pool(&temporal, &features.mask)?,
             frames: unit(&features.frames)?,
-            temporal: unit(&temporal)?,
+            grams: temporal.matmul_transposed(&temporal, false, true)?,
+            temporal,
             patches: features.patches.as_ref().map(unit).transpose()?,
             mask: features.mask.clone(),
         })
@@ -238,17 +250,18 @@ impl Eercf {
     /// # Errors
     /// [`Error::Shape`] unless there are as many texts as videos.
     pub fn matched(&self, sentences: &Var, videos: &EercfVideos) -> Result<Matched> {
-        let (tape, c) = (sentences.tape(), &self.config);
+        let c = &self.config;
         let t = unit(sentences)?;
         let &[batch, frames, width] = videos.frames.shape() else { return Err(shape("frames", &videos.frames)) };
         sentences.value().expect_shape("EERCF", "sentences", &[batch, width])?;
-        let scale = self.base.scale(tape)?;
-        let a = self.frame_dots(&t, &videos.frames)?;
+        let a = frame_dots(&t, &videos.frames, Pairing::All)?;
         let mut vectors = vec![("video", videos.video.clone())];
         let against = |vector: &Var| t.matmul_transposed(vector, false, true);
 
-        let mut heads =
-            vec![(HEADS[0], self.coarse(sentences, videos)?), (HEADS[1], self.weak_frame(&a, &videos.mask)?)];
+        let mut heads = vec![
+            (HEADS[0], self.coarse(sentences, videos)?),
+            (HEADS[1], self.weak_frame(&a, &videos.mask, Pairing::All)?),
+        ];
         if let Some(patches) = &videos.patches {
             heads.push((HEADS[2], t.soft_similarity(patches, self.patch_mask(videos)?.as_ref(), c.temperature_weak)?));
         }
@@ -260,7 +273,7 @@ impl Eercf {
         let gated = unit(&videos.temporal.attention_pool(&logits, mask, 0.0)?)?;
         heads.push(match c.training_gates {
             TrainingGates::OwnCaption => (HEADS[3], against(&gated)?),
-            TrainingGates::Pairwise => (HEADS[3], self.strong_frame(&t, &a, videos)?),
+            TrainingGates::Pairwise => (HEADS[3], self.strong_frame(&t, &a, videos, Pairing::All)?),
         });
         vectors.push(("frame", gated));
         if let Some(patches) = videos.patches.as_ref().filter(|_| self.gates_patches()) {
@@ -270,8 +283,7 @@ impl Eercf {
             heads.push((HEADS[4], against(&gated)?));
             vectors.push(("patch", gated));
         }
-        let scaled = |(name, scores): (&'static str, Var)| Ok(Head::new(name, scores.mul(&scale)?));
-        Ok(Matched { heads: heads.into_iter().map(scaled).collect::<Result<_>>()?, vectors })
+        Ok(Matched { heads: self.scaled(heads)?, vectors })
     }
 
     /// Whether anything weighs the patches' strong features; officially nothing does.
@@ -286,20 +298,50 @@ impl Eercf {
     /// # Errors
     /// [`Error::ShapeMismatch`].
     pub fn heads(&self, sentences: &Var, videos: &EercfVideos) -> Result<Vec<Head>> {
-        let t = unit(sentences)?;
-        let scale = self.base.scale(sentences.tape())?;
-        let a = self.frame_dots(&t, &videos.frames)?;
-        let mut heads =
-            vec![(HEADS[0], self.coarse(sentences, videos)?), (HEADS[1], self.weak_frame(&a, &videos.mask)?)];
+        let mut heads = vec![(HEADS[0], self.coarse(sentences, videos)?)];
+        heads.extend(self.fine(&unit(sentences)?, videos, Pairing::All)?);
+        self.scaled(heads)
+    }
+
+    /// The heads of texts (B, D) and their candidates among the videos: (B, k) each. Without gradients.
+    ///
+    /// # Errors
+    /// As [`Eercf::heads`].
+    pub fn heads_of(&self, sentences: &Var, videos: &EercfVideos, candidates: &Candidates) -> Result<Vec<Head>> {
+        let (pairing, &[texts, width]) = (Pairing::Candidates(candidates), sentences.shape()) else {
+            return Err(shape("sentences", sentences));
+        };
+        let queries = self.coarse_queries(sentences)?.reshape([texts, 1, width])?;
+        let video = videos.video.reshape([videos.video.shape()[0], 1, width])?;
+        let coarse = pairing.dots(&queries, &video)?.reshape([texts, candidates.count()])?;
+        let mut heads = vec![(HEADS[0], coarse)];
+        heads.extend(self.fine(&unit(sentences)?, videos, pairing)?);
+        self.scaled(heads)
+    }
+
+    /// All heads but the coarse one, of sentences (B, D) of unit length.
+    fn fine(&self, t: &Var, videos: &EercfVideos, pairing: Pairing) -> Result<Vec<(&'static str, Var)>> {
+        let c = &self.config;
+        let a = frame_dots(t, &videos.frames, pairing)?;
+        let mut heads = vec![(HEADS[1], self.weak_frame(&a, &videos.mask, pairing)?)];
         if let Some(patches) = &videos.patches {
             let mask = self.patch_mask(videos)?;
-            heads.push((HEADS[2], t.soft_similarity(patches, mask.as_ref(), self.config.temperature_weak)?));
+            heads.push((HEADS[2], pairing.soft_similarity(t, patches, mask.as_ref(), c.temperature_weak)?));
         }
-        heads.push((HEADS[3], self.strong_frame(&t, &a, videos)?));
+        heads.push((HEADS[3], self.strong_frame(t, &a, videos, pairing)?));
         if let Some(patches) = videos.patches.as_ref().filter(|_| self.gates_patches()) {
-            heads.push((HEADS[4], self.strong_patch(&t, patches, self.patch_mask(videos)?.as_ref())?));
+            heads.push((HEADS[4], self.strong_patch(t, patches, self.patch_mask(videos)?.as_ref(), pairing)?));
         }
-        heads.into_iter().map(|(name, scores)| Ok(Head::new(name, scores.mul(&scale)?))).collect()
+        Ok(heads)
+    }
+
+    /// Times exp(logit_scale).
+    fn scaled(&self, heads: Vec<(&'static str, Var)>) -> Result<Vec<Head>> {
+        let head = |(name, scores): (&'static str, Var)| {
+            let scale = self.base.scale(scores.tape())?;
+            Ok(Head::new(name, scores.mul(&scale)?))
+        };
+        heads.into_iter().map(head).collect()
     }
 
     /// The losses of a batch whose sentence i belongs to video i.
@@ -330,50 +372,56 @@ impl Eercf {
         self.coarse_queries(sentences)?.matmul_transposed(&videos.video, false, true)
     }
 
-    /// t · frame for every pair: (B, N, F).
-    fn frame_dots(&self, t: &Var, frames: &Var) -> Result<Var> {
-        let &[videos, count, width] = frames.shape() else { return Err(shape("frames", frames)) };
-        let dots = t.matmul_transposed(&frames.reshape([videos * count, width])?, false, true)?;
-        dots.reshape([t.shape()[0], videos, count])
-    }
-
-    /// Σ_g (Σ_f softmax_f(a / τ) W[f, g]) a_g over the frames of a (B, N, F): (B, N).
-    fn weak_frame(&self, a: &Var, mask: &Tensor) -> Result<Var> {
+    /// Σ_g (Σ_f softmax_f(a / τ) W[f, g]) a_g over the frames of a (B, V, F): (B, V).
+    fn weak_frame(&self, a: &Var, mask: &Tensor, pairing: Pairing) -> Result<Var> {
         let logits = a.scale(1.0 / self.config.temperature_weak)?;
         let weights = |softmax: Var| softmax.matmul(&self.frame.on(a.tape())?)?.mul(a);
         if !self.config.mask_padding {
             return weights(logits.softmax()?)?.sum(2);
         }
+        let mask = pairing.of_pairs(mask)?;
         let seen = a.tape().constant(mask.clone());
-        weights(logits.masked_fill(mask, f32::MIN)?.softmax()?)?.mul(&seen)?.sum(2)
+        weights(logits.masked_fill(&mask, f32::MIN)?.softmax()?)?.mul(&seen)?.sum(2)
     }
 
-    /// t · u, with u the unit vector of Σ_f softmax_f(a / τ) z_f, from dot products and Gram matrices alone: (B, N).
-    fn strong_frame(&self, t: &Var, a: &Var, videos: &EercfVideos) -> Result<Var> {
-        let grams = videos.temporal.matmul_transposed(&videos.temporal, false, true)?;
+    /// t · u, with u the unit vector of Σ_f softmax_f(a / τ) z_f, from dot products and Gram matrices alone: (B, V).
+    fn strong_frame(&self, t: &Var, a: &Var, videos: &EercfVideos, pairing: Pairing) -> Result<Var> {
         let mask = self.config.mask_padding.then_some(&videos.mask);
-        let gates = a.gates(&grams, mask, self.config.temperature_frame_gate)?;
-        gates.mul(&self.frame_dots(t, &videos.temporal)?)?.sum(2)
+        let &[texts, count, frames] = a.shape() else { return Err(shape("frames", a)) };
+        let dots = a.reshape([texts, 1, count, frames])?;
+        let gates = pairing.gates(&dots, &videos.grams, mask, self.config.temperature_frame_gate)?;
+        let gates = gates.reshape([texts, count, frames])?;
+        gates.mul(&frame_dots(t, &videos.temporal, pairing)?)?.sum(2)
     }
 
-    /// t · w, with w the unit vector of Σ_r softmax_r(b / τ) p_r, some videos at a time: (B, N).
-    fn strong_patch(&self, t: &Var, patches: &Var, mask: Option<&Tensor>) -> Result<Var> {
+    /// t · w, with w the unit vector of Σ_r softmax_r(b / τ) p_r: (B, V). No gradient for candidates.
+    fn strong_patch(&self, t: &Var, patches: &Var, mask: Option<&Tensor>, pairing: Pairing) -> Result<Var> {
         let &[videos, count, width] = patches.shape() else { return Err(shape("patches", patches)) };
-        let texts = t.shape()[0];
-        let one = |v: usize| -> Result<Var> {
+        let temperature = self.config.temperature_patch_gate;
+        // Texts (B', D) with the patches of video v, one video at a time: no tensor has an entry for every pair and patch.
+        let column = |texts: &Var, v: usize| -> Result<Var> {
             let rows = patches.slice(0, v..v + 1)?.reshape([count, width])?;
-            let dots = t.matmul_transposed(&rows, false, true)?.scale(1.0 / self.config.temperature_patch_gate)?;
+            let dots = texts.matmul_transposed(&rows, false, true)?.scale(1.0 / temperature)?;
             let gates = match mask {
                 None => dots.softmax()?,
-                Some(mask) => {
-                    let mask = t.tape().constant(mask.clone()).slice(0, v..v + 1)?;
-                    dots.masked_fill(mask.value(), f32::MIN)?.softmax()?
-                }
+                Some(mask) => dots.masked_fill(&permute::slice(mask, 0, v..v + 1)?, f32::MIN)?.softmax()?,
             };
-            unit(&gates.matmul(&rows)?)?.mul(t)?.sum(1)?.reshape([texts, 1])
+            unit(&gates.matmul(&rows)?)?.mul(texts)?.sum(1)
         };
-        let columns: Vec<Var> = (0..videos).map(one).collect::<Result<_>>()?;
-        crate::autograd::concat(&columns.iter().collect::<Vec<_>>(), 1)
+        let Pairing::Candidates(candidates) = pairing else {
+            let columns: Vec<Var> =
+                (0..videos).map(|v| column(t, v)?.reshape([t.shape()[0], 1])).collect::<Result<_>>()?;
+            return concat(&columns.iter().collect::<Vec<_>>(), 1);
+        };
+        // By video: those of the texts that it is a candidate of.
+        let mut scores = vec![0.0; candidates.ids().len()];
+        for (v, places) in candidates.by_video(videos).into_iter().enumerate().filter(|(_, p)| !p.is_empty()) {
+            let texts: Vec<u32> = places.iter().map(|&p| (p / candidates.count()) as u32).collect();
+            let values = column(&t.embedding(&texts, &[texts.len()])?, v)?.value().to_vec()?;
+            places.iter().zip(values).for_each(|(&place, value)| scores[place] = value);
+        }
+        let shape = [t.shape()[0], candidates.count()];
+        Ok(t.tape().constant(Tensor::from_slice(t.value().gpu(), shape, &scores)?))
     }
 
     /// A frame's mask for each of its patches (N, F · P), where padding is left out.
@@ -390,4 +438,12 @@ impl Eercf {
 
 fn shape(argument: &'static str, x: &Var) -> Error {
     Error::Shape { op: "EERCF", argument, expected: "(videos, rows, width)".into(), got: x.shape().to_vec() }
+}
+
+/// t · frame for every pair of sentences (B, D) and videos' frames (N, F, D): (B, V, F).
+fn frame_dots(t: &Var, frames: &Var, pairing: Pairing) -> Result<Var> {
+    let &[texts, width] = t.shape() else { return Err(shape("sentences", t)) };
+    let dots = pairing.dots(&t.reshape([texts, 1, width])?, frames)?;
+    let &[_, _, videos, count] = dots.shape() else { return Err(shape("frames", frames)) };
+    dots.reshape([texts, videos, count])
 }

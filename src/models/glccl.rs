@@ -11,6 +11,7 @@ use crate::autograd::{Tape, Var, concat};
 use crate::gpu::Gpu;
 use crate::models::clip4clip::{Base, BaseConfig, VideoFeatures, unit};
 use crate::models::heads::{Head, stack};
+use crate::models::pairing::{Candidates, Pairing};
 use crate::nn::{Init, Parameter, ParameterStore};
 use crate::{Error, Result};
 
@@ -111,6 +112,8 @@ pub struct GlcclVideos {
     pub frames: Var,
     /// Their dot products with each other (N, F, F).
     pub grams: Var,
+    /// Their mean, of unit length (N, D): for a first stage of retrieval.
+    pub video: Var,
 }
 
 impl Glccl {
@@ -178,7 +181,8 @@ impl Glccl {
     pub fn videos(&self, features: &VideoFeatures) -> Result<GlcclVideos> {
         let frames = self.base.temporal(&features.frames, &features.mask)?;
         let grams = frames.matmul_transposed(&frames, false, true)?;
-        Ok(GlcclVideos { frames, grams })
+        let video = self.base.mean_pool(&frames, &features.mask)?;
+        Ok(GlcclVideos { frames, grams, video })
     }
 
     /// The four heads of sentences (B, D) with their words (B, n, D) and videos: (B, N) each.
@@ -186,32 +190,54 @@ impl Glccl {
     /// # Errors
     /// [`Error::Shape`], [`Error::ShapeMismatch`].
     pub fn heads(&self, sentences: &Var, words: &Var, videos: &GlcclVideos) -> Result<Vec<Head>> {
-        let (&[texts, count, _], &[n, frames, _]) = (words.shape(), videos.frames.shape()) else {
-            let expected = "(texts, words, D)".to_string();
-            return Err(Error::Shape { op: "GLCCL", argument: "words", expected, got: words.shape().to_vec() });
-        };
-        words.value().expect_shape("GLCCL", "words", &[texts, self.config.base.words, self.config.base.joint])?;
+        let inputs = [sentences, words, &videos.frames, &videos.grams].map(Var::clone);
+        let [texts, count] = self.expect_words(words)?;
+        let &[n, frames, _] = videos.frames.shape() else { return Err(shape("videos", &videos.frames)) };
         let group = (GROUP_BYTES / (4 * count * n * frames).max(1)).max(1);
+        if texts <= group {
+            return self.named(pair_scores(&self.config, &self.matrices, &inputs, Pairing::All)?);
+        }
         let (matrices, config) = (self.matrices.clone(), self.config.clone());
-        let compute = move |_: &Tape, inputs: &[Var]| {
-            let [sentences, words, frames, grams] = inputs else { unreachable!("four inputs are given") };
-            pair_scores(&config, &matrices, sentences, words, frames, grams)
+        let compute = move |_: &Tape, inputs: &[Var]| pair_scores(&config, &matrices, inputs, Pairing::All);
+        let part = |first: usize| {
+            let range = first..(first + group).min(texts);
+            let (sentences, words) = (sentences.slice(0, range.clone())?, words.slice(0, range)?);
+            sentences.tape().checkpoint(&[&sentences, &words, &inputs[2], &inputs[3]], compute.clone())
         };
-        let rest = [&videos.frames, &videos.grams];
-        let scores = if texts <= group {
-            compute(sentences.tape(), &[sentences.clone(), words.clone(), rest[0].clone(), rest[1].clone()])?
-        } else {
-            let part = |first: usize| {
-                let range = first..(first + group).min(texts);
-                let (sentences, words) = (sentences.slice(0, range.clone())?, words.slice(0, range)?);
-                sentences.tape().checkpoint(&[&sentences, &words, rest[0], rest[1]], compute.clone())
-            };
-            let parts: Vec<Var> = (0..texts).step_by(group).map(part).collect::<Result<_>>()?;
-            concat(&parts.iter().collect::<Vec<_>>(), 1)?
-        };
-        let scores = scores.mul(&self.base.scale(sentences.tape())?)?;
+        let parts: Vec<Var> = (0..texts).step_by(group).map(part).collect::<Result<_>>()?;
+        self.named(concat(&parts.iter().collect::<Vec<_>>(), 1)?)
+    }
+
+    /// The four heads of sentences with their words and their candidates among the videos: (B, k) each. Without gradients.
+    ///
+    /// # Errors
+    /// As [`Glccl::heads`].
+    pub fn heads_of(
+        &self,
+        sentences: &Var,
+        words: &Var,
+        videos: &GlcclVideos,
+        candidates: &Candidates,
+    ) -> Result<Vec<Head>> {
+        self.expect_words(words)?;
+        let inputs = [sentences, words, &videos.frames, &videos.grams].map(Var::clone);
+        self.named(pair_scores(&self.config, &self.matrices, &inputs, Pairing::Candidates(candidates))?)
+    }
+
+    /// Words (B, n, D) as the matrices need them: B and n.
+    fn expect_words(&self, words: &Var) -> Result<[usize; 2]> {
+        let &[texts, ..] = words.shape() else { return Err(shape("words", words)) };
+        let BaseConfig { words: count, joint, .. } = self.config.base;
+        words.value().expect_shape("GLCCL", "words", &[texts, count, joint])?;
+        Ok([texts, count])
+    }
+
+    /// The heads of scores (4, B, V), times exp(logit_scale).
+    fn named(&self, scores: Var) -> Result<Vec<Head>> {
+        let pairs = scores.shape()[1..].to_vec();
+        let scores = scores.mul(&self.base.scale(scores.tape())?)?;
         let head =
-            |(i, name): (usize, &'static str)| Ok(Head::new(name, scores.slice(0, i..i + 1)?.reshape([texts, n])?));
+            |(i, name): (usize, &'static str)| Ok(Head::new(name, scores.slice(0, i..i + 1)?.reshape(pairs.clone())?));
         HEADS.into_iter().enumerate().map(head).collect()
     }
 
@@ -251,57 +277,57 @@ impl Glccl {
     }
 }
 
-/// The four scores of every pair without their common factor: (4, B, N). Sentences (B, D), words (B, n, D), frames
-/// (N, F, D), grams (N, F, F).
-fn pair_scores(c: &GlcclConfig, m: &Matrices, sentences: &Var, words: &Var, frames: &Var, grams: &Var) -> Result<Var> {
+fn shape(argument: &'static str, x: &Var) -> Error {
+    Error::Shape { op: "GLCCL", argument, expected: "(texts or videos, rows, D)".into(), got: x.shape().to_vec() }
+}
+
+/// The four scores of every pair without their common factor: (4, B, V). The inputs are sentences (B, D), words (B, n, D),
+/// frames (N, F, D) and their Gram matrices (N, F, F).
+fn pair_scores(c: &GlcclConfig, m: &Matrices, inputs: &[Var], pairing: Pairing) -> Result<Var> {
+    let [sentences, words, frames, grams] = inputs else { unreachable!("the callers give four") };
     let tape = sentences.tape();
-    let (&[texts, n, width], &[videos, count, _]) = (words.shape(), frames.shape()) else {
-        unreachable!("the caller checked the shapes")
-    };
-    let all_frames = frames.reshape([videos * count, width])?;
-    let dots = |rows: &Var| rows.matmul_transposed(&all_frames, false, true);
+    let &[texts, _, width] = words.shape() else { return Err(shape("words", words)) };
+    // (B, q, D) to (B, q, V, F).
+    let dots = |rows: &Var| pairing.dots(rows, frames);
     let guide = |dots: &Var| -> Result<Var> {
         let temperature = c.guide_temperature;
-        match c.guide {
-            Guide::Softmax => dots.gates(grams, None, temperature),
-            Guide::SoftmaxLinearSoftmax => dots
-                .scale(1.0 / temperature)?
-                .softmax()?
-                .matmul(&m.visual_logit.on(tape)?)?
-                .gates(grams, None, temperature),
-            Guide::Mean => dots.scale(0.0)?.gates(grams, None, temperature),
-        }
+        let dots = match c.guide {
+            Guide::Softmax => dots.clone(),
+            Guide::SoftmaxLinearSoftmax => {
+                dots.scale(1.0 / temperature)?.softmax()?.matmul(&m.visual_logit.on(tape)?)?
+            }
+            Guide::Mean => dots.scale(0.0)?,
+        };
+        pairing.gates(&dots, grams, None, temperature)
     };
     // Σ_k (softmax(x / τ) A)_k x_k over the last dimension.
     let aggregate = |x: &Var, matrix: &Parameter| {
         x.scale(1.0 / c.temperature)?.softmax()?.matmul(&matrix.on(tape)?)?.mul(x)?.sum(x.shape().len() - 1)
     };
 
+    let one = [texts, 1, width];
     let unit_sentences = unit(sentences)?;
-    let unit_words = unit(words)?.reshape([texts * n, width])?;
-    let by_frame = [texts, videos, count];
-    let by_word = [texts, n, videos, count];
-    let raw_words = dots(&words.reshape([texts * n, width])?)?.reshape([texts * n, videos, count])?;
-    let global_gates = guide(&dots(sentences)?.reshape(by_frame)?)?;
-    let local_gates = guide(&raw_words)?.reshape(by_word)?;
+    let raw_words = dots(words)?;
+    let &[_, _, videos, _] = raw_words.shape() else { return Err(shape("frames", frames)) };
+    let global_gates = guide(&dots(&sentences.reshape(one)?)?)?;
+    let local_gates = guide(&raw_words)?;
 
     let video_sentence = {
-        let mapped = dots(&unit_sentences.matmul(&m.global.on(tape)?)?)?.reshape(by_frame)?;
-        mapped.mul(&global_gates)?.sum(2)?
+        let mapped = dots(&unit_sentences.matmul(&m.global.on(tape)?)?.reshape(one)?)?;
+        mapped.mul(&global_gates)?.sum(3)?
     };
-    // Word or word-conditioned frame by pair: (B, n, N) to (B, N, n).
-    let per_pair = |x: &Var, y: &Var| x.mul(&y.reshape([texts, 1, videos, count])?)?.sum(3);
+    // For each word, or frame as a word sees it, of a pair: (B, n, V) to (B, V, n).
+    let of_pair = |x: &Var| x.permute(&[0, 2, 1]);
     let video_word = {
-        let lengths = word_lengths(words)?;
-        let a = per_pair(&raw_words.reshape(by_word)?, &global_gates)?.div(&lengths)?;
-        aggregate(&a.permute(&[0, 2, 1])?, &m.word_logit)?
+        let a = raw_words.mul(&global_gates)?.sum(3)?.div(&lengths(words)?)?;
+        aggregate(&of_pair(&a)?, &m.word_logit)?
     };
     let sentence_frame = {
-        let b = per_pair(&local_gates, &dots(&unit_sentences)?.reshape(by_frame)?)?;
-        aggregate(&b.permute(&[0, 2, 1])?, &m.word_frame_logit)?
+        let b = local_gates.mul(&dots(&unit_sentences.reshape(one)?)?)?.sum(3)?;
+        aggregate(&of_pair(&b)?, &m.word_frame_logit)?
     };
     let frame_word = {
-        let mapped = dots(&unit_words.matmul(&m.local.on(tape)?)?)?.reshape(by_word)?;
+        let mapped = dots(&unit(words)?.matmul(&m.local.on(tape)?)?)?;
         let over_words = local_gates.aosm(&mapped, &m.word.on(tape)?, c.temperature)?;
         let over_frames = mapped.aosm(&local_gates, &m.word_frame.on(tape)?, c.temperature)?;
         let x = aggregate(&over_words, &m.word_frame_2)?;
@@ -313,7 +339,7 @@ fn pair_scores(c: &GlcclConfig, m: &Matrices, sentences: &Var, words: &Var, fram
 }
 
 /// The norms of words (B, n, D), as (B, n, 1).
-fn word_lengths(words: &Var) -> Result<Var> {
-    let &[texts, n, _] = words.shape() else { unreachable!("the caller checked the shape") };
+fn lengths(words: &Var) -> Result<Var> {
+    let &[texts, n, _] = words.shape() else { return Err(shape("words", words)) };
     words.square()?.sum(2)?.log()?.scale(0.5)?.exp()?.reshape([texts, n, 1])
 }

@@ -8,5 +8,7 @@ pub mod eercf;
 pub mod glccl;
 pub mod heads;
 pub mod mean_pool;
+pub mod pair;
+pub mod pairing;
 pub mod reloclnet;
 pub mod two_space;

@@ -77,7 +77,7 @@ impl MultiHeadAttention {
     ) -> Result<Self> {
         expect_divisor(heads, width)?;
         let init = init.into();
-        let weight = store.declare(format!("{prefix}.in_proj_weight"), [3 * width, width], init.weight)?;
+        let weight = store.declare_matrix(format!("{prefix}.in_proj_weight"), [3 * width, width], init.weight)?;
         let bias = store.declare(format!("{prefix}.in_proj_bias"), [3 * width], init.bias)?;
         let part = |i: usize| {
             let rows = Some(i * width..(i + 1) * width);

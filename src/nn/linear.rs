@@ -46,7 +46,7 @@ impl Linear {
         init: impl Into<LinearInit>,
     ) -> Result<Self> {
         let init = init.into();
-        let weight = store.declare(format!("{prefix}.weight"), [outputs, inputs], init.weight)?;
+        let weight = store.declare_matrix(format!("{prefix}.weight"), [outputs, inputs], init.weight)?;
         let bias = Some(store.declare(format!("{prefix}.bias"), [outputs], init.bias)?);
         Ok(Self { weight, bias, rows: None })
     }
@@ -62,7 +62,7 @@ impl Linear {
         outputs: usize,
         init: &Init,
     ) -> Result<Self> {
-        let weight = store.declare(format!("{prefix}.weight"), [outputs, inputs], init.clone())?;
+        let weight = store.declare_matrix(format!("{prefix}.weight"), [outputs, inputs], init.clone())?;
         Ok(Self { weight, bias: None, rows: None })
     }
 

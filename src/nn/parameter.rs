@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::autograd::{Tape, Var};
 use crate::gpu::Gpu;
 use crate::random::Random;
-use crate::tensor::{Array, Tensor};
+use crate::tensor::{Array, DType, Tensor};
 use crate::{Error, Result};
 
 /// Elements between the starts of two parameters: views of a flat buffer must start at multiples of 256 bytes.
@@ -109,10 +109,23 @@ struct Declared {
     place: OnceLock<Place>,
 }
 
+impl Declared {
+    /// The shape of its tensor, which holds two halves in each element where `halves` says so.
+    fn stored_shape(&self, halves: bool) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if let (Some(width), true) = (shape.last_mut(), halves) {
+            *width /= 2;
+        }
+        shape
+    }
+}
+
 /// What a name of the official state dict stands for.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Weight,
+    /// A weight that only affine maps read: inference may hold it in halves.
+    Matrix,
     /// Computed values that files may leave out.
     Table,
 }
@@ -149,7 +162,7 @@ impl Parameter {
 
     /// Whether an optimiser changes it: neither a table nor frozen.
     pub fn is_trained(&self) -> bool {
-        self.0.kind == Kind::Weight && !self.0.frozen.load(Ordering::Relaxed)
+        self.0.kind != Kind::Table && !self.0.frozen.load(Ordering::Relaxed)
     }
 
     fn place(&self) -> Result<&Place> {
@@ -159,7 +172,7 @@ impl Parameter {
         })
     }
 
-    /// Its values.
+    /// Its values; of a matrix in halves (see [`ParameterStore::halve`]) u32, with two to an element.
     ///
     /// # Errors
     /// [`Error::MissingParameter`] before [`ParameterStore::allocate`].
@@ -192,13 +205,14 @@ impl Parameter {
     /// # Errors
     /// As [`Parameter::value`]; [`Error::IndexOutOfRange`].
     pub fn rows_on(&self, tape: &Tape, range: Range<usize>) -> Result<Var> {
-        let width: usize = self.0.shape[1..].iter().product();
+        let place = self.place()?;
+        let rest = &place.value.shape()[1..];
+        let width: usize = rest.iter().product();
         // Views start where parameters do; other rows are copied.
         if !(range.start * width).is_multiple_of(ALIGNMENT) {
             return self.on(tape)?.slice(0, range);
         }
-        let place = self.place()?;
-        let shape = [&[range.len()], &self.0.shape[1..]].concat();
+        let shape = [&[range.len()], rest].concat();
         let view = |t: &Tensor| t.view(range.start * width, shape.clone());
         Ok(match &place.gradient {
             Some(gradient) => tape.leaf_into(view(&place.value)?, view(gradient)?),
@@ -236,12 +250,13 @@ pub struct ParameterStore {
     declared: Vec<Parameter>,
     by_name: HashMap<String, usize>,
     shards: Vec<Shard>,
+    halves: bool,
 }
 
 impl ParameterStore {
     /// An empty store.
     pub fn new(gpu: &Gpu) -> Self {
-        Self { gpu: gpu.clone(), declared: Vec::new(), by_name: HashMap::new(), shards: Vec::new() }
+        Self { gpu: gpu.clone(), declared: Vec::new(), by_name: HashMap::new(), shards: Vec::new(), halves: false }
     }
 
     /// The GPU.
@@ -255,6 +270,14 @@ impl ParameterStore {
     /// [`Error::DuplicateParameter`]; [`Error::Argument`] once the store is allocated.
     pub fn declare(&mut self, name: impl Into<String>, shape: impl Into<Vec<usize>>, init: Init) -> Result<Parameter> {
         self.add(name.into(), shape.into(), init, Kind::Weight)
+    }
+
+    /// As [`ParameterStore::declare`], of a matrix (out, in) that only affine maps read.
+    ///
+    /// # Errors
+    /// As [`ParameterStore::declare`].
+    pub(super) fn declare_matrix(&mut self, name: String, shape: [usize; 2], init: Init) -> Result<Parameter> {
+        self.add(name, shape.into(), init, Kind::Matrix)
     }
 
     /// Declares a table that is saved and loaded but not trained.
@@ -305,6 +328,25 @@ impl ParameterStore {
         }
         self.declared.iter().filter(|p| frozen(p.name())).for_each(|p| p.0.frozen.store(true, Ordering::Relaxed));
         Ok(())
+    }
+
+    /// Holds the frozen matrices of affine maps in half precision: half of the memory and of its traffic, for inference.
+    /// Those whose rows cannot be read by fours stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] once the store is allocated.
+    pub fn halve(&mut self) -> Result<()> {
+        if !self.shards.is_empty() {
+            let why = "is already allocated; halve before".to_string();
+            return Err(Error::Argument { op: "halve", argument: "store", why });
+        }
+        self.halves = true;
+        Ok(())
+    }
+
+    /// Whether a frozen parameter is held in halves. Parts of packed ones must start where views may.
+    fn is_halved(&self, p: &Parameter) -> bool {
+        self.halves && p.0.kind == Kind::Matrix && p.shape()[1].is_multiple_of(2 * ALIGNMENT)
     }
 
     /// Lays the parameters out and initialises them from `seed`.
@@ -359,8 +401,10 @@ impl ParameterStore {
                 let gradient = Some(gradients.view(offset, p.shape())?);
                 Place { value: values.view(offset, p.shape())?, gradient, shard, offset }
             } else {
-                let values = p.0.init.values(p.name(), p.len(), seed);
-                let value = Tensor::from_slice(&self.gpu, p.shape(), &values)?;
+                let halves = self.is_halved(p);
+                let dtype = if halves { DType::U32 } else { DType::F32 };
+                let value = Tensor::uninit_of(&self.gpu, "parameters", p.0.stored_shape(halves), dtype)?;
+                write(&value, &p.0.init.values(p.name(), p.len(), seed))?;
                 Place { value, gradient: None, shard: usize::MAX, offset: 0 }
             };
             // Set once: allocate() runs once.
@@ -407,8 +451,16 @@ impl ParameterStore {
     /// As [`Tensor::to_vec`].
     pub fn to_arrays(&self) -> Result<BTreeMap<String, Array>> {
         let values: Vec<&Tensor> = self.declared.iter().map(Parameter::value).collect::<Result<_>>()?;
-        let data = Tensor::read_all(&values)?;
-        self.declared.iter().zip(data).map(|(p, d)| Ok((p.name().to_string(), Array::new(p.shape(), d)?))).collect()
+        let whole: Vec<&Tensor> = values.iter().copied().filter(|v| v.dtype() == DType::F32).collect();
+        let mut whole = Tensor::read_all(&whole)?.into_iter();
+        let read = |(p, value): (&Parameter, &Tensor)| {
+            let data = match value.dtype() {
+                DType::F32 => whole.next().unwrap_or_default(),
+                DType::U32 => value.to_u32()?.into_iter().flat_map(unpack).collect(),
+            };
+            Ok((p.name().to_string(), Array::new(p.shape(), data)?))
+        };
+        self.declared.iter().zip(values).map(read).collect()
     }
 
     /// Sets every parameter from `arrays`, all or none. Names may carry PyTorch's `module.` prefix. A table may be absent:
@@ -421,7 +473,7 @@ impl ParameterStore {
         let named = self.check(origin, arrays)?;
         for p in &self.declared {
             if let Some(array) = named.get(p.name()) {
-                p.value()?.write(array.data())?;
+                write(p.value()?, array.data())?;
             }
         }
         Ok(())
@@ -441,7 +493,7 @@ impl ParameterStore {
         }
         for p in &self.declared {
             match named.get(p.name()) {
-                None if p.0.kind == Kind::Weight => {
+                None if p.0.kind != Kind::Table => {
                     return Err(Error::MissingParameter { origin: origin(), name: p.name().into() });
                 }
                 None => {}
@@ -463,4 +515,18 @@ impl ParameterStore {
         }
         Ok(named)
     }
+}
+
+/// Fills a parameter's tensor, which holds halves if it is of u32.
+fn write(value: &Tensor, data: &[f32]) -> Result<()> {
+    if value.dtype() == DType::F32 {
+        return value.write(data);
+    }
+    let half = |x: f32| u32::from(half::f16::from_f32(x).to_bits());
+    value.write_u32(&data.chunks_exact(2).map(|pair| half(pair[0]) | half(pair[1]) << 16).collect::<Vec<_>>())
+}
+
+/// The two halves of an element, the first in the low bits.
+fn unpack(pair: u32) -> [f32; 2] {
+    [pair as u16, (pair >> 16) as u16].map(|bits| half::f16::from_bits(bits).to_f32())
 }

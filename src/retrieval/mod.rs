@@ -3,6 +3,7 @@
 pub mod compat;
 pub mod metrics;
 pub mod moments;
+pub mod pairs;
 pub mod ranking;
 pub mod two_space;
 

@@ -143,6 +143,18 @@ impl Tensor {
         self.write_bytes(bytemuck::cast_slice(data))
     }
 
+    /// As [`Tensor::write`], of a u32 tensor.
+    ///
+    /// # Errors
+    /// As [`Tensor::write`].
+    pub fn write_u32(&self, data: &[u32]) -> Result<()> {
+        if data.len() != self.len() {
+            let expected = format!("{} elements", self.len());
+            return Err(Error::Shape { op: "write", argument: "data", expected, got: vec![data.len()] });
+        }
+        self.write_bytes(bytemuck::cast_slice(data))
+    }
+
     fn write_bytes(&self, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() { Ok(()) } else { self.gpu.upload(&self.buffer, self.offset, bytes) }
     }

@@ -87,6 +87,31 @@ impl Var {
         }))
     }
 
+    /// Self in parts of at most `most` along the first dimension (or as few as views allow), one after another: views where
+    /// no gradient is needed, copies otherwise.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn parts(&self, most: usize) -> Result<Vec<Var>> {
+        let [count, rest @ ..] = self.shape() else { return Ok(vec![self.clone()]) };
+        let width: usize = rest.iter().product();
+        // Views start at multiples of 64 elements.
+        let step = (1..=64).find(|n| (n * width).is_multiple_of(64)).unwrap_or(64);
+        let most = (most / step).max(1) * step;
+        if most >= *count {
+            return Ok(vec![self.clone()]);
+        }
+        let part = |first: usize| {
+            let range = first..(first + most).min(*count);
+            if self.needs_gradient() {
+                return self.slice(0, range);
+            }
+            let shape = [&[range.len()], rest].concat();
+            Ok(self.tape().constant(self.value().view(first * width, shape)?))
+        };
+        (0..*count).step_by(most).map(part).collect()
+    }
+
     /// Rows of self (rows, width) by number, as a tensor of `shape` followed by the width.
     ///
     /// # Errors

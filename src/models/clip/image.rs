@@ -10,6 +10,7 @@ use crate::{Error, Result};
 /// Pixels to the joint space.
 pub struct ImageTower {
     size: usize,
+    mlp: usize,
     patch_weight: Parameter,
     class: Parameter,
     positions: Parameter,
@@ -45,8 +46,13 @@ impl ImageTower {
         let blocks = name("transformer.resblocks");
         let blocks = ResidualBlocks::new(store, &blocks, config.vision, config.activation.into(), NORM_EPS)?;
         let norm_post = LayerNorm::new(store, &name("ln_post"), width, NORM_EPS)?;
-        let size = config.image_size;
-        Ok(Self { size, patch_weight, class, positions, norm_pre, blocks, norm_post, projection })
+        let (size, mlp) = (config.image_size, config.vision.mlp);
+        Ok(Self { size, mlp, patch_weight, class, positions, norm_pre, blocks, norm_post, projection })
+    }
+
+    /// Height and width of images, in pixels.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// Normalised pixels (n, 3, H, W) to the last block's tokens (n, P + 1, width), the class token first.
@@ -84,6 +90,21 @@ impl ImageTower {
     /// # Errors
     /// [`Error::Shape`] for images of another size.
     pub fn encode(&self, pixels: &Var, patches: bool) -> Result<ImageFeatures> {
+        // No tensor on the way may be larger than a binding.
+        let limit = pixels.value().gpu().report().limits.max_storage_buffer_binding_size;
+        let each = (self.positions.shape()[0] * self.mlp).max(3 * self.size * self.size);
+        let parts = pixels.parts((limit / 4) as usize / each.max(1))?;
+        let parts: Vec<ImageFeatures> = parts.iter().map(|p| self.encode_part(p, patches)).collect::<Result<_>>()?;
+        if let [whole] = parts.as_slice() {
+            return Ok(whole.clone());
+        }
+        let images: Vec<&Var> = parts.iter().map(|p| &p.image).collect();
+        let all: Vec<&Var> = parts.iter().filter_map(|p| p.patches.as_ref()).collect();
+        let patches = patches.then(|| concat(&all, 0)).transpose()?;
+        Ok(ImageFeatures { image: concat(&images, 0)?, patches })
+    }
+
+    fn encode_part(&self, pixels: &Var, patches: bool) -> Result<ImageFeatures> {
         let tokens = self.tokens(pixels)?;
         let &[images, count, _] = tokens.shape() else { return Err(shape_of(&tokens)) };
         let class = |x: &Var| x.slice(1, 0..1)?.reshape([images, x.value().width()]);

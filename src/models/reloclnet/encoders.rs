@@ -32,18 +32,12 @@ impl InputProjection {
         let project =
             |x: &Var| self.linear.fused(&self.norm.forward(x)?.dropout(self.dropout)?, Some(Activation::Relu), None);
         let limit = x.value().gpu().report().limits.max_storage_buffer_binding_size;
-        let (&[batch, length, width], false) = (x.shape(), x.value().bytes() <= limit || x.needs_gradient()) else {
+        if x.value().bytes() <= limit || x.needs_gradient() {
             return project(x);
-        };
-        // Views start at multiples of 64 elements.
-        let video = length * width;
-        let step = (1..=64).find(|n| (n * video).is_multiple_of(64)).unwrap_or(64);
-        let most = ((limit / 4) as usize / video.max(1) / step).max(1) * step;
-        let part = |first: usize| {
-            let count = most.min(batch - first);
-            project(&x.tape().constant(x.value().view(first * video, [count, length, width])?))
-        };
-        let parts: Vec<Var> = (0..batch).step_by(most).map(part).collect::<Result<_>>()?;
+        }
+        let video: usize = x.shape()[1..].iter().product();
+        let parts = x.parts((limit / 4) as usize / video.max(1))?;
+        let parts: Vec<Var> = parts.iter().map(project).collect::<Result<_>>()?;
         concat(&parts.iter().collect::<Vec<_>>(), 0)
     }
 }

@@ -1,0 +1,146 @@
+//! Videos encoded once, in segments that fit into a binding; texts in tiles.
+
+use crate::Result;
+use crate::autograd::{Tape, Var};
+use crate::data::pairs::{PairSource, collate_frames};
+use crate::models::clip::TextFeatures;
+use crate::models::clip4clip::VideoFeatures;
+use crate::models::pair::{PairModel, TwoStageModel};
+use crate::tensor::Tensor;
+
+/// Videos of which a model holds what it compares them by.
+pub struct Gallery<V> {
+    segments: Vec<Segment<V>>,
+    len: usize,
+}
+
+/// Consecutive videos of a gallery.
+pub struct Segment<V> {
+    /// The number of the first in the gallery.
+    pub first: usize,
+    /// How many there are.
+    pub count: usize,
+    /// What the model compares them by.
+    pub videos: V,
+}
+
+impl<V> Gallery<V> {
+    /// From features that were made before, in parts: each becomes a segment, and no tensor of it may be larger than a
+    /// binding.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`]; device errors.
+    pub fn from_features<M: PairModel<Videos = V>>(
+        model: &M,
+        features: impl IntoIterator<Item = Result<VideoFeatures>>,
+    ) -> Result<Self> {
+        let mut gallery = Self { segments: Vec::new(), len: 0 };
+        for features in features {
+            let features = features?;
+            let count = features.mask.shape()[0];
+            gallery.segments.push(Segment { first: gallery.len, count, videos: model.prepare(&features)? });
+            gallery.len += count;
+        }
+        Ok(gallery)
+    }
+
+    /// The videos `videos` of `source` through the model's towers, `batch` at a time, or fewer where their features would
+    /// be larger than a binding may be.
+    ///
+    /// # Errors
+    /// What `source` returns; [`crate::Error::Argument`] for a video without frames; device errors.
+    pub fn encode<M: PairModel<Videos = V>>(
+        model: &M,
+        source: &dyn PairSource,
+        videos: &[usize],
+        batch: usize,
+    ) -> Result<Self> {
+        let (base, needs, gpu) = (model.base(), model.needs(), model.store().gpu());
+        let config = base.config();
+        let patches = config.clip.as_ref().filter(|_| needs.patches).map_or(1, |clip| clip.patches());
+        let bytes = 4 * config.frames * patches * config.joint;
+        let limit = gpu.report().limits.max_storage_buffer_binding_size as usize;
+        let batch = batch.min(limit / bytes.max(1)).max(1);
+        let encode = |chunk: &[usize]| {
+            let (pixels, mask) = collate_frames(source, chunk, config.frames)?;
+            let tape = Tape::inference(gpu);
+            let mask = Tensor::from_slice(gpu, [chunk.len(), config.frames], &mask)?;
+            base.encode_frames(&tape.constant(base.upload(gpu, &pixels)?), &mask, needs.patches)
+        };
+        Self::from_features(model, videos.chunks(batch).map(encode))
+    }
+
+    /// The number of videos.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The segments, in order.
+    pub fn segments(&self) -> &[Segment<V>] {
+        &self.segments
+    }
+
+    /// Every video's vector for the first stage (N, D).
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] for an empty gallery; device errors.
+    pub fn coarse<M: TwoStageModel<Videos = V>>(&self, model: &M) -> Result<Tensor> {
+        let parts: Vec<Var> = self.segments.iter().map(|s| model.coarse_videos(&s.videos)).collect();
+        Ok(crate::autograd::concat(&parts.iter().collect::<Vec<_>>(), 0)?.into_value())
+    }
+}
+
+/// Texts that are encoded and compared together.
+#[derive(Clone, Debug)]
+pub enum TextTile {
+    /// Token ids (B · n), encoded when they are needed.
+    Ids(Vec<u32>, usize),
+    /// Features that were made before.
+    Features(TextFeatures),
+}
+
+impl TextTile {
+    /// The texts `texts` of `source`, `tile` at a time.
+    ///
+    /// # Errors
+    /// What `source` returns.
+    pub fn of_source(source: &dyn PairSource, texts: &[usize], tile: usize) -> Result<Vec<Self>> {
+        let one = |chunk: &[usize]| {
+            let ids: Vec<Vec<u32>> = chunk.iter().map(|&t| source.tokens(t)).collect::<Result<_>>()?;
+            Ok(Self::Ids(ids.concat(), chunk.len()))
+        };
+        texts.chunks(tile.max(1)).map(one).collect()
+    }
+
+    /// The number of texts.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Ids(_, texts) => *texts,
+            Self::Features(features) => features.sentence.shape()[0],
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The texts as the model's tower gives them.
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] for ids with a model without towers; those of [`crate::models::clip::TextTower::encode`].
+    pub fn features<M: PairModel>(&self, model: &M) -> Result<TextFeatures> {
+        match self {
+            Self::Features(features) => Ok(features.clone()),
+            Self::Ids(ids, _) => {
+                let tape = Tape::inference(model.store().gpu());
+                model.base().encode_texts(&tape, ids, model.needs().words)
+            }
+        }
+    }
+}

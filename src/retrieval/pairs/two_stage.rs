@@ -1,0 +1,278 @@
+//! Coarse-to-fine search: the first stage ranks all videos by one product of vectors and keeps k for each text; the second
+//! computes the fine scores of those alone.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::gallery::{Gallery, TextTile};
+use crate::Result;
+use crate::autograd::Tape;
+use crate::kernels::{matmul, permute, topk};
+use crate::models::clip::TextFeatures;
+use crate::models::pair::TwoStageModel;
+use crate::models::pairing::Candidates;
+use crate::tensor::{Array, Tensor};
+
+/// Scores of the first stage that are held at once, in bytes.
+const TILE_BYTES: usize = 16 << 20;
+/// What the official code adds to candidates, so that they come before all other videos.
+const CANDIDATE: f32 = 100.0;
+/// No video: pads lists of candidates to one length.
+const NO_VIDEO: u32 = u32::MAX;
+
+/// How to search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SearchOptions {
+    /// Candidates of each text that the second stage scores (`rerantopk`).
+    pub k: usize,
+}
+
+impl Default for SearchOptions {
+    fn default() -> Self {
+        Self { k: 50 }
+    }
+}
+
+/// A candidate with its scores.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Found {
+    /// Its number in the gallery.
+    pub video: u32,
+    /// Of the first stage: the product of the vectors, without the factor of similarities.
+    pub coarse: f32,
+    /// Of the second stage.
+    pub score: f32,
+}
+
+/// What the stages took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct StageTimes {
+    /// Encoding of texts.
+    pub encode: Duration,
+    /// First stage.
+    pub coarse: Duration,
+    /// Second stage.
+    pub fine: Duration,
+    /// Multiply-adds of the first stage, dot products with features alone.
+    pub coarse_multiply_adds: u64,
+    /// Multiply-adds of the second stage.
+    pub fine_multiply_adds: u64,
+}
+
+/// What the video-to-text direction of an evaluation compares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VideoToText {
+    /// The text-to-video matrix, transposed, in which the candidates of texts stand 100 above all other pairs: the
+    /// official code.
+    #[default]
+    Official,
+    /// Candidates of their own: the k best texts of each video in the first stage.
+    Symmetric,
+}
+
+/// The result of searching with many texts, as matrices for the metrics.
+pub struct Reranked {
+    /// (T, N): the first stage's scores, with the candidates lifted above them by their second.
+    pub text_to_video: Array,
+    /// (T, N), for the other direction.
+    pub video_to_text: Array,
+    /// What the stages took, for text-to-video.
+    pub times: StageTimes,
+}
+
+impl<V> Gallery<V> {
+    /// For each text its k candidates, the best of the second stage first.
+    ///
+    /// # Errors
+    /// [`crate::Error::LimitExceeded`] for more than 1,024 candidates; those of the model.
+    pub fn search<M: TwoStageModel<Videos = V>>(
+        &self,
+        model: &M,
+        texts: &[TextTile],
+        options: &SearchOptions,
+    ) -> Result<(Vec<Vec<Found>>, StageTimes)> {
+        let (mut found, mut times) = (Vec::new(), StageTimes::default());
+        if self.is_empty() {
+            return Ok((texts.iter().flat_map(|t| vec![Vec::new(); t.len()]).collect(), times));
+        }
+        let videos = self.coarse(model)?;
+        for tile in texts {
+            let clock = Instant::now();
+            let features = tile.features(model)?;
+            model.store().gpu().synchronize()?;
+            times.encode += clock.elapsed();
+            let clock = Instant::now();
+            let (scores, candidates) = nearest(model.coarse_texts(&features)?.value(), &videos, options.k)?;
+            times.coarse += clock.elapsed();
+            let clock = Instant::now();
+            let fine = self.fine(model, &features, &candidates)?;
+            times.fine += clock.elapsed();
+            for ((candidates, coarse), fine) in candidates.into_iter().zip(scores).zip(fine) {
+                let mut row: Vec<Found> = candidates
+                    .into_iter()
+                    .zip(coarse)
+                    .zip(fine)
+                    .map(|((video, coarse), score)| Found { video, coarse, score })
+                    .collect();
+                // Stable: of equals, the better one of the first stage comes first.
+                row.sort_by(|a, b| b.score.total_cmp(&a.score));
+                found.push(row);
+            }
+        }
+        let [coarse, fine] = self.segments().first().map_or([0, 0], |s| model.pair_cost(&s.videos));
+        times.coarse_multiply_adds = coarse * (found.len() * self.len()) as u64;
+        times.fine_multiply_adds = fine * found.iter().map(Vec::len).sum::<usize>() as u64;
+        Ok((found, times))
+    }
+
+    /// The second stage's scores of each text and the videos that are listed for it.
+    ///
+    /// # Errors
+    /// Those of the model.
+    pub fn fine<M: TwoStageModel<Videos = V>>(
+        &self,
+        model: &M,
+        texts: &TextFeatures,
+        listed: &[Vec<u32>],
+    ) -> Result<Vec<Vec<f32>>> {
+        let gpu = model.store().gpu();
+        let mut scores: Vec<Vec<f32>> = listed.iter().map(|ids| vec![f32::NEG_INFINITY; ids.len()]).collect();
+        for segment in self.segments() {
+            let range = segment.first as u32..(segment.first + segment.count) as u32;
+            let here: Vec<Vec<usize>> =
+                listed.iter().map(|ids| (0..ids.len()).filter(|&i| range.contains(&ids[i])).collect()).collect();
+            let most = here.iter().map(Vec::len).max().unwrap_or(0);
+            if most == 0 {
+                continue;
+            }
+            let mut local = vec![NO_VIDEO; most * listed.len()];
+            for (text, places) in here.iter().enumerate() {
+                for (slot, &place) in places.iter().enumerate() {
+                    local[text * most + slot] = listed[text][place] - range.start;
+                }
+            }
+            let candidates = Candidates::new(gpu, listed.len(), &local)?;
+            let heads = model.compare_candidates(texts, &segment.videos, &candidates)?;
+            let values = model.similarity(&heads)?.value().to_vec()?;
+            for (text, places) in here.iter().enumerate() {
+                for (slot, &place) in places.iter().enumerate() {
+                    scores[text][place] = values[text * most + slot];
+                }
+            }
+        }
+        Ok(scores)
+    }
+
+    /// Searches with all texts and gives matrices for the metrics, officially lifted: a candidate has 100 plus its second
+    /// score, every other video its first.
+    ///
+    /// # Errors
+    /// As [`Gallery::search`].
+    pub fn rerank_all<M: TwoStageModel<Videos = V>>(
+        &self,
+        model: &M,
+        texts: &[TextTile],
+        options: &SearchOptions,
+        direction: VideoToText,
+    ) -> Result<Reranked> {
+        let coarse = self.coarse_scores(model, texts)?;
+        let (found, times) = self.search(model, texts, options)?;
+        let mut text_to_video = coarse.clone();
+        for (text, row) in found.iter().enumerate() {
+            for f in row {
+                text_to_video.data_mut()[text * self.len() + f.video as usize] = CANDIDATE + f.score;
+            }
+        }
+        let video_to_text = match direction {
+            VideoToText::Official => text_to_video.clone(),
+            VideoToText::Symmetric => self.rerank_texts(model, texts, coarse, options.k)?,
+        };
+        Ok(Reranked { text_to_video, video_to_text, times })
+    }
+
+    /// The first stage's scores of all pairs (T, N), times the factor of similarities.
+    ///
+    /// # Errors
+    /// Those of the model.
+    pub fn coarse_scores<M: TwoStageModel<Videos = V>>(&self, model: &M, texts: &[TextTile]) -> Result<Array> {
+        let rows: usize = texts.iter().map(TextTile::len).sum();
+        if self.is_empty() {
+            return Ok(Array::zeros([rows, 0]));
+        }
+        let videos = self.coarse(model)?;
+        let tape = Tape::inference(model.store().gpu());
+        let scale = model.base().scale(&tape)?.value().item()?;
+        let mut data = Vec::with_capacity(rows * self.len());
+        for tile in texts {
+            let queries = model.coarse_texts(&tile.features(model)?)?;
+            let options = matmul::Options { transpose_b: true, alpha: scale, ..matmul::Options::default() };
+            data.extend(matmul::forward(queries.value(), &videos, &options)?.y.to_vec()?);
+        }
+        Array::new([rows, self.len()], data)
+    }
+
+    /// `coarse` (T, N) with the k best texts of each video lifted by their second score.
+    fn rerank_texts<M: TwoStageModel<Videos = V>>(
+        &self,
+        model: &M,
+        texts: &[TextTile],
+        mut coarse: Array,
+        k: usize,
+    ) -> Result<Array> {
+        let (rows, videos) = (coarse.shape()[0], self.len());
+        let mut listed = vec![Vec::new(); rows];
+        for video in 0..videos {
+            let mut order: Vec<usize> = (0..rows).collect();
+            let score = |text: usize| coarse.data()[text * videos + video];
+            order.sort_by(|&a, &b| score(b).total_cmp(&score(a)).then(a.cmp(&b)));
+            order.into_iter().take(k).for_each(|text| listed[text].push(video as u32));
+        }
+        let mut first = 0;
+        for tile in texts {
+            let listed = &listed[first..first + tile.len()];
+            let fine = self.fine(model, &tile.features(model)?, listed)?;
+            for (i, (ids, scores)) in listed.iter().zip(fine).enumerate() {
+                for (&video, score) in ids.iter().zip(scores) {
+                    coarse.data_mut()[(first + i) * videos + video as usize] = CANDIDATE + score;
+                }
+            }
+            first += tile.len();
+        }
+        Ok(coarse)
+    }
+}
+
+/// Scores, and numbers of videos, for each text.
+type Nearest = (Vec<Vec<f32>>, Vec<Vec<u32>>);
+
+/// The `k` videos (N, D) with the largest products with each text (B, D), a tile of videos at a time: the matrix of all
+/// scores never exists. Of equals the lower number comes first.
+fn nearest(texts: &Tensor, videos: &Tensor, k: usize) -> Result<Nearest> {
+    let (rows, count, width) = (texts.rows(), videos.rows(), videos.width());
+    let k = k.min(count).max(1);
+    // Views start at multiples of 64 elements, and 64 rows always do.
+    let tile = ((TILE_BYTES / (4 * rows.max(1))).max(k) / 64).max(1) * 64;
+    let (mut values, mut numbers) = (Vec::new(), Vec::new());
+    for first in (0..count).step_by(tile) {
+        let part = videos.view(first * width, [tile.min(count - first), width])?;
+        let options = matmul::Options { transpose_b: true, ..matmul::Options::default() };
+        let scores = matmul::forward(texts, &part, &options)?.y;
+        let (best, at) = topk::forward(&scores, k.min(part.rows()))?;
+        let kept = best.width();
+        numbers.push((kept, at.to_u32()?.into_iter().map(|id| id + first as u32).collect::<Vec<u32>>()));
+        values.push(best);
+    }
+    let row = |of: &(usize, Vec<u32>), text: usize| of.1[text * of.0..(text + 1) * of.0].to_vec();
+    if let ([best], [ids]) = (values.as_slice(), numbers.as_slice()) {
+        let values = best.to_vec()?.chunks_exact(best.width().max(1)).map(<[f32]>::to_vec).collect();
+        return Ok((values, (0..rows).map(|text| row(ids, text)).collect()));
+    }
+    let (best, at) = topk::forward(&permute::concat(&values.iter().collect::<Vec<_>>(), 1)?, k)?;
+    let (best, at) = (best.to_vec()?, at.to_u32()?);
+    let ids = |text: usize| {
+        let all: Vec<u32> = numbers.iter().flat_map(|part| row(part, text)).collect();
+        at[text * k..(text + 1) * k].iter().map(|&i| all[i as usize]).collect()
+    };
+    Ok((best.chunks_exact(k).map(<[f32]>::to_vec).collect(), (0..rows).map(ids).collect()))
+}
