@@ -5,7 +5,7 @@
 // y       (texts, rows, videos, frames)  read
 // matrix  (rows, rows)                   read
 // scores  (texts, videos, rows)          written
-// grid    a workgroup of 256 invocations for each pair from p.first on, folded
+// grid    p.groups workgroups of 256 invocations, folded; each does p.each pairs, p.groups apart, from p.first on
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> y: array<f32>;
@@ -19,50 +19,56 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let pair = p.first + flat_group(group, groups);
-    if (pair >= p.pairs) {
+    let number = flat_group(group, groups);
+    if (number >= p.groups) {
         return;
     }
-    let start = pair_start(pair);
     let slots = 256u / p.rows;
     let quads = (p.rows + 3u) / 4u;
     let column = index % p.rows;
     let slot = index - column;
-    for (var block = 0u; block < quads; block += slots) {
-        let quad = block + index / p.rows;
-        let owns = index < slots * p.rows && quad < quads;
-        var m = vec4<f32>(0.0);
-        if (owns) {
-            m = dot_products(start, quad, column);
-            products[index] = m;
+    for (var i = 0u; i < p.each; i++) {
+        let pair = p.first + i * p.groups + number;
+        if (pair >= p.pairs) {
+            return;
         }
-        workgroupBarrier();
-        if (owns) {
-            exponentials[index] = exp((m - peak(slot)) * p.inverse);
-        }
-        workgroupBarrier();
-        if (owns) {
-            var total = vec4<f32>(0.0);
-            var weight = vec4<f32>(0.0);
-            for (var a = 0u; a < p.rows; a++) {
-                let e = exponentials[slot + a];
-                total += e;
-                weight += e * matrix[a * p.rows + column];
+        let start = pair_start(pair);
+        for (var block = 0u; block < quads; block += slots) {
+            let quad = block + index / p.rows;
+            let owns = index < slots * p.rows && quad < quads;
+            var m = vec4<f32>(0.0);
+            if (owns) {
+                m = dot_products(start, quad, column);
+                products[index] = m;
             }
-            products[index] = weight / total * m;
-        }
-        workgroupBarrier();
-        if (owns && column == 0u) {
-            var sum = vec4<f32>(0.0);
-            for (var a = 0u; a < p.rows; a++) {
-                sum += products[slot + a];
+            workgroupBarrier();
+            if (owns) {
+                exponentials[index] = exp((m - peak(slot)) * p.inverse);
             }
+            workgroupBarrier();
+            if (owns) {
+                var total = vec4<f32>(0.0);
+                var weight = vec4<f32>(0.0);
+                for (var a = 0u; a < p.rows; a++) {
+                    let e = exponentials[slot + a];
+                    total += e;
+                    weight += e * matrix[a * p.rows + column];
+                }
+                products[index] = weight / total * m;
+            }
+            workgroupBarrier();
+            if (owns && column == 0u) {
+                var sum = vec4<f32>(0.0);
+                for (var a = 0u; a < p.rows; a++) {
+                    sum += products[slot + a];
+                }
 #for r in 0..4
-            if (4u * quad + {r}u < p.rows) {
-                scores[pair * p.rows + 4u * quad + {r}u] = sum[{r}];
-            }
+                if (4u * quad + {r}u < p.rows) {
+                    scores[pair * p.rows + 4u * quad + {r}u] = sum[{r}];
+                }
 #endfor
+            }
+            workgroupBarrier();
         }
-        workgroupBarrier();
     }
 }

@@ -363,6 +363,26 @@ fn soft_similarity() {
 }
 
 #[test]
+fn gated_similarities() {
+    let mut cases = Vec::new();
+    for [r, v, f] in [[1, 1, 2], [5, 3, 6], [7, 2, 17], [33, 2, 4]] {
+        let (dots, frames, seen) = ([r, v, f], [v, f, 7], [v, f]);
+        let grams = |z: &Var| z.matmul_transposed(z, false, true);
+        let name = format!("gates {r} {v} {f}");
+        cases.push(case(name.clone(), &[&dots, &frames], move |x| x[0].gates(&grams(&x[1])?, None, 1.5)));
+        cases.push(case(name + " mask", &[&dots, &frames], move |x| {
+            x[0].gates(&grams(&x[1])?, Some(&mask(&x[0], &seen, true)?), 1.5)
+        }));
+    }
+    for [b, n, v, f] in [[1, 1, 1, 1], [2, 3, 2, 5], [3, 9, 2, 4], [1, 33, 2, 3]] {
+        let rows = [b, n, v, f];
+        cases.push(case(format!("aosm {rows:?}"), &[&rows, &rows, &[n, n]], |x| x[0].aosm(&x[1], &x[2], 3.0)));
+    }
+    cases.push(case("aosm of itself", &[&[2, 5, 3, 4], &[5, 5]], |x| x[0].aosm(&x[0], &x[1], 3.0)));
+    check(cases);
+}
+
+#[test]
 fn losses() {
     let mut cases = Vec::new();
     for n in [1usize, 7, 9, 33] {

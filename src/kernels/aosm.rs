@@ -22,14 +22,14 @@ const WGSL_BACKWARD: &str = include_str!("../../shaders/aosm_backward.wgsl");
 pub const MOST_ROWS: usize = INVOCATIONS;
 /// Invocations of a workgroup.
 const INVOCATIONS: usize = 256;
-/// Floating-point operations of one dispatch, at most: some tenths of a second on small GPUs.
-const MOST_FLOPS: u64 = 16_000_000_000;
-/// Elements of the partial sums of the matrix's gradient: 4 MiB of them.
-const PARTIAL: usize = 1 << 20;
-/// Workgroups that have such sums: enough to fill a large GPU.
+/// Workgroups of a dispatch, each with several pairs: enough to fill a large GPU. To start one is dear on software
+/// adapters.
 const MOST_GROUPS: usize = 512;
-/// Iterations of an invocation, from where on it is left to another dispatch to go on.
-const ITERATIONS: usize = 32_768;
+/// Elements of their partial sums of the matrix's gradient: 4 MiB.
+const PARTIAL: usize = 1 << 20;
+/// Iterations of an invocation, from where on it is left to another dispatch to go on: some tenths of a second on small
+/// GPUs.
+const ITERATIONS: usize = 16_384;
 
 const X: u32 = 1;
 const Y: u32 = 2;
@@ -118,7 +118,7 @@ impl Extents {
     /// Iterations of an invocation for one pair, forward.
     fn iterations(self) -> usize {
         let [_, blocks] = self.blocks();
-        blocks * (self.frames + 3 * self.rows + 4)
+        blocks * (self.frames + 3 * self.rows + 4) + 2
     }
 
     /// The same backward: the loops of forward but the last, and those for the three gradients.
@@ -131,24 +131,46 @@ impl Extents {
         blocks * (self.frames + 2 * self.rows + dx + dy + dmatrix + 7) + 2
     }
 
-    /// Multiplications and additions of so many products with the frames, and with the matrix, of one pair.
-    fn flops(self, with_frames: usize, with_matrix: usize) -> u64 {
-        2 * (self.rows * self.rows * (with_frames * self.frames + with_matrix * self.rows)) as u64
-    }
-
-    fn params(self, inverse: f32) -> Params {
-        Params {
-            pairs: self.pairs() as u32,
-            videos: self.videos as u32,
-            rows: self.rows as u32,
-            frames: self.frames as u32,
-            first: 0,
-            groups: 0,
-            each: 1,
-            wanted: 0,
-            inverse,
+    /// Launches `call` for all pairs, in several dispatches if an invocation had more to do than `most_iterations`.
+    /// `products` is how many products with the frames, and as many with the matrix, it makes for a pair.
+    fn launch(
+        self,
+        call: &Call,
+        groups: usize,
+        iterations: usize,
+        most_iterations: usize,
+        products: usize,
+    ) -> Result<()> {
+        let gpu = call.tensors[0].gpu();
+        expect_iterations(gpu, call.op, iterations)?;
+        let each = (most_iterations / iterations).clamp(1, self.pairs().div_ceil(groups));
+        let flops = 2 * (products * self.rows * self.rows * (self.frames + self.rows)) as u64;
+        for first in (0..self.pairs()).step_by(groups * each) {
+            let params = Params {
+                pairs: self.pairs() as u32,
+                videos: self.videos as u32,
+                rows: self.rows as u32,
+                frames: self.frames as u32,
+                first: first as u32,
+                groups: groups as u32,
+                each: each as u32,
+                wanted: call.wanted,
+                inverse: call.inverse,
+            };
+            let pairs = (groups * each).min(self.pairs() - first);
+            launch(call.op, &call.variant, call.tensors, &params, gpu.grid(groups), flops * pairs as u64)?;
         }
+        Ok(())
     }
+}
+
+/// What is the same in all dispatches of a call.
+struct Call<'a> {
+    op: &'static str,
+    variant: Variant,
+    tensors: &'a [&'a Tensor],
+    wanted: u32,
+    inverse: f32,
 }
 
 /// The scores `[texts, videos, rows]` of `x` and `y`, both `[texts, rows, videos, frames]`: with m_kl the dot product,
@@ -160,27 +182,20 @@ impl Extents {
 /// [`Error::LimitExceeded`] for more than [`MOST_ROWS`] rows, for 2³¹ elements and, on software adapters, for thousands
 /// of frames; device errors.
 pub fn forward(x: &Tensor, y: &Tensor, matrix: &Tensor, temperature: f32) -> Result<Tensor> {
-    run(x, y, matrix, temperature, MOST_FLOPS)
+    run(x, y, matrix, temperature, ITERATIONS)
 }
 
 /// [`forward`], with other dispatches than the rule's.
-fn run(x: &Tensor, y: &Tensor, matrix: &Tensor, temperature: f32, most_flops: u64) -> Result<Tensor> {
+fn run(x: &Tensor, y: &Tensor, matrix: &Tensor, temperature: f32, most_iterations: usize) -> Result<Tensor> {
     let e = Extents::of(OP, x, y, matrix)?;
     let inverse = inverse_temperature(OP, temperature)?;
-    let gpu = x.gpu();
     if e.is_empty() {
-        return Tensor::zeros(gpu, OP, e.scores());
+        return Tensor::zeros(x.gpu(), OP, e.scores());
     }
-    expect_iterations(gpu, OP, e.iterations())?;
-    let scores = Tensor::uninit(gpu, OP, e.scores())?;
-    let flops = e.flops(1, 1);
-    let most = usize::try_from(most_flops / flops).unwrap_or(usize::MAX).max(1);
-    for first in (0..e.pairs()).step_by(most) {
-        let groups = most.min(e.pairs() - first);
-        let params = Params { first: first as u32, groups: groups as u32, ..e.params(inverse) };
-        let tensors = [x, y, matrix, &scores];
-        launch(OP, &variant(), &tensors, &params, gpu.grid(groups), flops * groups as u64)?;
-    }
+    let scores = Tensor::uninit(x.gpu(), OP, e.scores())?;
+    let tensors = [x, y, matrix, &scores];
+    let call = Call { op: OP, variant: variant(), tensors: &tensors, wanted: 0, inverse };
+    e.launch(&call, MOST_GROUPS.min(e.pairs()), e.iterations(), most_iterations, 1)?;
     Ok(scores)
 }
 
@@ -222,29 +237,16 @@ fn run_backward(
         let zeros = |wanted: bool, like: &Tensor| wanted.then(|| Tensor::zeros(gpu, op, like.shape())).transpose();
         return Ok([zeros(for_x, x)?, zeros(for_y, y)?, zeros(for_matrix, matrix)?]);
     }
-    let iterations = e.backward_iterations();
-    expect_iterations(gpu, op, iterations)?;
     let groups = (PARTIAL / matrix.len()).min(MOST_GROUPS).min(e.pairs());
-    let each = (most_iterations / iterations).clamp(1, e.pairs().div_ceil(groups));
     // What is not wanted is bound all the same.
     let place = |wanted: bool, shape: &[usize]| Tensor::uninit(gpu, op, if wanted { shape } else { &[1] });
     let (dx, dy) = (place(for_x, x.shape())?, place(for_y, y.shape())?);
     let partial = Tensor::zeros(gpu, op, if for_matrix { vec![groups, e.rows, e.rows] } else { vec![1] })?;
     let flag = |wanted: bool, flag: u32| if wanted { flag } else { 0 };
     let flags = flag(for_x, X) | flag(for_y, Y) | flag(for_matrix, MATRIX);
-    let flops = e.flops(3, 3);
-    for first in (0..e.pairs()).step_by(groups * each) {
-        let params = Params {
-            first: first as u32,
-            groups: groups as u32,
-            each: each as u32,
-            wanted: flags,
-            ..e.params(inverse)
-        };
-        let pairs = (groups * each).min(e.pairs() - first);
-        let tensors = [x, y, matrix, scores, upstream, &dx, &dy, &partial];
-        launch(op, &backward_variant(), &tensors, &params, gpu.grid(groups), flops * pairs as u64)?;
-    }
+    let tensors = [x, y, matrix, scores, upstream, &dx, &dy, &partial];
+    let call = Call { op, variant: backward_variant(), tensors: &tensors, wanted: flags, inverse };
+    e.launch(&call, groups, e.backward_iterations(), most_iterations, 3)?;
     let dmatrix = for_matrix.then(|| reduce::sum_to(&partial, matrix.shape(), 1.0)).transpose()?;
     Ok([for_x.then_some(dx), for_y.then_some(dy), dmatrix])
 }

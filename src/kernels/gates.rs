@@ -93,14 +93,14 @@ fn grid(gpu: &Gpu, rows: usize) -> [u32; 3] {
     gpu.grid(rows.div_ceil((side_by_side * sequence) as usize))
 }
 
-/// Rows, videos of each row, and frames, after checks of them and of the Gram matrices of `items` videos; without
-/// `items` there are as many as each row has.
-fn extents(op: &'static str, rows: &Tensor, grams: &Tensor, listed: bool) -> Result<[usize; 4]> {
-    rows.expect_dtype(op, "dots", DType::F32)?;
+/// Text rows, videos of each, frames, and Gram matrices, after checks; a row has as many videos as there are matrices,
+/// unless its videos are `listed`.
+fn extents(op: &'static str, dots: &Tensor, grams: &Tensor, listed: bool) -> Result<[usize; 4]> {
+    dots.expect_dtype(op, "dots", DType::F32)?;
     grams.expect_dtype(op, "grams", DType::F32)?;
-    let &[texts, videos, frames] = rows.shape() else {
+    let &[texts, videos, frames] = dots.shape() else {
         let expected = "[rows, videos, frames]".into();
-        return Err(Error::Shape { op, argument: "dots", expected, got: rows.shape().to_vec() });
+        return Err(Error::Shape { op, argument: "dots", expected, got: dots.shape().to_vec() });
     };
     let items = match *grams.shape() {
         [items, a, b] if a == frames && b == frames && (listed || items == videos) => items,
@@ -110,7 +110,7 @@ fn extents(op: &'static str, rows: &Tensor, grams: &Tensor, listed: bool) -> Res
             return Err(Error::Shape { op, argument: "grams", expected, got: grams.shape().to_vec() });
         }
     };
-    checked_len(op, rows.shape())?;
+    checked_len(op, dots.shape())?;
     checked_len(op, grams.shape())?;
     if frames > MOST_FRAMES {
         return Err(Error::LimitExceeded {
@@ -198,14 +198,13 @@ pub fn backward(
     let flops = 2 * (gates.len() * frames) as u64;
     let tensors = [upstream, gates, grams, &ddots, &slopes];
     launch(op, &dots_variant(gpu.family()), &tensors, &params, grid(gpu, rows * videos), flops)?;
-    let dgrams = for_grams.then(|| grams_gradient(gates, &slopes)).transpose()?;
+    let dgrams = for_grams.then(|| grams_gradient([rows, videos, frames], gates, &slopes)).transpose()?;
     Ok([for_dots.then_some(ddots), dgrams])
 }
 
-/// The gradient of the Gram matrices; `gates` is `[rows, videos, frames]`, `slopes` as `gates_dots.wgsl` writes them.
-fn grams_gradient(gates: &Tensor, slopes: &Tensor) -> Result<Tensor> {
-    let &[rows, videos] = slopes.shape() else { unreachable!("slopes have two dimensions") };
-    let (gpu, frames) = (gates.gpu(), gates.width());
+/// The gradient of the Gram matrices; `slopes` as `gates_dots.wgsl` writes them.
+fn grams_gradient([rows, videos, frames]: [usize; 3], gates: &Tensor, slopes: &Tensor) -> Result<Tensor> {
+    let gpu = gates.gpu();
     let span = SPAN.max(rows.div_ceil(MOST_PARTS));
     expect_iterations(gpu, BACKWARD, span + 1)?;
     let (parts, tiles) = (rows.div_ceil(span), frames.div_ceil(4));

@@ -192,9 +192,10 @@ fn gradients_equal_the_twin() {
                     found.map(|t| t.map(|t| t.to_vec().unwrap()))
                 };
                 let both = run([true, true]);
-                let largest = |v: &[f64]| v.iter().fold(0.0f64, |m, v| m.max(v.abs())) as f32;
-                assert_slices_close(both[0].as_ref().unwrap(), &to_f32(&ddots), 1e-4, 1e-5 * largest(&ddots));
-                assert_slices_close(both[1].as_ref().unwrap(), &to_f32(&dgrams), 1e-4, 1e-5 * largest(&dgrams));
+                // With one frame the gradient is a difference of equals.
+                let bound = |v: &[f64]| 1e-6 + 1e-5 * v.iter().fold(0.0f64, |m, v| m.max(v.abs())) as f32;
+                assert_slices_close(both[0].as_ref().unwrap(), &to_f32(&ddots), 1e-4, bound(&ddots));
+                assert_slices_close(both[1].as_ref().unwrap(), &to_f32(&dgrams), 1e-4, bound(&dgrams));
                 let again = run([true, true]);
                 assert_eq!(both.each_ref().map(|v| v.as_deref().map(bits)), again.map(|v| v.as_deref().map(bits)));
                 assert_eq!(run([true, false]), [both[0].clone(), None]);
