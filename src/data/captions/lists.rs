@@ -26,8 +26,8 @@ pub fn read_id_list(path: impl AsRef<Path>, problems: &mut Problems) -> Result<V
 /// MSVD's `raw-captions.pkl` is refused, for reading a pickle runs what is in it; the error says how to convert it.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Malformed`] for other JSON, without any video, and for a pickle. Problems of an entry: another
-/// form; [`Error::Blank`] for a caption; [`Error::Duplicate`]; [`Error::Missing`] for a video without captions.
+/// [`Error::Io`]; [`Error::Malformed`] for other JSON, without any video, and for a pickle. Problems of an entry:
+/// another form; [`Error::Blank`] for a caption; [`Error::Duplicate`]; [`Error::Missing`] for a video without captions.
 pub fn read_caption_lists(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Split> {
     let path = path.as_ref();
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("pkl")) {

@@ -1,9 +1,9 @@
 //! Captions of videos: the annotation files of text-video retrieval, and the neutral JSON lines.
 //!
 //! Every reader gives a [`Split`]; `Dataset` (feature `datasets`) knows which files make up a published one, and
-//! [`check`] looks through its parts. What a reader drops silently changes the metrics, so an unknown or repeated video,
-//! a video without captions and a blank caption are problems that name the line or entry: errors, or counted where
-//! [`Problems`] are lenient.
+//! [`check`] looks through its parts. What a reader drops silently changes the metrics, so an unknown or repeated
+//! video, a video without captions and a blank caption are problems that name the line or entry: errors, or counted
+//! where [`Problems`] are lenient.
 
 mod check;
 #[cfg(feature = "datasets")]
@@ -61,8 +61,8 @@ impl Part {
 pub struct VideoCaptions {
     /// The dataset's name of the video, such as `video9770`.
     pub id: String,
-    /// What to look for in the folder of videos: a file, a file without its extension, or a folder of frames. Most often
-    /// the id. It may hold dots that begin no extension, so an extension is to be appended, never replaced.
+    /// What to look for in the folder of videos: a file, a file without its extension, or a folder of frames. Most
+    /// often the id. It may hold dots that begin no extension, so an extension is to be appended, never replaced.
     pub file: String,
     /// Where the stretch starts, in seconds from the start of the file.
     pub start: f64,
@@ -140,8 +140,8 @@ impl Split {
         Ok(Split { videos, paragraphs: self.paragraphs })
     }
 
-    /// Looks for files called as the ids without their extension. DiDeMo's ids are file names: some copies of the videos
-    /// keep them whole, others have `.mp4` in the extension's stead.
+    /// Looks for files called as the ids without their extension. DiDeMo's ids are file names: some copies of the
+    /// videos keep them whole, others have `.mp4` in the extension's stead.
     pub fn strip_extensions(&mut self) {
         for video in &mut self.videos {
             if let Some((stem, _)) = video.id.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()) {

@@ -27,9 +27,9 @@ struct Row {
 }
 
 /// Reads the neutral form, for videos of one's own: a JSON object a line, blank lines aside. Either `{"video_id": "..",
-/// "caption": ".."}`, where further lines add captions to the same video, or `{"video_id": "..", "captions": ["..", ..]}`
-/// with all of them. `path` is the file where it is not called as the id, and `start` and `end` are the stretch of it in
-/// seconds; all three may be left out. Other fields are ignored.
+/// "caption": ".."}`, where further lines add captions to the same video, or `{"video_id": "..", "captions": ["..",
+/// ..]}` with all of them. `path` is the file where it is not called as the id, and `start` and `end` are the stretch
+/// of it in seconds; all three may be left out. Other fields are ignored.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Malformed`] without any video. Problems of a line: no such object, not UTF-8, over 1 MiB; a
@@ -62,8 +62,8 @@ fn video(path: &Path, place: &str, row: Row) -> Result<VideoCaptions> {
 }
 
 impl Split {
-    /// Writes the neutral form that [`read_jsonl`] reads, one video a line, atomically. That the captions are paragraphs
-    /// has no place there.
+    /// Writes the neutral form that [`read_jsonl`] reads, one video a line, atomically. That the captions are
+    /// paragraphs has no place there.
     ///
     /// # Errors
     /// [`Error::Io`].

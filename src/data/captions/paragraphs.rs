@@ -15,9 +15,9 @@ const DIDEMO_SECONDS: f64 = 31.0;
 /// Reads ActivityNet Captions for paragraph retrieval: `ids` is `train_ids.json` or `val_ids.json`, a list of ids, and
 /// `annotations` the `train.json` or `val_1.json` of [`read_activitynet`].
 ///
-/// A video's caption is its sentences in the order of the file, joined by blanks. It ends at its duration rounded up, and
-/// its file is called as the id without `v_`. The published lists have a few ids (15 and 9) that are not annotated: they
-/// are left out, and kept in [`Problems::mended`].
+/// A video's caption is its sentences in the order of the file, joined by blanks. It ends at its duration rounded up,
+/// and its file is called as the id without `v_`. The published lists have a few ids (15 and 9) that are not annotated:
+/// they are left out, and kept in [`Problems::mended`].
 ///
 /// # Errors
 /// Those of [`read_activitynet`]; [`Error::Io`] and [`Error::Malformed`] for the list. Problems of an id: not a string,

@@ -270,8 +270,9 @@ fn a_check_counts_what_is_wrong() {
     folder.file("MSRVTT_train.9k.csv", "video_id\nv1\nv2\nv1\nv9\n");
     folder.file(
         "MSRVTT_data.json",
-        "{\"videos\": 7, \"sentences\": [{\"video_id\": \"v1\", \"caption\": \"a\"}, {\"video_id\": \"v2\", \"caption\": \"b\"}, \
-            {\"video_id\": \"v1\", \"caption\": \" \"}, {\"video_id\": \"v1\", \"caption\": \"c\"}, {\"caption\": \"d\"}]}",
+        "{\"videos\": 7, \"sentences\": [{\"video_id\": \"v1\", \"caption\": \"a\"}, \
+            {\"video_id\": \"v2\", \"caption\": \"b\"}, {\"video_id\": \"v1\", \"caption\": \" \"}, \
+            {\"video_id\": \"v1\", \"caption\": \"c\"}, {\"caption\": \"d\"}]}",
     );
     folder.file("MSRVTT_JSFUSION_test.csv", "key,vid_key,video_id,sentence\nr0,m,v2,b\nr1,m,v3,d\nr2,m,v4,\n");
     let report = Dataset::MsrVtt9k.check(folder.root(), |video| video.file != "v3").unwrap();
@@ -297,8 +298,8 @@ fn a_check_counts_what_is_wrong() {
 #[test]
 fn damaged_files_never_panic() {
     let folder = Folder::new();
-    let good = "{\"sentences\": [{\"video_id\": \"b\", \"caption\": \"one\"}]}\n{\"video_id\": \"a\", \"captions\": [\"x\"]}\n\
-        a\tb\tc\td\te\tf\nvideo_id,sentence\n\"a\",b\n";
+    let good = "{\"sentences\": [{\"video_id\": \"b\", \"caption\": \"one\"}]}\n\
+        {\"video_id\": \"a\", \"captions\": [\"x\"]}\na\tb\tc\td\te\tf\nvideo_id,sentence\n\"a\",b\n";
     for bytes in mutations(good.as_bytes(), 400) {
         let path = folder.file("bad", &bytes);
         for p in [&mut Problems::strict(), &mut Problems::lenient()] {

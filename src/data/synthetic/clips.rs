@@ -96,9 +96,9 @@ impl ClipCaption {
 
 /// A set of short clips as pixels, with captions that describe all of a clip or a part of it.
 ///
-/// A clip shows two events one after the other, as a [`World`]'s does, in larger frames. Each has a twin, which shows the
-/// same events in the other order; no pair of events, in whichever order, is in two splits. Videos are numbered from 0:
-/// training, then validation, then test; a video and its twin are neighbours.
+/// A clip shows two events one after the other, as a [`World`]'s does, in larger frames. Each has a twin, which shows
+/// the same events in the other order; no pair of events, in whichever order, is in two splits. Videos are numbered
+/// from 0: training, then validation, then test; a video and its twin are neighbours.
 ///
 /// Frames are drawn when asked for: the pixels of 4,000 clips of 12 frames take 590 MB.
 ///

@@ -33,7 +33,7 @@ impl ClipWorld {
     /// |---|---|
     /// | `MSRVTT_train.9k.csv` | the ids of the training videos, column `video_id` |
     /// | `MSRVTT_data.json` | all captions of all videos |
-    /// | `MSRVTT_JSFUSION_{val,test}.csv` | the first caption, one of the whole, of each video to validate and test on |
+    /// | `MSRVTT_JSFUSION_{val,test}.csv` | the first caption, a whole one, of each video to validate and test on |
     /// | `videos/` | the first `videos` of each split, as `save` leaves them |
     /// | `synthetic_clips.json` | what [`ClipWorld::read`] reads; written last, so a folder that has it is whole |
     ///
