@@ -5,6 +5,7 @@ pub mod bicnet;
 pub mod captions;
 pub(crate) mod digest;
 mod elements;
+pub mod frames;
 #[cfg(feature = "datasets")]
 pub mod hdf5;
 #[cfg(feature = "datasets")]
@@ -12,10 +13,13 @@ pub mod hdf5_write;
 pub mod moments;
 #[cfg(feature = "datasets")]
 pub mod npy;
+pub mod pixels;
 pub mod safetensors;
 #[cfg(feature = "datasets")]
 pub mod synthetic;
 pub(crate) mod text;
+#[cfg(feature = "text")]
+pub mod tokenizer;
 
 #[cfg(test)]
 pub(crate) mod testing;
