@@ -20,6 +20,7 @@ pub mod synthetic;
 pub(crate) mod text;
 #[cfg(feature = "text")]
 pub mod tokenizer;
+pub mod video;
 
 #[cfg(test)]
 pub(crate) mod testing;
