@@ -207,6 +207,17 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A program that this crate runs is not there, or does not start.
+    #[error(
+        "cannot run {}: {source}; install ffmpeg (Debian/Ubuntu: apt-get install ffmpeg; macOS: brew install ffmpeg; Windows: winget install ffmpeg), or name the folder it is in",
+        program.display()
+    )]
+    NoProgram {
+        /// The program, ffmpeg or ffprobe.
+        program: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// A file is damaged, hostile, or not of its format.
     #[error("{}: {place}: {problem}", path.display())]
     Malformed {

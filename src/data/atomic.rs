@@ -25,6 +25,23 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<
     written
 }
 
+/// As [`write`], where `fill` hands the temporary file's path to another program.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_by(path: &Path, fill: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
+    let (temporary, file) = create_beside(path).map_err(|e| Error::io("create a temporary file for", path, e))?;
+    drop(file);
+    let written = fill(&temporary)
+        .and_then(|()| OpenOptions::new().write(true).open(&temporary)?.sync_all())
+        .and_then(|()| rename(&temporary, path));
+    if written.is_err() {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+    }
+    written.map_err(|e| Error::io("write", path, e))
+}
+
 fn fill_and_rename(
     file: File,
     temporary: &Path,
@@ -35,6 +52,10 @@ fn fill_and_rename(
     fill(&mut writer)?;
     // Closed before the rename: Windows refuses to rename an open file.
     writer.into_inner().map_err(|e| e.into_error())?.sync_all()?;
+    rename(temporary, path)
+}
+
+fn rename(temporary: &Path, path: &Path) -> io::Result<()> {
     fs::rename(temporary, path)?;
     sync_folder(path)
 }

@@ -5,6 +5,7 @@ pub mod bicnet;
 pub mod captions;
 pub(crate) mod digest;
 mod elements;
+pub mod frames;
 #[cfg(feature = "datasets")]
 pub mod hdf5;
 #[cfg(feature = "datasets")]
@@ -13,10 +14,14 @@ pub mod moments;
 #[cfg(feature = "datasets")]
 pub mod npy;
 pub mod pairs;
+pub mod pixels;
 pub mod safetensors;
 #[cfg(feature = "datasets")]
 pub mod synthetic;
 pub(crate) mod text;
+#[cfg(feature = "text")]
+pub mod tokenizer;
+pub mod video;
 pub mod weights;
 
 #[cfg(test)]

@@ -1,15 +1,7 @@
 //! Texts and videos as the towers take them, one pair at a time: what a trainer reads.
 
+use crate::data::frames::FrameSet;
 use crate::{Error, Result};
-
-/// One video's frames.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FrameSample {
-    /// Normalised pixels (F, 3, H, W). Frames that do not exist are zeros: the mean colour.
-    pub pixels: Vec<f32>,
-    /// How many of the F frames exist.
-    pub valid: usize,
-}
 
 /// Texts that belong to videos.
 pub trait PairSource: Sync {
@@ -32,7 +24,7 @@ pub trait PairSource: Sync {
     ///
     /// # Errors
     /// What the source meets.
-    fn frames(&self, video: usize) -> Result<FrameSample>;
+    fn frames(&self, video: usize) -> Result<FrameSet>;
 }
 
 /// A batch on the host: text i belongs to video i.
@@ -49,22 +41,19 @@ pub struct PairBatch {
 /// The frames of `videos` one after another, with their mask (N, `frames`).
 ///
 /// # Errors
-/// What `source` returns; [`Error::Argument`] for a video without frames, with more than `frames`, or of another size than
-/// the first.
+/// What `source` returns; [`Error::Argument`] for a video with another number of frames, or of another size than the
+/// first.
 pub fn collate_frames(source: &dyn PairSource, videos: &[usize], frames: usize) -> Result<(Vec<f32>, Vec<f32>)> {
     let (mut pixels, mut mask) = (Vec::new(), Vec::with_capacity(videos.len() * frames));
-    let mut size = None;
     for &video in videos {
-        let sample = source.frames(video)?;
-        let bad = |why: String| Err(Error::Argument { op: "collate", argument: "frames", why });
-        if sample.valid == 0 || sample.valid > frames {
-            return bad(format!("of video {video} are {}, not 1 to {frames}", sample.valid));
+        let set = source.frames(video)?;
+        if set.mask.len() != frames || (!pixels.is_empty() && set.pixels.len() * mask.len() != pixels.len() * frames) {
+            let why =
+                format!("of video {video} differ in number or size from the model's {frames} or the first video's");
+            return Err(Error::Argument { op: "collate", argument: "frames", why });
         }
-        if *size.get_or_insert(sample.pixels.len()) != sample.pixels.len() {
-            return bad(format!("of video {video} have {} values, others {size:?}", sample.pixels.len()));
-        }
-        pixels.extend_from_slice(&sample.pixels);
-        mask.extend((0..frames).map(|f| if f < sample.valid { 1.0 } else { 0.0 }));
+        pixels.extend_from_slice(&set.pixels);
+        mask.extend_from_slice(&set.mask);
     }
     Ok((pixels, mask))
 }

@@ -59,8 +59,15 @@ pub(crate) fn parse_line<T: DeserializeOwned>(path: &Path, number: usize, line: 
 /// # Errors
 /// [`Error::Io`]; [`Error::Malformed`] naming line and column.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = read_file(path)?;
-    serde_json::from_slice(without_mark(&text))
+    parse_json(path, &read_file(path)?)
+}
+
+/// The JSON value that `text`, the content of `path`, holds.
+///
+/// # Errors
+/// [`Error::Malformed`] naming line and column.
+pub(crate) fn parse_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
+    serde_json::from_slice(without_mark(text))
         .map_err(|e| Error::malformed(path, format_args!("line {}, column {}", e.line(), e.column()), json_problem(&e)))
 }
 
@@ -71,11 +78,16 @@ pub(crate) fn json_problem(error: &serde_json::Error) -> String {
 }
 
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
+    read_at_most(path, MAX_FILE_BYTES)
+}
+
+/// A file of at most `limit` bytes.
+pub(crate) fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
     let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Error::malformed(path, "size", format_args!("over {MAX_FILE_BYTES} bytes")));
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::malformed(path, "size", format_args!("over {limit} bytes")));
     }
     Ok(bytes)
 }

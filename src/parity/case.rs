@@ -62,6 +62,11 @@ impl Case {
         Ok(self.file.integers(name)?.1)
     }
 
+    /// The shape and the bytes of a picture.
+    pub(super) fn bytes(&self, name: &str) -> Result<(Vec<usize>, Vec<u8>)> {
+        self.file.bytes(name)
+    }
+
     /// Ids or labels as the kernels take them.
     pub(super) fn ids(&self, name: &str) -> Result<(Vec<usize>, Vec<u32>)> {
         let (shape, values) = self.file.integers(name)?;

@@ -11,7 +11,10 @@ mod metrics;
 mod moment_data;
 mod moment_metrics;
 mod ops;
+mod preprocess;
 mod reloclnet;
+#[cfg(feature = "text")]
+mod tokenizer;
 mod training;
 
 use std::path::Path;
@@ -40,6 +43,15 @@ pub enum Outcome {
 pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
     let path = path.as_ref();
     let name = path.file_name().map(|n| n.to_string_lossy().to_string()).unwrap_or_default();
+    let read = || {
+        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+        serde_json::from_slice::<Value>(&bytes).map_err(|e| Error::malformed(path, "JSON", e))
+    };
+    #[cfg(feature = "text")]
+    if name.starts_with("clip-tokenizer") && name.ends_with(".json") {
+        let rows = tokenizer::check(path, &read()?)?;
+        return Ok(rows.map_or_else(|| Outcome::NotSupported(name), Outcome::Checked));
+    }
     if name.ends_with(".json") {
         type Check = fn(&Gpu, &Value) -> Result<Vec<Row>>;
         let families: [(&str, Check); 5] = [
@@ -52,9 +64,7 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
         let Some((_, check)) = families.iter().find(|(family, _)| name.starts_with(family)) else {
             return Ok(Outcome::NotSupported(name));
         };
-        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-        let case = serde_json::from_slice(&bytes).map_err(|e| Error::malformed(path, "JSON", e))?;
-        return check(gpu, &case).map(Outcome::Checked);
+        return check(gpu, &read()?).map(Outcome::Checked);
     }
     let case = case::Case::open(path)?;
     let rows = match case.model.as_str() {
@@ -64,6 +74,7 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
         "clip" => Some(clip::check(gpu, &case)?),
         "eercf" => Some(gated::check_eercf(gpu, &case)?),
         "glccl" => Some(gated::check_glccl(gpu, &case)?),
+        "preprocess" => Some(preprocess::check(&case)?),
         "reloclnet" => Some(reloclnet::check(gpu, &case)?),
         _ => None,
     };

@@ -1,6 +1,11 @@
 //! Short clips as pixels, with captions of the whole clip or of a part of it.
 
+#[cfg(feature = "text")]
+mod pairs;
 mod write;
+
+#[cfg(feature = "text")]
+pub use pairs::ClipPairs;
 
 use std::ops::{Range, RangeInclusive};
 

@@ -29,6 +29,8 @@ mod write;
 
 pub use activitynet::{SimulatedActivityNet, SimulationOptions};
 pub use captions::{MAX_TOKENS, TOKEN_DIMS};
+#[cfg(feature = "text")]
+pub use clips::ClipPairs;
 pub use clips::{ClipCaption, ClipWorld, ClipWorldConfig};
 pub use events::{Action, Colour, Event, Shape};
 pub use features::{FRAME_DIMS, Features, REGION_DIMS, REGIONS};

@@ -1,0 +1,90 @@
+//! A split of the world as texts and videos for models on CLIP's towers.
+
+use super::{ClipCaption, ClipWorld};
+use crate::data::frames::FrameSet;
+use crate::data::pairs::PairSource;
+use crate::data::pixels::Preprocess;
+use crate::data::synthetic::Split;
+use crate::data::tokenizer::{Padding, Tokenizer};
+use crate::{Error, Result};
+
+/// The videos of a split with all of their captions. Frames are drawn when they are asked for.
+#[derive(Clone, Debug)]
+pub struct ClipPairs {
+    world: ClipWorld,
+    split: Split,
+    first: usize,
+    videos: usize,
+    captions: Vec<(usize, ClipCaption)>,
+    ids: Vec<u32>,
+    words: usize,
+    preprocess: Preprocess,
+}
+
+impl ClipPairs {
+    /// The captions are tokenised once, to `words` ids each, padded with 0.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a caption that does not fit into `words`: it would lose what it tells.
+    pub fn new(world: &ClipWorld, split: Split, tokenizer: &Tokenizer, words: usize) -> Result<Self> {
+        let range = world.videos(split);
+        let mut captions = Vec::new();
+        for video in range.clone() {
+            captions.extend(world.captions(video)?.into_iter().map(|caption| (video - range.start, caption)));
+        }
+        let texts: Vec<&str> = captions.iter().map(|(_, caption)| caption.text.as_str()).collect();
+        let tokens = tokenizer.encode(&texts, words, Padding::Zero)?;
+        if tokens.truncated > 0 {
+            let why = format!("of {words} cut {} captions", tokens.truncated);
+            return Err(Error::Argument { op: "ClipPairs", argument: "words", why });
+        }
+        let preprocess = Preprocess::clip(world.config().size);
+        let (world, first) = (world.clone(), range.start);
+        Ok(Self { world, split, first, videos: range.len(), captions, ids: tokens.ids, words, preprocess })
+    }
+
+    /// The caption of text `text`.
+    pub fn caption(&self, text: usize) -> Option<&ClipCaption> {
+        self.captions.get(text).map(|(_, caption)| caption)
+    }
+
+    /// The videos of this split that text `text` describes, its own among them.
+    pub fn fits(&self, text: usize) -> Vec<usize> {
+        let caption = self.caption(text).into_iter();
+        caption.flat_map(|c| self.world.fits(self.split, c)).map(|video| video - self.first).collect()
+    }
+}
+
+impl PairSource for ClipPairs {
+    fn texts(&self) -> usize {
+        self.captions.len()
+    }
+
+    fn videos(&self) -> usize {
+        self.videos
+    }
+
+    fn video_of(&self, text: usize) -> usize {
+        self.captions.get(text).map_or(0, |(video, _)| *video)
+    }
+
+    fn tokens(&self, text: usize) -> Result<Vec<u32>> {
+        let ids = self.ids.chunks_exact(self.words).nth(text);
+        let missing =
+            || Error::IndexOutOfRange { op: "ClipPairs", index: text as u64, len: self.captions.len() as u64 };
+        Ok(ids.ok_or_else(missing)?.to_vec())
+    }
+
+    fn frames(&self, video: usize) -> Result<FrameSet> {
+        let frames = self.world.frames(self.first + video)?;
+        let size = self.world.config().size;
+        let mut pixels = Vec::with_capacity(frames.len());
+        for frame in frames.chunks_exact(3 * size * size) {
+            // From pixels one after another to one plane a colour.
+            let planes: Vec<u8> = (0..3).flat_map(|c| frame.iter().skip(c).step_by(3).copied()).collect();
+            pixels.extend(self.preprocess.normalize(&planes));
+        }
+        let count = self.world.config().frames;
+        FrameSet::new(pixels, count, count)
+    }
+}

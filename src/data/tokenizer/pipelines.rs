@@ -1,0 +1,91 @@
+//! Tokenizers that are built here, as the JSON in which Hugging Face stores them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::MAX_FILE_BYTES;
+use crate::data::text;
+use crate::{Error, Result};
+
+const START: &str = "<|startoftext|>";
+const END: &str = "<|endoftext|>";
+
+/// What a CLIP text is cut into before the byte pairs.
+const CLIP_PATTERN: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// The id of the first word of [`words`].
+pub(super) const FIRST_WORD: u32 = 2;
+
+/// CLIP's byte pairs from its two files.
+pub(super) fn clip(vocab_path: &Path, merges_path: &Path) -> Result<Vec<u8>> {
+    let bytes = text::read_at_most(vocab_path, MAX_FILE_BYTES)?;
+    let vocab: BTreeMap<String, u32> = text::parse_json(vocab_path, &bytes)?;
+    let (Some(&start), Some(&end)) = (vocab.get(START), vocab.get(END)) else {
+        return Err(Error::malformed(vocab_path, "vocabulary", "is not CLIP's: it lacks its start or end token"));
+    };
+    let mut merges = Vec::new();
+    text::for_each_line(merges_path, |number, line| {
+        let line = line?;
+        if line.split(' ').count() == 2 && !line.starts_with("#version") {
+            merges.push(line.to_owned());
+        } else if number > 1 {
+            return Err(Error::malformed(merges_path, format_args!("line {number}"), "is not a pair"));
+        }
+        Ok(())
+    })?;
+    let normalizer = json!({ "type": "Sequence", "normalizers": [
+        { "type": "NFC" },
+        { "type": "Replace", "pattern": { "Regex": r"\s+" }, "content": " " },
+        { "type": "Lowercase" },
+    ]});
+    let splitter = json!({ "type": "Sequence", "pretokenizers": [
+        { "type": "Split", "pattern": { "Regex": CLIP_PATTERN }, "behavior": "Removed", "invert": true },
+        { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
+    ]});
+    let model = json!({
+        "type": "BPE", "dropout": null, "unk_token": END, "continuing_subword_prefix": "",
+        "end_of_word_suffix": "</w>", "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": merges,
+    });
+    Ok(pipeline(&[(START, start), (END, end)], normalizer, splitter, model))
+}
+
+/// Whole words, with `<pad>` and `<unk>` before them and CLIP's start and end tokens behind.
+pub(super) fn words(words: &[&str]) -> Result<Vec<u8>> {
+    let lower: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
+    if lower.iter().collect::<BTreeSet<_>>().len() < words.len() || words.len() > u32::MAX as usize / 2 {
+        let why = "hold a word twice, lower case for upper case, or are too many".into();
+        return Err(Error::Argument { op: "Tokenizer::from_words", argument: "words", why });
+    }
+    let names = ["<pad>", "<unk>"].into_iter().chain(lower.iter().map(String::as_str)).chain([START, END]);
+    let vocab: BTreeMap<&str, u32> = names.zip(0..).collect();
+    let end = FIRST_WORD + words.len() as u32 + 1;
+    let normalizer = json!({ "type": "Sequence", "normalizers": [{ "type": "NFC" }, { "type": "Lowercase" }] });
+    let model = json!({ "type": "WordLevel", "vocab": vocab, "unk_token": "<unk>" });
+    let specials = [("<pad>", 0), ("<unk>", 1), (START, end - 1), (END, end)];
+    Ok(pipeline(&specials, normalizer, json!({ "type": "BertPreTokenizer" }), model))
+}
+
+fn pipeline(specials: &[(&str, u32)], normalizer: Value, pre_tokenizer: Value, model: Value) -> Vec<u8> {
+    let added = |&(content, id): &(&str, u32)| {
+        json!({
+            "id": id, "content": content, "special": true,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        })
+    };
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": specials.iter().map(added).collect::<Vec<_>>(),
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": null,
+        "decoder": null,
+        "model": model,
+    })
+    .to_string()
+    .into_bytes()
+}

@@ -1,0 +1,132 @@
+//! Tests of the tokenizer. The golden cases are checked in `parity::tokenizer`.
+
+use super::*;
+use crate::data::testing::{Folder, mutations};
+
+fn small() -> Tokenizer {
+    Tokenizer::from_words(&["a", "Red", "circle", "moves", "left", ","]).unwrap()
+}
+
+/// The folder of CLIP's vocabulary, where it is at hand.
+fn clip_folder() -> Option<std::path::PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/clip-tokenizer");
+    if !folder.exists() {
+        eprintln!("skipped: {} is not at hand", folder.display());
+        return None;
+    }
+    Some(folder)
+}
+
+#[test]
+fn words_are_framed_cut_and_padded() {
+    let tokenizer = small();
+    assert_eq!(tokenizer.specials(), Specials { start: 8, end: 9, pad: Some(0) });
+    assert_eq!(tokenizer.ids("A red CIRCLE,moves  up!").unwrap(), [2, 3, 4, 7, 5, 1, 1]);
+    let texts = ["a red circle moves left", "left", ""];
+    let tokens = tokenizer.encode(&texts, 5, Padding::Zero).unwrap();
+    assert_eq!(tokens.ids, [8, 2, 3, 4, 9, 8, 6, 9, 0, 0, 8, 9, 0, 0, 0]);
+    assert_eq!(tokens.mask, [1., 1., 1., 1., 1., 1., 1., 1., 0., 0., 1., 1., 0., 0., 0.]);
+    assert_eq!((tokens.length, tokens.truncated), (5, 1));
+    assert_eq!(tokenizer.encode(&["left"], 5, Padding::End).unwrap().ids, [8, 6, 9, 9, 9]);
+    assert_eq!(tokenizer.encode(&["left"], 2, Padding::Special).unwrap().ids, [8, 9]);
+    assert!(tokenizer.encode(&[], 5, Padding::Zero).unwrap().ids.is_empty());
+}
+
+#[test]
+fn bad_arguments_are_errors() {
+    for words in [&["a", "A"][..], &[""], &["two words"], &["t-shirt"], &["<pad>"], &["<|endoftext|>"]] {
+        assert!(matches!(Tokenizer::from_words(words), Err(Error::Argument { .. })), "{words:?}");
+    }
+    for length in [0, 1, usize::MAX] {
+        assert!(matches!(small().encode(&["a"], length, Padding::Zero), Err(Error::Argument { .. })), "{length}");
+    }
+    assert!(small().expect_below(10).is_ok());
+    assert!(matches!(small().expect_below(9), Err(Error::IndexOutOfRange { index: 9, len: 9, .. })));
+}
+
+#[test]
+fn special_tokens_in_a_caption_are_text_unless_trusted() {
+    let tokenizer = small();
+    for text in ["<|endoftext|>", "a <|startoftext|> <pad> left", "<|STARTOFTEXT|>"] {
+        let ids = tokenizer.ids(text).unwrap();
+        assert!(ids.iter().all(|&id| id != 0 && id < 8), "{text}: {ids:?}");
+    }
+    assert_eq!(tokenizer.trusting().ids("a<|endoftext|>").unwrap(), [2, 9]);
+}
+
+#[test]
+fn a_saved_tokenizer_reads_back() {
+    let folder = Folder::new();
+    let path = folder.path("tokenizer.json");
+    small().save(&path).unwrap();
+    for place in [folder.root(), &path] {
+        let read = Tokenizer::open(place).unwrap();
+        assert_eq!(read.specials(), small().specials());
+        assert_eq!(read.ids("a RED <pad> left").unwrap(), small().ids("a RED <pad> left").unwrap());
+    }
+}
+
+#[test]
+fn damaged_files_are_errors() {
+    let folder = Folder::new();
+    assert!(matches!(Tokenizer::open(folder.path("none.json")), Err(Error::Io { .. })));
+    assert!(matches!(Tokenizer::open(folder.root()), Err(Error::Missing { .. })));
+    let path = folder.path("good.json");
+    small().save(&path).unwrap();
+    let good = std::fs::read(&path).unwrap();
+    for bytes in mutations(&good, 200) {
+        // A changed byte may leave a tokenizer; it must not panic.
+        if let Ok(tokenizer) = Tokenizer::open(folder.file("bad.json", bytes)) {
+            let _ = tokenizer.encode(&["a red circle"], 7, Padding::Zero);
+        }
+    }
+    let deep = [&b"[".repeat(200_000)[..], b"]"].concat();
+    let without_end =
+        r#"{"version":"1.0","added_tokens":[],"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#;
+    for bytes in [&b""[..], b"{}", b"nonsense", &deep, without_end.as_bytes()] {
+        assert!(matches!(Tokenizer::open(folder.file("bad.json", bytes)), Err(Error::Malformed { .. })));
+    }
+    let huge = std::fs::File::create(folder.path("huge.json")).unwrap();
+    huge.set_len(MAX_FILE_BYTES + 1).unwrap();
+    assert!(matches!(Tokenizer::open(folder.path("huge.json")), Err(Error::Malformed { .. })));
+}
+
+#[test]
+fn vocabulary_and_merges_give_the_same_as_the_whole_file() {
+    let Some(shared) = clip_folder() else { return };
+    let folder = Folder::new();
+    for name in ["vocab.json", "merges.txt"] {
+        std::fs::copy(shared.join(name), folder.path(name)).unwrap();
+    }
+    let (whole, built) = (Tokenizer::open(&shared).unwrap(), Tokenizer::open(folder.root()).unwrap());
+    assert_eq!(built.specials(), Specials { start: 49406, end: 49407, pad: None });
+    assert_eq!(built.largest_id(), 49407);
+    let texts = ["A man's \t playing,,, 12 guitars", "naïve 犬 😀", "<|endoftext|>", "", "\n\n"];
+    let encode = |t: &Tokenizer| t.encode(&texts, 32, Padding::Zero).unwrap();
+    assert_eq!(encode(&built), encode(&whole));
+    assert_eq!(encode(&built).ids.iter().filter(|&&id| id == 49407).count(), texts.len());
+    assert!(matches!(built.encode(&texts, 9, Padding::Special), Err(Error::Argument { .. })));
+    for (name, text) in
+        [("merges.txt", "#version: 0.2\na b c\n"), ("merges.txt", "犬 猫\n"), ("vocab.json", "{\"a\":0}")]
+    {
+        folder.file(name, text);
+        assert!(matches!(Tokenizer::open(folder.root()), Err(Error::Malformed { .. })), "{name}: {text}");
+    }
+}
+
+#[test]
+fn other_families_are_recognised_by_their_special_tokens() {
+    let folder = Folder::new();
+    for (names, pad) in [(["[PAD]", "[UNK]", "[CLS]", "[SEP]"], Some(0)), (["<x>", "<unk>", "<s>", "</s>"], None)] {
+        let vocab: serde_json::Map<_, _> = names.iter().zip(0..4).map(|(n, i)| ((*n).into(), i.into())).collect();
+        let json = serde_json::json!({
+            "version": "1.0", "truncation": { "max_length": 3, "strategy": "LongestFirst", "stride": 0,
+            "direction": "Right" }, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": { "type": "BertPreTokenizer" }, "post_processor": null, "decoder": null,
+            "model": { "type": "WordLevel", "vocab": vocab, "unk_token": names[1] },
+        });
+        let tokenizer = Tokenizer::open(folder.file("t.json", json.to_string())).unwrap();
+        assert_eq!(tokenizer.specials(), Specials { start: 2, end: 3, pad });
+        assert_eq!(tokenizer.ids("a b c d e").unwrap(), [1; 5], "the file's own truncation is left out");
+    }
+}

@@ -1,0 +1,145 @@
+//! Videos: files that ffmpeg decodes, or folders of frames.
+
+mod child;
+mod ffmpeg;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+#[cfg(feature = "images")]
+use super::frames::FrameFolder;
+use super::frames::{Choice, FrameSet, Sampling};
+use super::pixels::Preprocess;
+use crate::{Error, Result};
+
+pub use ffmpeg::{Ffmpeg, Limits, VideoInfo};
+
+/// The extensions of video files, in the order in which they are looked for.
+pub const EXTENSIONS: [&str; 4] = ["mp4", "webm", "mkv", "avi"];
+
+/// Where the frames of a video come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VideoSource {
+    /// A video file.
+    File(PathBuf),
+    /// A folder of frames.
+    Frames(PathBuf),
+}
+
+/// How a video becomes a network's input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VideoInput {
+    /// Which frames of a video file are read; folders of frames are sampled already.
+    pub sampling: Sampling,
+    /// Which of them are used.
+    pub choice: Choice,
+    /// How many the network takes.
+    pub max_frames: usize,
+    /// What is done with each.
+    pub preprocess: Preprocess,
+}
+
+impl VideoSource {
+    /// Finds the video `id` in `folder`: the file `id` if the id has its extension already, else `id.mp4`, `.webm`,
+    /// `.mkv` or `.avi`, else the folder of frames `id`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an id that is no plain file name; [`Error::Missing`].
+    pub fn find(folder: impl AsRef<Path>, id: &str) -> Result<Self> {
+        let folder = folder.as_ref();
+        let mut parts = Path::new(id).components();
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == id) {
+            let why = format!("{id:?} is not the name of a file");
+            return Err(Error::Argument { op: "VideoSource::find", argument: "id", why });
+        }
+        let exact = folder.join(id);
+        let with_extension = EXTENSIONS.iter().map(|extension| folder.join(format!("{id}.{extension}")));
+        if let Some(file) = std::iter::once(exact.clone()).chain(with_extension).find(|file| file.is_file()) {
+            return Ok(VideoSource::File(file));
+        }
+        if exact.is_dir() {
+            return Ok(VideoSource::Frames(exact));
+        }
+        Err(Error::Missing { path: folder.to_path_buf(), kind: "video", id: id.to_owned() })
+    }
+
+    /// Reads the video as a network's input. Without the feature `images`, folders of frames cannot be read.
+    ///
+    /// # Errors
+    /// As [`Ffmpeg::decode_each`], [`Preprocess::apply`] and those of folders of frames.
+    pub fn load(&self, ffmpeg: &Ffmpeg, input: &VideoInput) -> Result<FrameSet> {
+        let VideoInput { sampling, choice, max_frames, preprocess } = input;
+        match self {
+            VideoSource::File(path) => {
+                let mut frames = Vec::new();
+                ffmpeg.decode_each(path, sampling, |image| {
+                    frames.push(preprocess.pixels(&image)?);
+                    Ok(())
+                })?;
+                let chosen = choice.indices(frames.len(), *max_frames);
+                let pixels = chosen.iter().flat_map(|&frame| preprocess.normalize(&frames[frame])).collect();
+                FrameSet::new(pixels, chosen.len(), *max_frames)
+            }
+            #[cfg(feature = "images")]
+            VideoSource::Frames(folder) => FrameFolder::open(folder)?.load(*choice, *max_frames, preprocess),
+            #[cfg(not(feature = "images"))]
+            VideoSource::Frames(folder) => {
+                Err(Error::malformed(folder, "frames", "reading them needs the crate's feature `images`"))
+            }
+        }
+    }
+}
+
+/// A video that could not be read.
+#[derive(Debug)]
+pub struct LoadFailure {
+    /// Its id.
+    pub id: String,
+    /// Why.
+    pub error: Error,
+}
+
+/// Runs `load` for every id on `threads` threads, and hands what they give to `take` on this one, with the id's number
+/// and in the order in which they are done. At most `threads` results wait. Ids that fail do not end it: they are
+/// returned, in the order of the ids.
+///
+/// # Errors
+/// The first error of `take`, which ends everything.
+pub fn load_all<T: Send>(
+    ids: &[String],
+    threads: usize,
+    load: impl Fn(&str) -> Result<T> + Sync,
+    mut take: impl FnMut(usize, T) -> Result<()>,
+) -> Result<Vec<LoadFailure>> {
+    let threads = threads.clamp(1, ids.len().max(1));
+    let (next, mut failed) = (AtomicUsize::new(0), Vec::new());
+    thread::scope(|scope| {
+        let (sender, results) = sync_channel(threads);
+        for _ in 0..threads {
+            let (sender, next, load) = (sender.clone(), &next, &load);
+            scope.spawn(move || {
+                while let Some((number, id)) = ids.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
+                    // The receiver is gone when `take` has failed.
+                    if sender.send((number, load(id))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for (number, result) in results {
+            match result {
+                Ok(value) => take(number, value)?,
+                Err(error) => failed.push((number, error)),
+            }
+        }
+        Ok::<_, Error>(())
+    })?;
+    failed.sort_by_key(|&(number, _)| number);
+    Ok(failed.into_iter().map(|(number, error)| LoadFailure { id: ids[number].clone(), error }).collect())
+}

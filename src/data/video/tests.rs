@@ -1,0 +1,241 @@
+//! Tests with videos that they make themselves; where ffmpeg is absent they are skipped.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::data::pixels::Image;
+use crate::data::testing::Folder;
+
+fn ffmpeg() -> Option<Ffmpeg> {
+    match Ffmpeg::find() {
+        Ok(found) => Some(found),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+/// Frames of one colour, which says their number, with a stripe.
+fn numbered(count: usize, width: usize, height: usize) -> Vec<Image> {
+    let rgb = |frame: usize| -> Vec<u8> {
+        let pixel = |i: usize| [frame as u8 * 2, 255 - frame as u8, if i % width == 1 { 255 } else { 0 }];
+        (0..width * height).flat_map(pixel).collect()
+    };
+    (0..count).map(|frame| Image::new(width, height, rgb(frame)).unwrap()).collect()
+}
+
+/// The numbers of decoded frames of [`numbered`].
+fn numbers(images: &[Image]) -> Vec<u8> {
+    images.iter().map(|image| image.rgb()[0].div_ceil(2)).collect()
+}
+
+fn sampling(per_second: u32, start: u32, end: Option<u32>) -> Sampling {
+    Sampling { per_second, start, end }
+}
+
+/// A file that ffmpeg makes by itself.
+fn make(path: &Path, arguments: &[&str]) {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-loglevel", "error", "-y"]).args(arguments).arg(path);
+    assert!(command.status().unwrap().success(), "{command:?}");
+}
+
+#[test]
+fn sampled_frames_are_those_of_the_grid() {
+    let Some(ffmpeg) = ffmpeg() else { return };
+    let folder = Folder::new();
+    let path = folder.path("a.mp4");
+    let images = numbered(47, 15, 9);
+    ffmpeg.encode(&path, &images, 10).unwrap();
+    let info = ffmpeg.probe(&path).unwrap();
+    assert_eq!((info.width, info.height, info.fps, info.frames), (15, 9, 10.0, Some(47)));
+    assert!((info.duration.unwrap() - 4.7).abs() < 0.01, "{info:?}");
+    for sampling in [
+        sampling(1, 0, None),
+        sampling(3, 0, None),
+        sampling(99, 0, None),
+        sampling(1, 2, None),
+        sampling(2, 1, Some(2)),
+        sampling(1, 3, Some(900)),
+    ] {
+        let decoded = ffmpeg.decode(&path, &sampling).unwrap();
+        let grid = sampling.grid(10.0).unwrap();
+        let wanted: Vec<u8> = (0..47).filter(|&n| grid.contains(n.into())).collect();
+        assert_eq!(numbers(&decoded), wanted, "{sampling:?}");
+        assert!(decoded.iter().zip(wanted).all(|(image, n)| image == &images[usize::from(n)]), "not the same bytes");
+    }
+    assert!(matches!(ffmpeg.decode(&path, &sampling(1, 5, None)), Err(Error::Malformed { .. })));
+    assert_eq!(fs::read_dir(folder.root()).unwrap().count(), 1, "no temporary file is left");
+}
+
+#[test]
+fn other_containers_and_odd_names_are_read() {
+    let Some(ffmpeg) = ffmpeg() else { return };
+    let folder = Folder::new();
+    let source = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=30000/1001:duration=4"];
+    for (name, encoder) in [("-y.mkv", "mpeg4"), ("a b'%d.avi", "mpeg4"), ("c.webm", "libvpx"), ("rot.mp4", "mpeg4")] {
+        let path = folder.path(name);
+        make(&path, &[&source[..], &["-c:v", encoder]].concat());
+        assert_eq!(ffmpeg.probe(&path).unwrap().fps as u32, 29, "{name}");
+        let decoded = ffmpeg.decode(&path, &Sampling::default()).unwrap();
+        // 119 or 120 frames: 0, 29, 58, 87, 116.
+        assert_eq!(decoded.len(), 5, "{name}");
+        assert_eq!((decoded[0].width(), decoded[0].height()), (64, 48));
+    }
+}
+
+#[test]
+fn files_that_are_no_videos_are_errors() {
+    let Some(ffmpeg) = ffmpeg() else { return };
+    let folder = Folder::new();
+    let refused = |path: &Path| match ffmpeg.decode(path, &Sampling::default()) {
+        Err(Error::Malformed { problem, .. }) => assert!(!problem.is_empty()),
+        other => panic!("{}: {:?}", path.display(), other.map(|images| images.len())),
+    };
+    refused(&folder.file("text.mp4", "just text"));
+    refused(&folder.file("empty.mp4", ""));
+    refused(&folder.file("list.mp4", "#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"));
+    refused(&folder.file("concat.mkv", "ffconcat version 1.0\nfile 'a.mp4'\n"));
+    let sound = folder.path("sound.mkv");
+    make(&sound, &["-f", "lavfi", "-i", "sine=duration=1", "-c:a", "pcm_s16le"]);
+    refused(&sound);
+    assert!(matches!(ffmpeg.probe(folder.path("none.mp4")), Err(Error::Io { .. })));
+
+    // Cut in the middle: with its index at the end, and at the start.
+    let whole = folder.path("whole.mp4");
+    ffmpeg.encode(&whole, &numbered(100, 64, 64), 10).unwrap();
+    let bytes = fs::read(&whole).unwrap();
+    refused(&folder.file("cut.mp4", &bytes[..bytes.len() / 2]));
+    let fast = folder.path("fast.mp4");
+    make(&fast, &["-i", whole.to_str().unwrap(), "-c", "copy", "-movflags", "faststart"]);
+    let bytes = fs::read(&fast).unwrap();
+    assert_eq!(ffmpeg.decode(&fast, &Sampling::default()).unwrap().len(), 10);
+    refused(&folder.file("fast_cut.mp4", &bytes[..bytes.len() * 2 / 3]));
+    let webm = folder.path("whole.webm");
+    make(&webm, &["-i", whole.to_str().unwrap(), "-c:v", "libvpx", "-b:v", "1M"]);
+    let bytes = fs::read(&webm).unwrap();
+    refused(&folder.file("cut.webm", &bytes[..bytes.len() / 2]));
+}
+
+#[test]
+fn limits_hold() {
+    let Some(ffmpeg) = ffmpeg() else { return };
+    let folder = Folder::new();
+    let path = folder.path("a.mp4");
+    ffmpeg.encode(&path, &numbered(30, 16, 16), 10).unwrap();
+    let all = sampling(10, 0, None);
+    let exact = Limits { frame_pixels: 256, frames: 30, bytes: 30 * 768, ..Limits::default() };
+    assert_eq!(ffmpeg.clone().with_limits(exact).decode(&path, &all).unwrap().len(), 30);
+    for limits in [
+        Limits { frame_pixels: 255, ..exact },
+        Limits { frames: 29, ..exact },
+        Limits { bytes: 30 * 768 - 1, ..exact },
+        Limits { time: Duration::ZERO, ..exact },
+    ] {
+        let decoded = ffmpeg.clone().with_limits(limits).decode(&path, &all);
+        assert!(matches!(decoded, Err(Error::Malformed { .. })), "{limits:?}");
+    }
+    // What goes wrong in the caller ends it.
+    let stopped = ffmpeg.decode_each(&path, &all, |_| Err(Error::Interrupted { saved: None }));
+    assert!(matches!(stopped, Err(Error::Interrupted { .. })));
+}
+
+#[cfg(unix)]
+#[test]
+fn programs_that_hang_or_are_missing_are_errors() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = Folder::new();
+    assert!(matches!(Ffmpeg::in_folder(folder.root()), Err(Error::NoProgram { .. })));
+    let script = "#!/bin/sh\n[ \"$1\" = -version ] && exit 0\nexec sleep 60\n";
+    for name in ["ffmpeg", "ffprobe"] {
+        let program = folder.file(name, script);
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let limits = Limits { time: Duration::from_millis(200), ..Limits::default() };
+    let hanging = Ffmpeg::in_folder(folder.root()).unwrap().with_limits(limits);
+    let start = Instant::now();
+    let probed = hanging.probe(folder.file("a.mp4", "x"));
+    assert!(
+        matches!(&probed, Err(Error::Malformed { problem, .. }) if problem.contains("not done within")),
+        "{probed:?}"
+    );
+    assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn what_cannot_be_encoded_is_an_error() {
+    let Some(ffmpeg) = ffmpeg() else { return };
+    let folder = Folder::new();
+    let path = folder.path("a.mp4");
+    let images = numbered(2, 8, 8);
+    let mixed = [images[0].clone(), numbered(1, 8, 9)[0].clone()];
+    assert!(matches!(ffmpeg.encode(&path, &[], 5), Err(Error::Argument { .. })));
+    assert!(matches!(ffmpeg.encode(&path, &images, 0), Err(Error::Argument { .. })));
+    assert!(matches!(ffmpeg.encode(&path, &mixed, 5), Err(Error::Shape { .. })));
+    assert!(matches!(ffmpeg.encode(folder.path("no/a.mp4"), &images, 5), Err(Error::Io { .. })));
+    assert_eq!(fs::read_dir(folder.root()).unwrap().count(), 0);
+}
+
+#[test]
+fn videos_are_found_by_their_ids() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("frames")).unwrap();
+    for name in ["a.webm", "a.avi", "b.flv", "didemo.mov", "dot."] {
+        folder.file(name, "");
+    }
+    let find = |id: &str| VideoSource::find(folder.root(), id);
+    assert_eq!(find("a").unwrap(), VideoSource::File(folder.path("a.webm")));
+    assert_eq!(find("frames").unwrap(), VideoSource::Frames(folder.path("frames")));
+    for name in ["didemo.mov", "dot."] {
+        assert_eq!(find(name).unwrap(), VideoSource::File(folder.path(name)));
+    }
+    assert!(matches!(find("b"), Err(Error::Missing { kind: "video", .. })));
+    for id in ["", ".", "..", "../a", "x/a", "/etc/passwd", "a/"] {
+        assert!(matches!(find(id), Err(Error::Argument { .. })), "{id:?}");
+    }
+}
+
+#[test]
+fn videos_load_as_the_network_takes_them() {
+    let Some(ffmpeg) = ffmpeg() else { return };
+    let folder = Folder::new();
+    ffmpeg.encode(folder.path("v.mp4"), &numbered(50, 20, 16), 10).unwrap();
+    let preprocess = Preprocess { scale: 1.0, mean: [0.0; 3], std: [1.0; 3], ..Preprocess::clip(8) };
+    let input = VideoInput { sampling: Sampling::default(), choice: Choice::Uniform, max_frames: 3, preprocess };
+    let load = |input: &VideoInput| VideoSource::find(folder.root(), "v").unwrap().load(&ffmpeg, input).unwrap();
+    let set = load(&input);
+    // Five seconds, of which the first, the third and the last are used; red is twice the frame's number.
+    let reds: Vec<f32> = set.pixels.chunks(3 * 64).map(|frame| frame[10]).collect();
+    assert_eq!((set.valid, reds), (3, vec![0.0, 40.0, 80.0]));
+    let padded = load(&VideoInput { max_frames: 7, ..input });
+    assert_eq!((padded.valid, padded.mask), (5, vec![1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]));
+    assert!(padded.pixels[5 * 192..].iter().all(|&v| v == 0.0));
+}
+
+#[test]
+fn loading_goes_on_after_a_failure() {
+    let ids: Vec<String> = (0..23).map(|i| format!("v{i}")).collect();
+    let load = |id: &str| match id {
+        "v3" | "v17" => Err(Error::Missing { path: "videos".into(), kind: "video", id: id.to_owned() }),
+        _ => Ok(id.len()),
+    };
+    for threads in [0, 1, 4, 99] {
+        let mut taken = Vec::new();
+        let failed = load_all(&ids, threads, load, |number, length| {
+            assert_eq!(length, ids[number].len());
+            taken.push(number);
+            Ok(())
+        });
+        let failed: Vec<String> = failed.unwrap().into_iter().map(|failure| failure.id).collect();
+        assert_eq!(failed, ["v3", "v17"]);
+        taken.sort_unstable();
+        assert_eq!(taken, (0..23).filter(|n| ![3, 17].contains(n)).collect::<Vec<_>>());
+    }
+    let stopped = load_all(&ids, 3, load, |_, _| Err(Error::Interrupted { saved: None }));
+    assert!(matches!(stopped, Err(Error::Interrupted { .. })));
+    assert!(load_all(&[], 3, load, |_, _| Ok(())).unwrap().is_empty());
+}

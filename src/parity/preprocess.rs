@@ -1,0 +1,47 @@
+//! The `preprocess` golden cases: resize, crop and normalisation of pictures.
+
+use super::Row;
+use super::case::Case;
+use crate::data::pixels::{CropOffset, Image, Preprocess};
+use crate::{Error, Result};
+
+/// Recomputes every picture of a case; bytes must be equal.
+///
+/// # Errors
+/// [`Error::Malformed`] for a picture that is not (height, width, 3); what [`Preprocess::pixels`] returns.
+pub(super) fn check(case: &Case) -> Result<Vec<Row>> {
+    let clip = Preprocess::clip(case.size("crop")?);
+    let mut rows = Vec::new();
+    for number in case.names("input.image") {
+        let name = format!("input.image{number}");
+        let (shape, rgb) = case.bytes(&name)?;
+        let [height, width, 3] = shape[..] else {
+            return Err(Error::malformed("preprocess case", name, format_args!("has shape {shape:?}")));
+        };
+        let image = Image::new(width, height, rgb)?;
+        for (rounding, suffix) in [(CropOffset::Floor, ""), (CropOffset::HalfEven, "_torchvision")] {
+            let exact = format!("output.pixels{number}{suffix}");
+            // A file without the second has the same bytes for both.
+            let name = if case.has(&exact) { exact.clone() } else { format!("output.pixels{number}") };
+            let expected = case.bytes(&name)?.1;
+            let preprocess = Preprocess { rounding, ..clip.clone() };
+            let pixels = preprocess.pixels(&image)?;
+            rows.push(Row::compare(exact, &wide(&pixels), &wide(&expected), 0.0, 0.0));
+        }
+        let described = case.config["images"].as_array().into_iter().flatten();
+        let described = described.filter(|image| image["index"].as_u64() == number.parse().ok());
+        for want in described.filter_map(|image| image["normalized_mean"].as_array()) {
+            let want: Vec<f64> = want.iter().filter_map(serde_json::Value::as_f64).collect();
+            let values = Preprocess { rounding: CropOffset::Floor, ..clip.clone() }.apply(&image)?;
+            let plane = clip.crop * clip.crop;
+            let mean = |plane: &[f32]| plane.iter().map(|&v| f64::from(v)).sum::<f64>() / plane.len() as f64;
+            let got: Vec<f64> = values.chunks(plane).map(mean).collect();
+            rows.push(Row::compare(format!("normalized_mean{number}"), &got, &want, 0.0, 1e-6));
+        }
+    }
+    Ok(rows)
+}
+
+fn wide(bytes: &[u8]) -> Vec<f64> {
+    bytes.iter().map(|&byte| byte.into()).collect()
+}

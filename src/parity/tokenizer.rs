@@ -1,0 +1,68 @@
+//! The `clip-tokenizer` golden cases.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Row;
+use crate::data::tokenizer::{Cleaning, Padding, Tokenizer};
+use crate::{Error, Result};
+
+#[derive(Deserialize)]
+struct Cases {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    text: String,
+    ids: Vec<u32>,
+    ids_len77: Vec<u32>,
+    ids_len32: Vec<u32>,
+    /// With the three below: of the official tokenizer, where it differs.
+    ids_official: Option<Vec<u32>>,
+    official_len77: Option<Vec<u32>>,
+    official_len32: Option<Vec<u32>>,
+}
+
+/// Tokenises the case's texts, with and without the official clean-up. The vocabulary lies beside the folder of the golden
+/// file `path`, in `data/clip-tokenizer`; none if it does not.
+///
+/// # Errors
+/// [`Error::Malformed`] for a case that does not follow its form; those of [`Tokenizer`].
+pub(super) fn check(path: &Path, case: &Value) -> Result<Option<Vec<Row>>> {
+    let folder = path.parent().unwrap_or(Path::new("")).join("../data/clip-tokenizer");
+    if !folder.exists() {
+        return Ok(None);
+    }
+    let cases = Cases::deserialize(case).map_err(|e| Error::malformed(path, "JSON", e))?.cases;
+    // The reference tokenizers trust their captions.
+    let plain = Tokenizer::open(folder)?.trusting();
+    let official = plain.clone().with_cleaning(Cleaning::Official);
+    let mut rows = Vec::new();
+    for (i, case) in cases.iter().enumerate() {
+        let mut compare = |name: &str, got: Vec<u32>, want: &[u32]| {
+            rows.push(Row::compare(format!("cases.{i}.{name}"), &wide(&got), &wide(want), 0.0, 0.0));
+        };
+        compare("ids", plain.ids(&case.text)?, &case.ids);
+        compare("ids_len77", framed(&plain, &case.text, 77)?, &case.ids_len77);
+        compare("ids_len32", framed(&plain, &case.text, 32)?, &case.ids_len32);
+        compare("ids_official", official.ids(&case.text)?, case.ids_official.as_ref().unwrap_or(&case.ids));
+        let want = case.official_len77.as_ref().unwrap_or(&case.ids_len77);
+        compare("official_len77", framed(&official, &case.text, 77)?, want);
+        let want = case.official_len32.as_ref().unwrap_or(&case.ids_len32);
+        compare("official_len32", framed(&official, &case.text, 32)?, want);
+    }
+    Ok(Some(rows))
+}
+
+/// One text's row of ids, without its padding.
+fn framed(tokenizer: &Tokenizer, text: &str, length: usize) -> Result<Vec<u32>> {
+    let tokens = tokenizer.encode(&[text], length, Padding::Zero)?;
+    Ok(tokens.ids.into_iter().zip(tokens.mask).filter(|(_, mask)| *mask > 0.0).map(|(id, _)| id).collect())
+}
+
+fn wide(ids: &[u32]) -> Vec<f64> {
+    ids.iter().map(|&id| id.into()).collect()
+}
