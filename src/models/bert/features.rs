@@ -20,8 +20,8 @@ const BATCH_TOKENS: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenRecipe {
     /// BiC-Net: the last two layers side by side, of every token, the special ones at both ends included. The published
-    /// features encode all captions of a video as one text, so that each has seen the others; here each is a text of its
-    /// own, as the published ones are for a video with one caption.
+    /// features encode all captions of a video as one text, so that each has seen the others; here each is a text of
+    /// its own, as the published ones are for a video with one caption.
     Bicnet,
     /// ReLoCLNet: the layer before the last, without the special tokens at both ends.
     Reloclnet,
@@ -89,12 +89,13 @@ impl Bert {
     }
 
     /// Writes the text files of BiC-Net's folder, `text_default.h5` and `text_lens_default.json`, as
-    /// [`BicnetDataset`](crate::data::bicnet::BicnetDataset) reads them. `videos` are ids with their number of captions;
-    /// `captions` are those of the first video, then those of the second, and so on.
+    /// [`BicnetDataset`](crate::data::bicnet::BicnetDataset) reads them. `videos` are ids with their number of
+    /// captions; `captions` are those of the first video, then those of the second, and so on.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless there are as many captions as the videos have, and for a video without any or a caption
-    /// without tokens; [`Error::Duplicate`] for an id that occurs twice; [`Error::Io`]; those of [`Bert::forward`].
+    /// [`Error::Argument`] unless there are as many captions as the videos have, and for a video without any or a
+    /// caption without tokens; [`Error::Duplicate`] for an id that occurs twice; [`Error::Io`]; those of
+    /// [`Bert::forward`].
     #[cfg(feature = "datasets")]
     pub fn write_bicnet_text(&self, folder: &Path, videos: &[(String, usize)], captions: &Sentences<'_>) -> Result<()> {
         let op = "write_bicnet_text";
@@ -127,8 +128,8 @@ impl Bert {
     }
 
     /// Writes a file of query features as [`TvrDataset`](crate::data::moments::TvrDataset) reads it: a dataset for each
-    /// of `queries`, their numbers (`desc_id`) in the order of `sentences`. The published file holds at most 30 tokens a
-    /// query, which is 32 positions with the special tokens.
+    /// of `queries`, their numbers (`desc_id`) in the order of `sentences`. The published file holds at most 30 tokens
+    /// a query, which is 32 positions with the special tokens.
     ///
     /// # Errors
     /// [`Error::Argument`] unless there are as many sentences as queries, and for one without words;

@@ -1,6 +1,6 @@
-//! BERT and RoBERTa: encoders of text, number for number as Hugging Face's `BertModel` and `RobertaModel` (Devlin et al.,
-//! "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", 2019; Liu et al., "RoBERTa: A
-//! Robustly Optimized BERT Pretraining Approach", 2019).
+//! BERT and RoBERTa: encoders of text, number for number as Hugging Face's `BertModel` and `RobertaModel` (Devlin et
+//! al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", 2019; Liu et al., "RoBERTa:
+//! A Robustly Optimized BERT Pretraining Approach", 2019).
 //!
 //! BiC-Net and ReLoCLNet are fed with their features: see [`TokenRecipe`].
 
@@ -8,7 +8,7 @@ mod config;
 mod features;
 mod weights;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "datasets"))]
 mod tests;
 
 use crate::autograd::{AttentionOptions, Tape, Var, concat};

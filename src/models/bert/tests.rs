@@ -357,7 +357,11 @@ fn many_sentences_are_encoded_in_batches() {
     let given = sentences(&lengths, 13, 0);
     let mut seen = Vec::new();
     let all = batch(&given, 13);
-    model.token_features(&all, TokenRecipe::Bicnet, |i, features| Ok(seen.push((i, features)))).unwrap();
+    let keep = |i, features| {
+        seen.push((i, features));
+        Ok(())
+    };
+    model.token_features(&all, TokenRecipe::Bicnet, keep).unwrap();
     assert_eq!(seen.len(), 631);
     for (i, (number, features)) in seen.iter().enumerate() {
         assert_eq!((*number, features.shape()), (i, &[lengths[i], 36][..]));

@@ -29,9 +29,9 @@ impl Bert {
         Self::from_arrays(gpu, config, &path.display().to_string(), safetensors::read(&path)?)
     }
 
-    /// The network with these weights, which are from `origin`. Names may begin with `bert.` or `roberta.`; those of the
-    /// language model's head are left out, and the old `gamma` and `beta` of normalisations are known. There is a pooler
-    /// if its weights are there.
+    /// The network with these weights, which are from `origin`. Names may begin with `bert.` or `roberta.`; those of
+    /// the language model's head are left out, and the old `gamma` and `beta` of normalisations are known. There is a
+    /// pooler if its weights are there.
     ///
     /// # Errors
     /// [`Error::Argument`] as [`Bert::new`]; [`Error::MissingParameter`], [`Error::UnknownParameter`],
