@@ -19,6 +19,7 @@ const SHARED: &[(&str, &str)] = &[
     ("dropout", include_str!("../../shaders/shared/dropout.wgsl")),
     ("attention", include_str!("../../shaders/shared/attention.wgsl")),
     ("entry", include_str!("../../shaders/shared/entry.wgsl")),
+    ("gathered", include_str!("../../shaders/shared/gathered.wgsl")),
     ("grid", include_str!("../../shaders/shared/grid.wgsl")),
     ("halves", include_str!("../../shaders/shared/halves.wgsl")),
     ("lanes", include_str!("../../shaders/shared/lanes.wgsl")),
