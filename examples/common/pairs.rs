@@ -168,7 +168,7 @@ fn small<M: Method>(settings: &mut Settings<M::Config>) {
         text: tower,
         // The words, padding, start and end.
         vocabulary: ClipWorld::vocabulary().len() + 3,
-        positions: 20,
+        positions: 14,
         joint: 64,
         ..ClipConfig::vit_b_32()
     };
