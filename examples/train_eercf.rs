@@ -51,6 +51,13 @@ impl Method for Training {
         &mut config.base
     }
 
+    /// Enough test videos for 50 candidates to be a small part of them.
+    fn small(settings: &mut pairs::Settings<EercfConfig>) {
+        settings.data.world.test = 1000;
+        settings.fit.steps = 600;
+        settings.fit.lr = 2e-3;
+    }
+
     fn build(gpu: &Gpu, config: EercfConfig, seed: u64, frozen: &dyn Fn(&str) -> bool) -> Result<Eercf> {
         Eercf::frozen(gpu, config, seed, frozen)
     }
@@ -74,12 +81,14 @@ fn run(options: &Options) -> Result<()> {
     let sources = Sources::open(&settings.data, &settings.model.base, &mut Problems::strict())?;
     let gpu = common::open_gpu(options.common.adapter.as_deref());
     pairs::introduce(&gpu, &sources);
+    let stop = common::stop_on_ctrl_c();
     let (mut reports, mut ways) = (Vec::new(), Vec::new());
     let first = settings.fit.seed;
     for seed in first..first + options.seeds.max(1) {
         settings.fit.seed = seed;
         let folder = options.common.run_folder("eercf");
-        let (model, report) = pairs::train::<Training>(&gpu, &settings, &sources, &folder, options.common.resume)?;
+        let resume = options.common.resume;
+        let (model, report) = pairs::train::<Training>(&gpu, &settings, &sources, &folder, resume, &stop)?;
         println!("run      {}", folder.display());
         reports.push(report);
         let found = test(&model, &sources.test, &options.k)?;

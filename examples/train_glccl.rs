@@ -77,6 +77,7 @@ fn run(options: &Options) -> Result<()> {
         ("neither", Guide::Mean, 0.0),
     ];
     let shown = if options.ablation.is_some() { variants.len() } else { 1 };
+    let stop = common::stop_on_ctrl_c();
     let (mut reports, mut table) = (Vec::new(), Vec::new());
     for &(name, guide, consistency_loss) in &variants[..shown] {
         let mut results = Vec::new();
@@ -86,7 +87,8 @@ fn run(options: &Options) -> Result<()> {
             settings.model.consistency_loss = consistency_loss;
             settings.fit.seed += seed;
             let folder = options.common.run_folder("glccl");
-            let (model, report) = pairs::train::<Training>(&gpu, &settings, &sources, &folder, options.common.resume)?;
+            let resume = options.common.resume;
+            let (model, report) = pairs::train::<Training>(&gpu, &settings, &sources, &folder, resume, &stop)?;
             println!("run      {}", folder.display());
             reports.push(report);
             let (scores, _) = pairs::evaluate(&model, &sources.test)?;

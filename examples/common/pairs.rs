@@ -21,7 +21,7 @@ use reelgrad::retrieval::pairs::{Gallery, TextTile};
 use reelgrad::retrieval::{Counts, RetrievalMetrics, Ties};
 use reelgrad::tensor::Array;
 use reelgrad::train::{
-    FitHooks, FitReport, PairFitOptions, Resumed, RunFolder, Slot, checkpoint, fit_pairs, is_frozen,
+    FitHooks, FitReport, PairFitOptions, Resumed, RunFolder, Slot, StopFlag, checkpoint, fit_pairs, is_frozen,
 };
 use reelgrad::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -42,6 +42,8 @@ pub trait Method {
     const NAME: &'static str;
 
     fn base(config: &mut Self::Config) -> &mut BaseConfig;
+    /// What differs from the others' settings for the synthetic world.
+    fn small(_: &mut Settings<Self::Config>) {}
     fn build(gpu: &Gpu, config: Self::Config, seed: u64, frozen: &dyn Fn(&str) -> bool) -> Result<Self::Model>;
 }
 
@@ -138,7 +140,10 @@ impl Options {
         settings.data.clip = self.clip.clone();
         match &self.clip {
             Some(clip) => *M::base(&mut settings.model) = BaseConfig::on(read_clip(clip)?.0),
-            None => small::<M>(&mut settings),
+            None => {
+                small::<M>(&mut settings);
+                M::small(&mut settings);
+            }
         }
         let mut value = json!(settings);
         if let Some(path) = &self.config {
@@ -160,14 +165,14 @@ impl Options {
 
 /// Towers and a recipe at which the synthetic clips were seen to be learnt within minutes on a processor.
 fn small<M: Method>(settings: &mut Settings<M::Config>) {
-    let tower = TowerConfig { width: 96, heads: 4, layers: 2, mlp: 384 };
+    let tower = TowerConfig { width: 64, heads: 4, layers: 2, mlp: 256 };
     let clip = ClipConfig {
         image_size: settings.data.world.size,
         patch_size: 16,
         vision: tower,
         text: tower,
-        // The words, padding, start and end.
-        vocabulary: ClipWorld::vocabulary().len() + 3,
+        // The words, padding, unknown, start and end.
+        vocabulary: ClipWorld::vocabulary().len() + 4,
         positions: 14,
         joint: 64,
         ..ClipConfig::vit_b_32()
@@ -182,8 +187,8 @@ fn small<M: Method>(settings: &mut Settings<M::Config>) {
     };
     settings.fit = PairFitOptions {
         batch: 32,
-        steps: 400,
-        lr: 1e-3,
+        steps: 300,
+        lr: 1.5e-3,
         tower_lr_scale: 1.0,
         schedule: Schedule::WarmupCosineRescaled,
         weight_decay: 0.01,
@@ -244,6 +249,7 @@ pub fn train<M: Method>(
     sources: &Sources,
     folder: &Path,
     resume: bool,
+    stop: &StopFlag,
 ) -> Result<(M::Model, FitReport)> {
     let fit = &settings.fit;
     let model = M::build(gpu, settings.model.clone(), fit.seed, &|name| is_frozen(name, fit.freeze_layers))?;
@@ -258,7 +264,6 @@ pub fn train<M: Method>(
         (RunFolder::create(folder, settings)?, None)
     };
     println!("model    {} parameters, {} trained", count(&model), model.store().trained_elements());
-    let stop = common::stop_on_ctrl_c();
     let mut bar = Bar::new(M::NAME);
     let hooks = FitHooks {
         evaluate: &mut || {
@@ -269,7 +274,7 @@ pub fn train<M: Method>(
         },
         run: Some(&mut run),
         progress: &mut bar,
-        stop: &stop,
+        stop,
     };
     let report = fit_pairs(&model, &*sources.train.pairs, fit, checkpoint.as_ref(), hooks);
     bar.finish();
