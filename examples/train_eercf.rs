@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use reelgrad::data::moments::Problems;
 use reelgrad::gpu::Gpu;
 use reelgrad::models::clip4clip::BaseConfig;
 use reelgrad::models::eercf::{Eercf, EercfConfig};
@@ -78,7 +77,11 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let mut settings = options.common.settings::<Training>()?;
-    let sources = Sources::open(&settings.data, &settings.model.base, &mut Problems::strict())?;
+    let mut problems = options.common.problems();
+    let sources = Sources::open(&settings.data, &settings.model.base, &mut problems)?;
+    if let Some(first) = problems.skipped().first() {
+        println!("skipped  {} rows and videos, the first: {first}", problems.skipped().len());
+    }
     let gpu = common::open_gpu(options.common.adapter.as_deref());
     pairs::introduce(&gpu, &sources);
     let stop = common::stop_on_ctrl_c();
@@ -101,7 +104,7 @@ fn run(options: &Options) -> Result<()> {
             &ways.iter().collect::<Vec<_>>(),
         );
     }
-    pairs::conclude(&gpu, &reports, started);
+    pairs::conclude(&gpu, &sources, &reports, started);
     Ok(())
 }
 

@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use reelgrad::data::moments::Problems;
 use reelgrad::gpu::Gpu;
 use reelgrad::models::clip4clip::BaseConfig;
 use reelgrad::models::glccl::{Glccl, GlcclConfig, Guide};
@@ -66,7 +65,11 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let settings = options.common.settings::<Training>()?;
-    let sources = Sources::open(&settings.data, &settings.model.base, &mut Problems::strict())?;
+    let mut problems = options.common.problems();
+    let sources = Sources::open(&settings.data, &settings.model.base, &mut problems)?;
+    if let Some(first) = problems.skipped().first() {
+        println!("skipped  {} rows and videos, the first: {first}", problems.skipped().len());
+    }
     let gpu = common::open_gpu(options.common.adapter.as_deref());
     pairs::introduce(&gpu, &sources);
     let consistency = settings.model.consistency_loss;
@@ -103,7 +106,7 @@ fn run(options: &Options) -> Result<()> {
         table.push((name, results));
     }
     print_table(&table);
-    pairs::conclude(&gpu, &reports, started);
+    pairs::conclude(&gpu, &sources, &reports, started);
     Ok(())
 }
 

@@ -8,10 +8,14 @@ use std::time::Instant;
 
 use clap::Args;
 use reelgrad::data::captions::{Dataset, Part};
+use reelgrad::data::frames::{Choice, Sampling};
 use reelgrad::data::moments::Problems;
+use reelgrad::data::pair_dataset::PairDataset;
 use reelgrad::data::pairs::PairSource;
+use reelgrad::data::pixels::Preprocess;
 use reelgrad::data::synthetic::{ClipPairs, ClipWorld, ClipWorldConfig, Split};
-use reelgrad::data::tokenizer::Tokenizer;
+use reelgrad::data::tokenizer::{Cleaning, Tokenizer};
+use reelgrad::data::video::VideoInput;
 use reelgrad::gpu::Gpu;
 use reelgrad::models::clip::{ClipConfig, TowerConfig, read_clip};
 use reelgrad::models::clip4clip::{Base, BaseConfig};
@@ -68,13 +72,17 @@ pub struct Data {
     pub videos: Option<PathBuf>,
     /// The pretrained towers with their tokenizer.
     pub clip: Option<PathBuf>,
+    /// Which frames of a video are read, and which of them are used.
+    pub sampling: Sampling,
+    pub choice: Choice,
     pub world: ClipWorldConfig,
 }
 
 impl Default for Data {
     fn default() -> Self {
         let world = ClipWorldConfig { frames: 6, ..ClipWorldConfig::default() };
-        Self { root: None, dataset: "msrvtt-9k".into(), videos: None, clip: None, world }
+        let (sampling, choice) = (Sampling::default(), Choice::default());
+        Self { root: None, dataset: "msrvtt-9k".into(), videos: None, clip: None, sampling, choice, world }
     }
 }
 
@@ -110,6 +118,9 @@ pub struct Options {
     /// Changes a setting by its name in config.json, such as fit.lr=2e-4 or model.base.frames=8. May be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     pub set: Vec<(String, Value)>,
+    /// Leaves out what cannot be read in annotations and videos, and counts it.
+    #[arg(long)]
+    pub lenient: bool,
     /// The adapter: fastest, low-power, its number, or a part of its name.
     #[arg(long, value_name = "ADAPTER")]
     pub adapter: Option<String>,
@@ -156,6 +167,10 @@ impl Options {
             merge(&mut value, patch, "").map_err(|(at, problem)| wrong("set", format!("{at} {problem}")))?;
         }
         serde_json::from_value(value).map_err(|e| wrong("set", e.to_string()))
+    }
+
+    pub fn problems(&self) -> Problems {
+        if self.lenient { Problems::lenient() } else { Problems::strict() }
     }
 
     pub fn run_folder(&self, name: &str) -> PathBuf {
@@ -222,8 +237,34 @@ impl Sources {
         }
     }
 
-    fn real(_: &Path, _: &Data, _: &BaseConfig, _: &mut Problems) -> Result<Self> {
-        Err(wrong("data", "TODO"))
+    fn real(root: &Path, data: &Data, base: &BaseConfig, problems: &mut Problems) -> Result<Self> {
+        let (Some(clip), Some(videos)) = (&data.clip, &data.videos) else {
+            return Err(wrong("data", "needs --clip and --videos"));
+        };
+        let dataset: Dataset = data.dataset.parse()?;
+        let towers = base.clip.clone().unwrap_or_else(ClipConfig::vit_b_32);
+        let tokenizer = Tokenizer::open(clip)?.with_cleaning(Cleaning::Official);
+        tokenizer.expect_below(towers.vocabulary)?;
+        let input = VideoInput {
+            sampling: data.sampling,
+            choice: data.choice,
+            max_frames: base.frames,
+            preprocess: Preprocess::clip(towers.image_size),
+        };
+        let mut part = |part: Part| -> Result<Source> {
+            let split = dataset.read(root, part, problems)?;
+            let pairs = PairDataset::open(split, videos, &tokenizer, base.words, input.clone(), problems)?;
+            if pairs.truncated() > 0 {
+                println!("note     {}: {} captions cut to {} tokens", part.name(), pairs.truncated(), base.words);
+            }
+            let answers = (0..pairs.texts()).map(|t| vec![pairs.video_of(t)]).collect();
+            Ok(Source { pairs: Box::new(pairs), answers, partial: Vec::new() })
+        };
+        let has = |part: &Part| dataset.parts().contains(part);
+        // As published: where a part is missing, the other one serves for both.
+        let validation = if has(&Part::Validate) { Part::Validate } else { Part::Test };
+        let test = if has(&Part::Test) { Part::Test } else { Part::Validate };
+        Ok(Self { train: part(Part::Train)?, validation: part(validation)?, test: part(test)? })
     }
 
     fn synthetic(data: &Data, base: &BaseConfig) -> Result<Self> {
@@ -374,7 +415,12 @@ pub fn introduce(gpu: &Gpu, sources: &Sources) {
 }
 
 /// Time, speed and memory of a program.
-pub fn conclude(gpu: &Gpu, reports: &[FitReport], started: Instant) {
+pub fn conclude(gpu: &Gpu, sources: &Sources, reports: &[FitReport], started: Instant) {
+    for source in [&sources.train, &sources.validation, &sources.test] {
+        for failure in source.pairs.failures() {
+            println!("not read {}: {}", failure.id, failure.error);
+        }
+    }
     let speed = reports.iter().map(|r| r.samples_per_second).sum::<f64>() / reports.len().max(1) as f64;
     println!("\ntraining speed   {speed:.1} pairs/s");
     println!("peak GPU memory  {:.1} MB", gpu.memory_report().peak as f64 / 1e6);
