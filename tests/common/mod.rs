@@ -3,6 +3,8 @@
 // Each test program uses a part.
 #![allow(dead_code)]
 
+pub mod pairs;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::OnceLock;
