@@ -398,12 +398,10 @@ pub fn cell(results: &[RetrievalMetrics], figure: fn(&RetrievalMetrics) -> f64) 
     if values.len() < 2 { format!("{mean:.1}") } else { format!("{mean:.1} ({:.1})", high - low) }
 }
 
-/// The figures that the tables hold.
-pub const FIGURES: [(&str, fn(&RetrievalMetrics) -> f64); 4] =
-    [("R@1", |m| m.r1), ("R@5", |m| m.r5), ("R@10", |m| m.r10), ("MdR", |m| m.mdr)];
-
+/// R@1, R@5, R@10 and MdR.
 pub fn cells(results: &[RetrievalMetrics]) -> String {
-    FIGURES.map(|(_, figure)| cell(results, figure)).join(" | ")
+    let figures: [fn(&RetrievalMetrics) -> f64; 4] = [|m| m.r1, |m| m.r5, |m| m.r10, |m| m.mdr];
+    figures.map(|figure| cell(results, figure)).join(" | ")
 }
 
 /// What a program says about where it runs and on what.
