@@ -8,11 +8,13 @@ KERNELS = $(CARGO) test $(FULL) --lib kernels
 # Mesa complains on standard error where a machine without a desktop has none.
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: help demo demo-moments test bench doc lint vulkan
+.PHONY: help demo demo-moments demo-eercf demo-glccl test bench doc lint vulkan ffmpeg
 
 help:
 	@echo "make demo          render videos, train BiC-Net on them, evaluate, search"
 	@echo "make demo-moments  simulate long videos, train ReLoCLNet on them, evaluate, find moments"
+	@echo "make demo-eercf    render clips, train EERCF with its towers on them, compare two-stage retrieval with scoring all"
+	@echo "make demo-glccl    render clips, train GLCCL with its towers on them, evaluate"
 	@echo "make test          all tests; then the kernels with checked shaders and, on lavapipe, other subgroup sizes"
 	@echo "make bench         benchmarks"
 	@echo "make doc           documentation, in target/doc"
@@ -24,10 +26,16 @@ demo: vulkan
 demo-moments: vulkan
 	$(CARGO) run --release $(FULL) --example quickstart_moments
 
-test: vulkan
+demo-eercf: vulkan
+	$(CARGO) run --release $(FULL) --example train_eercf
+
+demo-glccl: vulkan
+	$(CARGO) run --release $(FULL) --example train_glccl
+
+test: vulkan ffmpeg
 	$(CARGO) test $(FULL)
 	REELGRAD_CHECKED=1 $(KERNELS)
-	REELGRAD_CHECKED=1 $(CARGO) test $(FULL) --test bicnet --test gradients --test moments --test parity --test reloclnet --test tape --test training
+	REELGRAD_CHECKED=1 $(CARGO) test $(FULL) --test bicnet --test clip --test gated --test gradients --test moments --test parity --test reloclnet --test tape --test training
 	sh scripts/other_subgroup_sizes.sh $(KERNELS)
 
 bench: vulkan
@@ -46,3 +54,7 @@ lint:
 # A Vulkan driver, on Linux.
 vulkan:
 	@sh scripts/vulkan.sh
+
+# For the tests that read video files.
+ffmpeg:
+	@sh scripts/ffmpeg.sh

@@ -1,5 +1,5 @@
-// Dot products with gathered candidates: y_bqcr = <q_bq, x_nr> with n = ids_bc; 0 where there is no such n. A candidate's
-// item is a column, number c * items + r. LANES invocations share QUERIES x COLUMNS products: each sums every LANES-th
+// Dot products with gathered candidates: y_bqcr = <q_bq, x_nr> with n = ids_bc; 0 where there is no such n. With a
+// candidate's item for a column, LANES invocations share QUERIES x COLUMNS products: each sums every LANES-th
 // vec4 of all of them, and the sums are added at the end. With SUBGROUP they are the workgroup, which is one subgroup;
 // otherwise a workgroup holds TEAMS such teams side by side and adds through workgroup memory.
 //
@@ -9,48 +9,20 @@
 // y        (batch, queries, candidates, items)  written
 // grid     batch * column_tiles * query_tiles workgroups, folded, less those before p.first
 
-struct Params {
-    batch: u32,
-    queries: u32,
-    columns: u32,
-    videos: u32,
-    items: u32,
-    // In vec4.
-    width: u32,
-    column_tiles: u32,
-    query_tiles: u32,
-    // The number of the first workgroup.
-    first: u32,
-}
-#params Params p
-
 @group(0) @binding(0) var<storage, read> queries: array<vec4<f32>>;
 #ifdef HALF
 @group(0) @binding(1) var<storage, read> x: array<vec2<u32>>;
-#import halves
 #else
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 #endif
 @group(0) @binding(2) var<storage, read> ids: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
-#import grid
+#import gathered
 #ifndef SUBGROUP
 // One row a column of a team, padded so that neighbouring rows begin in different banks.
 const PITCH: u32 = LANES * TEAMS + 1u;
 var<workgroup> partial: array<f32, COLUMNS * PITCH>;
 #endif
-
-// The candidate's number in x of a column.
-fn video_of(batch: u32, column: u32) -> u32 {
-    return ids[batch * (p.columns / p.items) + column / p.items];
-}
-
-fn store(batch: u32, query: u32, column: u32, value: f32) {
-    if (query < p.queries && column < p.columns) {
-        let found = video_of(batch, column) < p.videos;
-        y[(batch * p.queries + query) * p.columns + column] = select(0.0, value, found);
-    }
-}
 
 @compute @workgroup_size(LANES * TEAMS)
 fn main(
@@ -69,14 +41,14 @@ fn main(
     let query0 = (flat - tile * p.query_tiles) * QUERIES;
     let columns0 = (tile - batch * p.column_tiles) * (TEAMS * COLUMNS);
     let first = columns0 + local / LANES * COLUMNS;
-    // Queries and columns beyond the end repeat the last one, and so do videos; nothing comes of them.
+    // The column that this invocation stores.
+    let column = columns0 + local;
+    let found = video_of(batch, column) < p.videos;
 #for q in 0..QUERIES
-    let q_at{q} = (batch * p.queries + min(query0 + {q}u, p.queries - 1u)) * p.width;
+    let q_at{q} = query_at(batch, query0 + {q}u);
 #endfor
 #for c in 0..COLUMNS
-    let column{c} = min(first + {c}u, p.columns - 1u);
-    let video{c} = min(video_of(batch, column{c}), p.videos - 1u);
-    let x_at{c} = (video{c} * p.items + column{c} % p.items) * p.width;
+    let x_at{c} = item_at(batch, first + {c}u);
 #endfor
 #for q in 0..QUERIES
 #for c in 0..COLUMNS
@@ -88,11 +60,7 @@ fn main(
         let q{q} = queries[q_at{q} + k];
 #endfor
 #for c in 0..COLUMNS
-#ifdef HALF
-        let x{c} = halves(x[x_at{c} + k]);
-#else
-        let x{c} = x[x_at{c} + k];
-#endif
+        let x{c} = fetch_item(x_at{c} + k);
 #endfor
 #for q in 0..QUERIES
 #for c in 0..COLUMNS
@@ -117,7 +85,7 @@ fn main(
         }
 #endfor
         if (lane < COLUMNS) {
-            store(batch, query0 + {q}u, columns0 + lane, mine);
+            store(batch, query0 + {q}u, column, select(0.0, mine, found));
         }
 #else
         workgroupBarrier();
@@ -131,7 +99,7 @@ fn main(
             for (var i = 0u; i < LANES; i++) {
                 total += partial[start + i];
             }
-            store(batch, query0 + {q}u, columns0 + local, total);
+            store(batch, query0 + {q}u, column, select(0.0, total, found));
         }
 #endif
     }

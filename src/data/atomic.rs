@@ -25,10 +25,10 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<
     written
 }
 
-/// As [`write`], where `fill` hands the temporary file's path to another program.
+/// As [`write()`], where `fill` hands the temporary file's path to another program.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_by(path: &Path, fill: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
     let (temporary, file) = create_beside(path).map_err(|e| Error::io("create a temporary file for", path, e))?;
     drop(file);

@@ -13,6 +13,8 @@ pub mod hdf5_write;
 pub mod moments;
 #[cfg(feature = "datasets")]
 pub mod npy;
+#[cfg(all(feature = "datasets", feature = "text"))]
+pub mod pair_dataset;
 pub mod pairs;
 pub mod pixels;
 pub mod safetensors;

@@ -1,6 +1,7 @@
 //! Texts and videos as the towers take them, one pair at a time: what a trainer reads.
 
 use crate::data::frames::FrameSet;
+use crate::data::video::LoadFailure;
 use crate::{Error, Result};
 
 /// Texts that belong to videos.
@@ -25,6 +26,25 @@ pub trait PairSource: Sync {
     /// # Errors
     /// What the source meets.
     fn frames(&self, video: usize) -> Result<FrameSet>;
+
+    /// Frames of several videos; sources that decode do so on several threads.
+    fn frames_of(&self, videos: &[usize]) -> Vec<Result<FrameSet>> {
+        videos.iter().map(|&video| self.frames(video)).collect()
+    }
+
+    /// What stands for a video that cannot be read where one is needed; by default nothing but the `error` does. A source
+    /// that gives something records the error: training then leaves the pair out and goes on.
+    ///
+    /// # Errors
+    /// `error`.
+    fn stand_in(&self, _video: usize, error: Error) -> Result<FrameSet> {
+        Err(error)
+    }
+
+    /// The videos that something stood in for since this was last asked, each once.
+    fn failures(&self) -> Vec<LoadFailure> {
+        Vec::new()
+    }
 }
 
 /// A batch on the host: text i belongs to video i.
@@ -41,33 +61,54 @@ pub struct PairBatch {
 /// The frames of `videos` one after another, with their mask (N, `frames`).
 ///
 /// # Errors
-/// What `source` returns; [`Error::Argument`] for a video with another number of frames, or of another size than the
-/// first.
+/// What `source` returns, unless it has a stand-in; [`Error::Argument`] for a video with another number of frames, or of
+/// another size than the first.
 pub fn collate_frames(source: &dyn PairSource, videos: &[usize], frames: usize) -> Result<(Vec<f32>, Vec<f32>)> {
     let (mut pixels, mut mask) = (Vec::new(), Vec::with_capacity(videos.len() * frames));
-    for &video in videos {
-        let set = source.frames(video)?;
-        if set.mask.len() != frames || (!pixels.is_empty() && set.pixels.len() * mask.len() != pixels.len() * frames) {
-            let why =
-                format!("of video {video} differ in number or size from the model's {frames} or the first video's");
-            return Err(Error::Argument { op: "collate", argument: "frames", why });
-        }
-        pixels.extend_from_slice(&set.pixels);
-        mask.extend_from_slice(&set.mask);
+    for (&video, set) in videos.iter().zip(read(source, videos)?) {
+        let set = set.or_else(|error| source.stand_in(video, error))?;
+        append(&mut pixels, &mut mask, set, frames)?;
     }
     Ok((pixels, mask))
 }
 
-/// The batch of the texts numbered `texts` and their videos.
+/// The batch of the texts numbered `texts` and their videos. A pair whose video cannot be read is left out if the source
+/// has a stand-in for it.
 ///
 /// # Errors
 /// As [`collate_frames`].
 pub fn collate(source: &dyn PairSource, texts: &[usize], frames: usize) -> Result<PairBatch> {
     let videos: Vec<usize> = texts.iter().map(|&t| source.video_of(t)).collect();
-    let (pixels, mask) = collate_frames(source, &videos, frames)?;
-    let mut ids = Vec::new();
-    for &text in texts {
-        ids.extend(source.tokens(text)?);
+    let mut batch = PairBatch::default();
+    for ((&text, &video), set) in texts.iter().zip(&videos).zip(read(source, &videos)?) {
+        match set {
+            Ok(set) => {
+                append(&mut batch.pixels, &mut batch.mask, set, frames)?;
+                batch.ids.extend(source.tokens(text)?);
+            }
+            Err(error) => {
+                source.stand_in(video, error)?;
+            }
+        }
     }
-    Ok(PairBatch { ids, pixels, mask })
+    Ok(batch)
+}
+
+fn read(source: &dyn PairSource, videos: &[usize]) -> Result<Vec<Result<FrameSet>>> {
+    let sets = source.frames_of(videos);
+    if sets.len() == videos.len() {
+        return Ok(sets);
+    }
+    let why = format!("gave {} of {} videos", sets.len(), videos.len());
+    Err(Error::Argument { op: "collate", argument: "source", why })
+}
+
+fn append(pixels: &mut Vec<f32>, mask: &mut Vec<f32>, set: FrameSet, frames: usize) -> Result<()> {
+    if set.mask.len() != frames || (!pixels.is_empty() && set.pixels.len() * mask.len() != pixels.len() * frames) {
+        let why = format!("differ in number or size from the model's {frames} or from the first video's");
+        return Err(Error::Argument { op: "collate", argument: "frames", why });
+    }
+    pixels.extend_from_slice(&set.pixels);
+    mask.extend_from_slice(&set.mask);
+    Ok(())
 }

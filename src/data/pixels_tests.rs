@@ -143,3 +143,24 @@ fn configurations_of_hugging_face_are_read() {
         assert!(matches!(read(text), Err(Error::Malformed { .. })), "{text}");
     }
 }
+
+#[test]
+fn a_hugging_face_model_gets_its_pixels() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens/clip-tiny-hf");
+    if !folder.exists() {
+        eprintln!("skipped: {} is not at hand", folder.display());
+        return;
+    }
+    let file = crate::data::safetensors::TensorFile::open(folder.join("expected.safetensors")).unwrap();
+    let preprocess = Preprocess::from_json(folder.join("preprocessor_config.json")).unwrap();
+    let mut values = Vec::new();
+    for name in ["input.image0", "input.image1", "input.image2"] {
+        let (shape, rgb) = file.bytes(name).unwrap();
+        values.extend(preprocess.apply(&Image::new(shape[1], shape[0], rgb).unwrap()).unwrap());
+    }
+    let wanted = file.array("input.pixel_values").unwrap();
+    assert_eq!(values.len(), wanted.len());
+    let worst = values.iter().zip(wanted.data()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    // A byte is worth 0.0146 here.
+    assert!(worst <= 1e-6, "{worst}");
+}

@@ -185,6 +185,12 @@ pub fn forward(x: &Tensor, y: &Tensor, matrix: &Tensor, temperature: f32) -> Res
     run(x, y, matrix, temperature, ITERATIONS)
 }
 
+/// Whether [`forward`] takes these arguments.
+pub(crate) fn check(x: &Tensor, y: &Tensor, matrix: &Tensor, temperature: f32) -> Result<()> {
+    Extents::of(OP, x, y, matrix)?;
+    inverse_temperature(OP, temperature).map(|_| ())
+}
+
 /// [`forward`], with other dispatches than the rule's.
 fn run(x: &Tensor, y: &Tensor, matrix: &Tensor, temperature: f32, most_iterations: usize) -> Result<Tensor> {
     let e = Extents::of(OP, x, y, matrix)?;

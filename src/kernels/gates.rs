@@ -2,9 +2,9 @@
 //!
 //! A text row q (a sentence or a word) has dot products d with the frames Z of a video. Its guided average of the frames
 //! is wZ with w = softmax(d / temperature), and the average's squared length is wKw', with the Gram matrix K = ZZ'. The
-//! gates g = w / √(wKw') hold all of it: for any vector x, g · (Zx) is the dot product of x with the average of length
-//! 1. Gates do not change if w is scaled, so w is never divided by its sum; and as gKg' = 1, their gradient needs nothing
-//! but the gates and K.
+//! gates g = w / √(wKw') hold all of it: for any vector x, g · (Zx) is the dot product of x with the average made of unit
+//! length. Gates do not change if w is scaled, so w is never divided by its sum; and as gKg' is 1, their gradient needs
+//! nothing but the gates and K.
 
 use bytemuck::{Pod, Zeroable};
 

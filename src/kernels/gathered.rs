@@ -1,13 +1,15 @@
 //! Dot products of queries with the items of gathered candidates: the second stage of a two-stage search.
 //!
-//! | family | a team | its queries x items | when |
-//! |---|---|---|---|
-//! | subgroup of s | s | 1 x 8 (1 x 4 for s = 4) | up to 2 queries |
-//! | | | 4 x 8 (4 x 4 for s = 4) | otherwise |
-//! | tiled | 16, four of them a workgroup | 1 x 8 | up to 2 queries |
-//! | | | 4 x 8 | otherwise |
+//! | family | a workgroup's queries x items | when |
+//! |---|---|---|
+//! | subgroup of s | 32 x 4s | more than 16 queries |
+//! | | 8 x 4s (16 x 4s for s = 16) | more than 2 queries |
+//! | | 1 x 8 (1 x 4 for s = 4) | otherwise |
+//! | tiled | 4 x 32 | more than 2 queries |
+//! | | 1 x 32 | otherwise |
 //!
-//! A team reads whole rows, neighbours side by side, and each row serves all queries of its tile.
+//! One kernel's invocations share rows, which they read side by side; for many queries on software adapters there is
+//! that of [`super::matmul`], whose lanes have rows of their own.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -18,7 +20,8 @@ use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 const OP: &str = "gathered";
-const WGSL: &str = include_str!("../../shaders/gathered.wgsl");
+const TEAMS: &str = include_str!("../../shaders/gathered.wgsl");
+const SUBGROUP: &str = include_str!("../../shaders/gathered_subgroup.wgsl");
 
 /// Floating-point operations of one dispatch, at most: 160 ms at 100 GFLOP/s, as small GPUs make.
 const MOST_FLOPS: u64 = 16_000_000_000;
@@ -37,48 +40,77 @@ struct Params {
     first: u32,
 }
 
-/// What a team shares, as the shader's defines give it.
+/// A workgroup's tile, as the shaders' defines give it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tile {
-    lanes: u32,
-    subgroup: bool,
-    queries: u32,
+enum Tile {
+    /// `count` teams of `lanes` invocations, side by side; a single one is a subgroup.
+    Teams {
+        lanes: u32,
+        count: u32,
+        queries: u32,
+    },
+    Subgroup {
+        lanes: u32,
+        groups: u32,
+    },
 }
 
 impl Tile {
     fn all() -> Vec<Self> {
-        let teams = [(16, false), (4, true), (8, true), (16, true)];
-        let of = |(lanes, subgroup)| [1, 4].map(|queries| Self { lanes, subgroup, queries });
-        teams.into_iter().flat_map(of).collect()
+        let tiled = [1, 4].map(|queries| Self::Teams { lanes: 16, count: 4, queries });
+        let single = [4, 8, 16].map(|lanes| Self::Teams { lanes, count: 1, queries: 1 });
+        let subgroup = [(4, 2), (4, 8), (8, 1), (8, 4), (16, 1), (16, 2)];
+        let subgroup = subgroup.map(|(lanes, groups)| Self::Subgroup { lanes, groups });
+        tiled.into_iter().chain(single).chain(subgroup).collect()
     }
 
     fn choose(family: KernelFamily, queries: usize) -> Self {
-        let queries = if queries > 2 { 4 } else { 1 };
         match family {
-            KernelFamily::Tiled => Self { lanes: 16, subgroup: false, queries },
-            KernelFamily::Subgroup { size } => Self { lanes: size, subgroup: true, queries },
+            KernelFamily::Tiled => Self::Teams { lanes: 16, count: 4, queries: if queries > 2 { 4 } else { 1 } },
+            KernelFamily::Subgroup { size: lanes } if queries > 16 => Self::Subgroup { lanes, groups: 32 / lanes },
+            KernelFamily::Subgroup { size: lanes } if queries > 2 => {
+                Self::Subgroup { lanes, groups: 8u32.div_ceil(lanes) }
+            }
+            KernelFamily::Subgroup { size: lanes } => Self::Teams { lanes, count: 1, queries: 1 },
         }
     }
 
-    /// Teams of a workgroup.
-    fn teams(self) -> u32 {
-        if self.subgroup { 1 } else { 4 }
+    /// Columns of a team: a lane stores one of them.
+    fn team_columns(lanes: u32) -> u32 {
+        lanes.min(8)
     }
 
-    /// Columns of a team: a lane stores one of them.
-    fn columns(self) -> u32 {
-        self.lanes.min(8)
+    /// Queries and columns.
+    fn extent(self) -> (usize, usize) {
+        match self {
+            Self::Teams { lanes, count, queries } => (queries as usize, (count * Self::team_columns(lanes)) as usize),
+            Self::Subgroup { lanes, groups } => ((lanes * groups) as usize, 4 * lanes as usize),
+        }
+    }
+
+    /// Iterations of an invocation: over the width, and at the end over lanes or rows.
+    fn iterations(self, width: usize) -> usize {
+        match self {
+            Self::Teams { lanes, .. } => (width / 4).div_ceil(lanes as usize) + 128,
+            Self::Subgroup { .. } => width / 4 + 64,
+        }
     }
 }
 
 fn variant(tile: Tile, half: bool) -> Variant {
-    let mut defines =
-        vec![("LANES", tile.lanes), ("TEAMS", tile.teams()), ("QUERIES", tile.queries), ("COLUMNS", tile.columns())];
-    if tile.subgroup {
-        defines.extend([("SUBGROUP", 1), ("LOG_LANES", tile.lanes.ilog2())]);
-    }
+    let (name, source, mut defines) = match tile {
+        Tile::Teams { lanes, count, queries } => {
+            let columns = Tile::team_columns(lanes);
+            let mut defines = vec![("LANES", lanes), ("TEAMS", count), ("QUERIES", queries), ("COLUMNS", columns)];
+            if count == 1 {
+                defines.extend([("SUBGROUP", 1), ("LOG_LANES", lanes.ilog2())]);
+            }
+            ("gathered", TEAMS, defines)
+        }
+        Tile::Subgroup { lanes, groups } => ("gathered_subgroup", SUBGROUP, vec![("LANES", lanes), ("GROUPS", groups)]),
+    };
     defines.extend(half.then_some(("HALF", 1)));
-    Variant::own("gathered", WGSL, defines)
+    Variant::own(name, source, defines)
 }
 
 pub(super) fn variants() -> Vec<Variant> {
@@ -94,7 +126,7 @@ pub(super) fn variants() -> Vec<Variant> {
 ///
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] unless all are as above, with a width that is a multiple of 4 and at least 4;
-/// [`Error::LimitExceeded`] for 2³² elements or more and, on software adapters, for widths of a million; device errors.
+/// [`Error::LimitExceeded`] for 2³² elements or more and, on software adapters, for widths of some 260,000; device errors.
 pub fn forward(queries: &Tensor, items: &Tensor, ids: &Tensor) -> Result<Tensor> {
     run(queries, items, ids, None, MOST_FLOPS)
 }
@@ -137,12 +169,13 @@ fn run(queries: &Tensor, items: &Tensor, ids: &Tensor, force: Option<Tile>, most
         return Ok(y);
     }
     let tile = force.unwrap_or_else(|| Tile::choose(gpu.family(), count));
-    expect_iterations(gpu, OP, (width / 4).div_ceil(tile.lanes as usize) + 64 * tile.queries as usize)?;
+    expect_iterations(gpu, OP, tile.iterations(width))?;
     let columns = candidates * per_video;
-    let column_tiles = columns.div_ceil((tile.teams() * tile.columns()) as usize);
-    let query_tiles = count.div_ceil(tile.queries as usize);
+    let (tile_queries, tile_columns) = tile.extent();
+    let column_tiles = columns.div_ceil(tile_columns);
+    let query_tiles = count.div_ceil(tile_queries);
     let total = fits_u32(OP, &[batch, column_tiles, query_tiles])? as usize;
-    let flops = 2 * u64::from(tile.teams() * tile.columns() * tile.queries) * width as u64;
+    let flops = 2 * (tile_queries * tile_columns * width) as u64;
     let most = usize::try_from(most_flops / flops).unwrap_or(usize::MAX).max(1);
     for first in (0..total).step_by(most) {
         let groups = most.min(total - first);

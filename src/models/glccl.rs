@@ -18,8 +18,8 @@ use crate::{Error, Result};
 /// The heads' names.
 pub const HEADS: [&str; 4] = ["video_sentence", "video_word", "sentence_frame", "frame_word"];
 
-/// Dot products of words with frames that are held at once, in bytes; with more texts they are computed in groups, and
-/// again on the way back. A group holds some seven tensors of this size.
+/// What a group of texts may need for its words' dot products with frames, or with each other, in bytes; with more texts
+/// they are computed in groups, and again on the way back. A group holds some ten tensors of this size.
 const GROUP_BYTES: usize = 8 << 20;
 
 /// How a text's dot products with the frames become weights.
@@ -193,7 +193,7 @@ impl Glccl {
         let inputs = [sentences, words, &videos.frames, &videos.grams].map(Var::clone);
         let [texts, count] = self.expect_words(words)?;
         let &[n, frames, _] = videos.frames.shape() else { return Err(shape("videos", &videos.frames)) };
-        let group = (GROUP_BYTES / (4 * count * n * frames).max(1)).max(1);
+        let group = (GROUP_BYTES / (4 * count * n * frames.max(count)).max(1)).max(1);
         if texts <= group {
             return self.named(pair_scores(&self.config, &self.matrices, &inputs, Pairing::All)?);
         }

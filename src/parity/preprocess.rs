@@ -40,3 +40,22 @@ pub(super) fn check(case: &Case) -> Result<Vec<Row>> {
 fn wide(bytes: &[u8]) -> Vec<f64> {
     bytes.iter().map(|&byte| byte.into()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_golden_pictures_are_equal_bit_for_bit() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let path = path.join("../shared/goldens/preprocess-bicubic224.safetensors");
+        if !path.exists() {
+            eprintln!("skipped: {} is not at hand", path.display());
+            return;
+        }
+        let rows = check(&Case::open(&path).unwrap()).unwrap();
+        assert_eq!(rows.len(), 3 * 3);
+        let failed: Vec<_> = rows.iter().filter(|row| !row.passed).collect();
+        assert!(failed.is_empty(), "{failed:#?}");
+    }
+}

@@ -66,3 +66,32 @@ fn framed(tokenizer: &Tokenizer, text: &str, length: usize) -> Result<Vec<u32>> 
 fn wide(ids: &[u32]) -> Vec<f64> {
     ids.iter().map(|&id| id.into()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::testing::Folder;
+    use crate::data::text::read_json;
+
+    #[test]
+    fn the_golden_cases_pass() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens/clip-tokenizer-cases.json");
+        if !path.exists() {
+            eprintln!("skipped: {} is not at hand", path.display());
+            return;
+        }
+        let mut case: Value = read_json(&path).unwrap();
+        let rows = check(&path, &case).unwrap().expect("the vocabulary lies beside the golden files");
+        assert_eq!(rows.len(), 104 * 6);
+        let failed: Vec<_> = rows.iter().filter(|row| !row.passed).collect();
+        assert!(failed.is_empty(), "{failed:#?}");
+
+        case["cases"][0]["ids"][1] = 9.into();
+        let rows = check(&path, &case).unwrap().unwrap();
+        // The official list is the same one here.
+        assert_eq!(rows.iter().filter(|row| !row.passed).count(), 2);
+        case["cases"][3]["text"] = Value::Null;
+        assert!(matches!(check(&path, &case), Err(Error::Malformed { .. })));
+        assert!(check(&Folder::new().path("clip-tokenizer-cases.json"), &case).unwrap().is_none());
+    }
+}

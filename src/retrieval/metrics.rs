@@ -49,6 +49,41 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Of queries that several items answer: how the best of them, `right` by query, compares with the items that do not
+    /// answer. `matrix` (queries, items).
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] unless there is a list for each query; [`Error::Argument`] for an empty one;
+    /// [`Error::IndexOutOfRange`]; [`Error::NonFinite`] for scores that are.
+    pub fn of_any(matrix: &Array, right: &[Vec<usize>]) -> Result<Self> {
+        const OP: &str = "retrieval metrics";
+        let items = matrix.shape().get(1).copied().unwrap_or(0);
+        if matrix.shape() != [right.len(), items] {
+            let (left, right) = (matrix.shape().to_vec(), vec![right.len()]);
+            return Err(Error::ShapeMismatch { op: OP, left, right, why: "every query needs a list of answers" });
+        }
+        if let Some((count, first)) = matrix.non_finite() {
+            let place = format!("query {}", first / items.max(1));
+            return Err(Error::NonFinite { origin: "scores".into(), place, count });
+        }
+        let mut counts = Self::default();
+        for (query, answers) in right.iter().enumerate() {
+            let row = matrix.row(query);
+            if let Some(&index) = answers.iter().find(|&&a| a >= items) {
+                return Err(Error::IndexOutOfRange { op: OP, index: index as u64, len: items as u64 });
+            }
+            let best = answers.iter().map(|&a| row[a]).reduce(f32::max).ok_or_else(|| Error::Argument {
+                op: OP,
+                argument: "right",
+                why: format!("holds no answer to query {query}"),
+            })?;
+            let others = || row.iter().enumerate().filter(|(item, _)| !answers.contains(item)).map(|(_, &s)| s);
+            counts.greater.push(others().filter(|&s| s > best).count() as u32);
+            counts.equal.push(others().filter(|&s| s == best).count() as u32);
+        }
+        Ok(counts)
+    }
+
     /// The 0-based rank of every query's own item.
     pub fn ranks(&self, ties: Ties) -> Vec<f64> {
         let rank = |(&g, &e): (&u32, &u32)| match ties {

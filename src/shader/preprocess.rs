@@ -21,6 +21,7 @@ const SHARED: &[(&str, &str)] = &[
     ("aosm", include_str!("../../shaders/shared/aosm.wgsl")),
     ("entry", include_str!("../../shaders/shared/entry.wgsl")),
     ("gates", include_str!("../../shaders/shared/gates.wgsl")),
+    ("gathered", include_str!("../../shaders/shared/gathered.wgsl")),
     ("grid", include_str!("../../shaders/shared/grid.wgsl")),
     ("halves", include_str!("../../shaders/shared/halves.wgsl")),
     ("lanes", include_str!("../../shaders/shared/lanes.wgsl")),

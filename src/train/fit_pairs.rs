@@ -124,7 +124,13 @@ pub fn fit_pairs(
     let batch = |step: u64| -> Result<(PairBatch, usize)> {
         let position = sampler.position(step);
         let texts = sampler.batches(position.epoch, position.batch).next().unwrap_or_default();
-        Ok((collate(data, &texts, frames)?, texts.len()))
+        let batch = collate(data, &texts, frames)?;
+        let pairs = batch.mask.len() / frames.max(1);
+        if pairs < 2 {
+            let why = format!("has {} videos of a batch that cannot be read", texts.len() - pairs);
+            return Err(Error::Argument { op: "fit_pairs", argument: "data", why });
+        }
+        Ok((batch, pairs))
     };
     let loss = |tape: &Tape, batch: &PairBatch, _: u64| {
         let pairs = batch.mask.len() / frames;

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::autograd::Var;
+use crate::gpu::KernelFamily;
 use crate::kernels::{aosm, gates};
 use crate::tensor::Tensor;
 
@@ -31,6 +32,9 @@ impl Var {
     /// [`crate::Error::Shape`]; [`crate::Error::Argument`] unless the temperature is above 0;
     /// [`crate::Error::LimitExceeded`] for more than [`aosm::MOST_ROWS`] rows.
     pub fn aosm(&self, y: &Var, matrix: &Var, temperature: f32) -> Result<Var> {
+        if self.value().gpu().family() != KernelFamily::Tiled {
+            return self.aosm_by_matmul(y, matrix, temperature);
+        }
         let scores = aosm::forward(self.value(), y.value(), matrix.value(), temperature)?;
         let saved = vec![self.value().clone(), y.value().clone(), matrix.value().clone(), scores.clone()];
         Ok(self.tape().record("aosm", &[self, y, matrix], scores, saved, move |b| {
@@ -38,5 +42,14 @@ impl Var {
             let wanted = [b.needs[0], b.needs[1], b.needs[2]];
             Ok(aosm::backward(b.grad, x, y, matrix, scores, temperature, wanted)?.into())
         }))
+    }
+
+    /// [`Var::aosm`] with the m of all pairs in memory, (B, V, n, n): software adapters multiply matrices far faster than
+    /// they run the fused kernel, which waits at barriers.
+    fn aosm_by_matmul(&self, y: &Var, matrix: &Var, temperature: f32) -> Result<Var> {
+        aosm::check(self.value(), y.value(), matrix.value(), temperature)?;
+        let by_pair = |x: &Var| x.permute(&[0, 2, 1, 3]);
+        let m = by_pair(self)?.matmul_transposed(&by_pair(y)?, false, true)?;
+        m.scale(1.0 / temperature)?.softmax()?.matmul(matrix)?.mul(&m)?.sum(3)
     }
 }

@@ -130,3 +130,18 @@ fn other_families_are_recognised_by_their_special_tokens() {
         assert_eq!(tokenizer.ids("a b c d e").unwrap(), [1; 5], "the file's own truncation is left out");
     }
 }
+
+#[test]
+fn a_hugging_face_model_gets_its_ids() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens/clip-tiny-hf");
+    if !folder.exists() {
+        eprintln!("skipped: {} is not at hand", folder.display());
+        return;
+    }
+    let file = crate::data::safetensors::TensorFile::open(folder.join("expected.safetensors")).unwrap();
+    let texts = ["a man is playing a guitar", "Two dogs run!", "it's raining"];
+    let tokens = Tokenizer::open(&folder).unwrap().encode(&texts, 11, Padding::End).unwrap();
+    let wide = |values: &[u32]| values.iter().map(|&v| i64::from(v)).collect::<Vec<_>>();
+    assert_eq!(wide(&tokens.ids), file.integers("input.input_ids").unwrap().1);
+    assert_eq!(tokens.mask, file.array("input.attention_mask").unwrap().data());
+}

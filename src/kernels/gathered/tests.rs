@@ -8,9 +8,12 @@ use crate::kernels::testing::{assert_close, gpus, noise, noise_tensor, poisoned}
 
 /// The tiles that a device's family may use.
 fn tiles(gpu: &Gpu) -> Vec<Tile> {
-    let fits = |tile: &Tile| match gpu.family() {
-        KernelFamily::Subgroup { size } => tile.subgroup && tile.lanes == size,
-        KernelFamily::Tiled => !tile.subgroup,
+    let fits = |tile: &Tile| match (gpu.family(), tile) {
+        (KernelFamily::Subgroup { size }, Tile::Teams { lanes, count: 1, .. } | Tile::Subgroup { lanes, .. }) => {
+            size == *lanes
+        }
+        (KernelFamily::Tiled, Tile::Teams { count: 4, .. }) => true,
+        _ => false,
     };
     Tile::all().into_iter().filter(fits).collect()
 }
@@ -46,6 +49,7 @@ fn every_tile_equals_its_twin() {
                 [2, 3, 3, 9, 8, 64],
                 [2, 4, 8, 3, 4, 32],
                 [3, 5, 4, 20, 9, 20],
+                [2, 33, 5, 3, 13, 12],
                 [1, 66, 3, 6, 12, 132],
             ] {
                 let [b, q, k, n, r, d] = extents;
@@ -74,7 +78,7 @@ fn every_tile_equals_its_twin() {
 #[test]
 fn the_rules_choose_tiles_that_are_listed() {
     for gpu in gpus() {
-        for q in [1, 2, 3, 9] {
+        for q in [1, 2, 3, 9, 17] {
             let extents = [2, q, 3, 5, 4, 16];
             let (queries, x, ids) = (noise(2 * q * 16, 1), noise(5 * 4 * 16, 2), some_ids(2, 3, 5));
             let expected = cpu::forward(extents, &queries, &x, &ids);

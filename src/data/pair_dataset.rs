@@ -1,0 +1,147 @@
+//! A published dataset as texts and videos for models on CLIP's towers: captions through a tokenizer, videos through
+//! ffmpeg or from folders of frames.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use super::captions::Split;
+use super::frames::{FrameSet, Sampling};
+use super::moments::Problems;
+use super::pairs::PairSource;
+use super::tokenizer::{Padding, Tokenizer};
+use super::video::{Ffmpeg, LoadFailure, VideoInput, VideoSource};
+use crate::{Error, Result};
+
+/// Captions and videos of a split. Videos are decoded whenever they are asked for.
+pub struct PairDataset {
+    split: Split,
+    sources: Vec<VideoSource>,
+    /// Places of video and caption.
+    items: Vec<(usize, usize)>,
+    ids: Vec<u32>,
+    words: usize,
+    truncated: usize,
+    input: VideoInput,
+    ffmpeg: Ffmpeg,
+    lenient: bool,
+    failures: Mutex<BTreeMap<usize, Error>>,
+}
+
+impl PairDataset {
+    /// Every caption of `split`, padded to `words` ids with 0 as CLIP4Clip does, with its video in the folder `videos`.
+    /// `input` says how videos are read; a video's own stretch, if it has one, wins over its sampling.
+    ///
+    /// # Errors
+    /// A problem of a video that is not there: [`Error::Missing`]. Lenient, such videos are left out, and those that
+    /// cannot be decoded are recorded when it shows: see [`PairSource::failures`]. [`Error::NoProgram`] without ffmpeg.
+    pub fn open(
+        mut split: Split,
+        videos: impl AsRef<Path>,
+        tokenizer: &Tokenizer,
+        words: usize,
+        input: VideoInput,
+        problems: &mut Problems,
+    ) -> Result<Self> {
+        let mut sources = Vec::with_capacity(split.videos.len());
+        let mut kept = Vec::with_capacity(split.videos.len());
+        for video in split.videos {
+            match VideoSource::find(videos.as_ref(), &video.file) {
+                Ok(source) => {
+                    sources.push(source);
+                    kept.push(video);
+                }
+                Err(error) => problems.report(error)?,
+            }
+        }
+        split.videos = kept;
+        let items: Vec<(usize, usize)> = split.items().collect();
+        let texts: Vec<&str> = items.iter().map(|&(v, c)| split.videos[v].captions[c].as_str()).collect();
+        let tokens = tokenizer.encode(&texts, words, Padding::Zero)?;
+        Ok(Self {
+            sources,
+            items,
+            words,
+            truncated: tokens.truncated,
+            ids: tokens.ids,
+            input,
+            ffmpeg: Ffmpeg::find()?,
+            lenient: problems.is_lenient(),
+            failures: Mutex::default(),
+            split,
+        })
+    }
+
+    /// The captions and videos.
+    pub fn split(&self) -> &Split {
+        &self.split
+    }
+
+    /// How many captions did not fit and lost tokens before their end token, as in the official code.
+    pub fn truncated(&self) -> usize {
+        self.truncated
+    }
+
+    fn index(&self, what: &'static str, index: usize, len: usize) -> Result<usize> {
+        super::checked_index(what, index, len)
+    }
+}
+
+impl PairSource for PairDataset {
+    fn texts(&self) -> usize {
+        self.items.len()
+    }
+
+    fn videos(&self) -> usize {
+        self.sources.len()
+    }
+
+    fn video_of(&self, text: usize) -> usize {
+        self.items.get(text).map_or(0, |&(video, _)| video)
+    }
+
+    fn tokens(&self, text: usize) -> Result<Vec<u32>> {
+        let text = self.index("caption", text, self.items.len())?;
+        Ok(self.ids[text * self.words..(text + 1) * self.words].to_vec())
+    }
+
+    fn frames(&self, video: usize) -> Result<FrameSet> {
+        let video = self.index("video", video, self.sources.len())?;
+        let stretch = &self.split.videos[video];
+        let sampling = match stretch.end {
+            None => self.input.sampling,
+            // Whole seconds, from the one in which it starts to the one in which it ends.
+            Some(end) => Sampling { start: stretch.start as u32, end: Some(end.ceil() as u32), ..self.input.sampling },
+        };
+        self.sources[video].load(&self.ffmpeg, &VideoInput { sampling, ..self.input.clone() })
+    }
+
+    fn frames_of(&self, videos: &[usize]) -> Vec<Result<FrameSet>> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(videos.len()).max(1);
+        let each = videos.len().div_ceil(threads).max(1);
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = videos
+                .chunks(each)
+                .map(|part| scope.spawn(move || part.iter().map(|&v| self.frames(v)).collect::<Vec<_>>()))
+                .collect();
+            // A thread that panicked gives nothing, which the caller sees by the count.
+            workers.into_iter().flat_map(|w| w.join().unwrap_or_default()).collect()
+        })
+    }
+
+    /// Strict, the error; lenient, it is recorded, and one frame of the mean colour stands for the video.
+    fn stand_in(&self, video: usize, error: Error) -> Result<FrameSet> {
+        if !self.lenient {
+            return Err(error);
+        }
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).entry(video).or_insert(error);
+        let side = self.input.preprocess.crop;
+        FrameSet::new(vec![0.0; 3 * side * side], 1, self.input.max_frames)
+    }
+
+    fn failures(&self) -> Vec<LoadFailure> {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = |(video, error): (usize, Error)| LoadFailure { id: self.split.videos[video].id.clone(), error };
+        std::mem::take(&mut *failures).into_iter().map(named).collect()
+    }
+}
