@@ -8,11 +8,14 @@ use reelgrad::parity::{Outcome, check_file};
 
 mod common;
 
+/// What a model's folder must give.
+const EXPECTED: &str = "expected.safetensors";
+
 /// Computes every golden case given and prints a row a tensor: worst absolute and relative error against tolerance.
 /// Exits 1 if a case failed, 2 for unusable arguments or files, 3 if a case is not supported.
 #[derive(Parser)]
 struct Options {
-    /// Golden files (.safetensors, .json), or folders of them.
+    /// Golden files (.safetensors, .json), or folders of them; of a model's folder, its expected.safetensors.
     #[arg(required = true)]
     paths: Vec<PathBuf>,
     /// The adapter: a number, part of its name, "fastest" or "low-power".
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
     println!("{}", gpu.report().line());
     let (mut passed, mut failed, mut unsupported) = (0, 0, 0);
     for file in &files {
-        let name = file.file_name().map(|n| n.to_string_lossy().to_string()).unwrap_or_default();
+        let name = name(file);
         match check_file(&gpu, file) {
             Ok(Outcome::NotSupported(_)) => {
                 unsupported += 1;
@@ -80,13 +83,24 @@ fn fail(message: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Folders are searched, but not their subfolders; files are taken as given.
+/// A file's name; of what a model's folder must give, the folder's.
+fn name(file: &Path) -> String {
+    let named = if file.ends_with(EXPECTED) { file.parent().unwrap_or(file) } else { file };
+    named.file_name().map(|n| n.to_string_lossy().to_string()).unwrap_or_default()
+}
+
+/// Folders are searched, and for models in folders of their own, the folders in them; files are taken as given.
 fn collect(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     let mut files = Vec::new();
     for path in paths {
-        if path.is_dir() {
+        let expected = path.join(EXPECTED);
+        if expected.is_file() {
+            files.push(expected);
+        } else if path.is_dir() {
             let entries = std::fs::read_dir(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-            let mut found: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| is_golden(p)).collect();
+            let within = |p: PathBuf| if p.is_dir() { p.join(EXPECTED) } else { p };
+            let entries = entries.flatten().map(|e| within(e.path()));
+            let mut found: Vec<PathBuf> = entries.filter(|p| is_golden(p) && p.is_file()).collect();
             found.sort();
             files.extend(found);
         } else if path.is_file() {

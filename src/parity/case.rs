@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Row;
 use crate::autograd::{Gradients, Tape, Var};
+use crate::data::pixels::Image;
 use crate::data::safetensors::TensorFile;
 use crate::nn::ParameterStore;
 use crate::tensor::{Array, Tensor};
@@ -50,6 +51,10 @@ impl Case {
         })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.file.contains(name)
     }
@@ -62,7 +67,16 @@ impl Case {
         Ok(self.file.integers(name)?.1)
     }
 
-    /// The shape and the bytes of a picture.
+    /// A picture (height, width, 3).
+    pub(super) fn image(&self, name: &str) -> Result<Image> {
+        let (shape, rgb) = self.bytes(name)?;
+        match shape[..] {
+            [height, width, 3] => Image::new(width, height, rgb),
+            _ => Err(Error::malformed(self.path(), name, format_args!("has shape {shape:?}"))),
+        }
+    }
+
+    /// The shape and the values of bytes.
     pub(super) fn bytes(&self, name: &str) -> Result<(Vec<usize>, Vec<u8>)> {
         self.file.bytes(name)
     }

@@ -1,10 +1,20 @@
 //! Golden cases of CLIP, alone and from a Hugging Face folder.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "text")]
+use std::path::Path;
+
+#[cfg(feature = "text")]
+use serde_json::Value;
 
 use super::Row;
 use super::case::Case;
 use crate::autograd::{Tape, Var};
+#[cfg(feature = "text")]
+use crate::data::{
+    pixels::Preprocess,
+    tokenizer::{Padding, Tokenizer},
+};
 use crate::models::clip::{Clip, ClipActivation, ClipConfig, EndOfText, TowerConfig, names};
 use crate::nn::ParameterStore;
 use crate::tensor::{Array, Tensor};
@@ -40,7 +50,13 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
 
     let tape = Tape::new(gpu);
     let pixels = tape.leaf(Tensor::from_array(gpu, &case.array("input.pixel_values")?)?);
-    let outputs = forward(case, &clip, &pixels)?;
+    let (shape, ids) = case.ids("input.input_ids")?;
+    let mask = if case.flag("use_attention_mask") {
+        Some(Tensor::from_array(gpu, &case.array("input.attention_mask")?)?)
+    } else {
+        None
+    };
+    let outputs = forward(&clip, &pixels, &ids, shape[1], mask.as_ref())?;
     let mut rows = compare(case, &outputs)?;
     let scores = &outputs[0].1;
     if case.has("loss.total") {
@@ -57,24 +73,49 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// The rows of a case that lies in a Hugging Face folder: texts to ids, pictures to pixels, and both to every output. What
+/// the tokenizer and the preprocessing give is compared, and goes on into the towers.
+///
+/// # Errors
+/// Those of [`Tokenizer::open`], [`Preprocess::from_json`] and [`Clip::open`] for the folder.
+#[cfg(feature = "text")]
+pub(super) fn check_folder(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
+    let folder = case.path().parent().unwrap_or(Path::new(""));
+    let length = case.array("input.input_ids")?.shape()[1];
+    let texts: Vec<&str> = case.config["texts"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    // As Hugging Face's tokenizer: rows are as long as the longest text.
+    let tokens = Tokenizer::open(folder)?.encode(&texts, length, Padding::End)?;
+    let mut rows =
+        vec![case.row_of_integers("input.input_ids", &tokens.ids)?, case.row("input.attention_mask", &tokens.mask)?];
+    let preprocess = Preprocess::from_json(folder.join("preprocessor_config.json"))?;
+    let mut pixels = Vec::new();
+    for number in case.names("input.image") {
+        pixels.extend(preprocess.apply(&case.image(&format!("input.image{number}"))?)?);
+    }
+    rows.push(case.row("input.pixel_values", &pixels)?);
+
+    let clip = Clip::open(gpu, folder, |_| true)?;
+    let size = preprocess.crop;
+    let pixels = Tensor::from_slice(gpu, [pixels.len() / (3 * size * size), 3, size, size], &pixels)?;
+    let pixels = Tape::inference(gpu).constant(pixels);
+    rows.extend(compare(case, &forward(&clip, &pixels, &tokens.ids, length, None)?)?);
+    Ok(rows)
+}
+
 /// Every output that the files hold, the scores first.
-pub(super) fn forward(case: &Case, clip: &Clip, pixels: &Var) -> Result<Vec<(&'static str, Var)>> {
-    let (gpu, tape) = (pixels.value().gpu(), pixels.tape());
-    let (shape, ids) = case.ids("input.input_ids")?;
-    let length = shape[1];
-    let uses_mask = case.config["use_attention_mask"].as_bool().unwrap_or(false);
-    let mask = if uses_mask {
-        let mask: Vec<f32> = case.ids("input.attention_mask")?.1.iter().map(|&m| m as f32).collect();
-        Some(Tensor::from_slice(gpu, shape.clone(), &mask)?)
-    } else {
-        None
-    };
+fn forward(
+    clip: &Clip,
+    pixels: &Var,
+    ids: &[u32],
+    length: usize,
+    mask: Option<&Tensor>,
+) -> Result<Vec<(&'static str, Var)>> {
     let towers = clip.towers();
     let image_tokens = towers.image.tokens(pixels)?;
     let projected = towers.image.project(&image_tokens)?;
     let (images, joint) = (projected.shape()[0], projected.value().width());
     let image = projected.slice(1, 0..1)?.reshape([images, joint])?;
-    let text = towers.text.encode(tape, &ids, length, mask.as_ref(), true)?;
+    let text = towers.text.encode(pixels.tape(), ids, length, mask, true)?;
     let scores = clip.logits_per_text(&text.sentence, &image)?;
     let mut outputs = vec![
         ("logits_per_text", scores),
@@ -88,7 +129,7 @@ pub(super) fn forward(case: &Case, clip: &Clip, pixels: &Var) -> Result<Vec<(&'s
 }
 
 /// A row for every output of the file; one that was not computed fails.
-pub(super) fn compare(case: &Case, outputs: &[(&'static str, Var)]) -> Result<Vec<Row>> {
+fn compare(case: &Case, outputs: &[(&'static str, Var)]) -> Result<Vec<Row>> {
     let row = |name: &String| {
         let got = outputs.iter().find(|(known, _)| known == name);
         case.row(&format!("output.{name}"), &got.map(|(_, v)| v.value().to_vec()).transpose()?.unwrap_or_default())

@@ -2,23 +2,18 @@
 
 use super::Row;
 use super::case::Case;
-use crate::data::pixels::{CropOffset, Image, Preprocess};
-use crate::{Error, Result};
+use crate::Result;
+use crate::data::pixels::{CropOffset, Preprocess};
 
 /// Recomputes every picture of a case; bytes must be equal.
 ///
 /// # Errors
-/// [`Error::Malformed`] for a picture that is not (height, width, 3); what [`Preprocess::pixels`] returns.
+/// [`crate::Error::Malformed`] for a picture that is not (height, width, 3); what [`Preprocess::pixels`] returns.
 pub(super) fn check(case: &Case) -> Result<Vec<Row>> {
     let clip = Preprocess::clip(case.size("crop")?);
     let mut rows = Vec::new();
     for number in case.names("input.image") {
-        let name = format!("input.image{number}");
-        let (shape, rgb) = case.bytes(&name)?;
-        let [height, width, 3] = shape[..] else {
-            return Err(Error::malformed("preprocess case", name, format_args!("has shape {shape:?}")));
-        };
-        let image = Image::new(width, height, rgb)?;
+        let image = case.image(&format!("input.image{number}"))?;
         for (rounding, suffix) in [(CropOffset::Floor, ""), (CropOffset::HalfEven, "_torchvision")] {
             let exact = format!("output.pixels{number}{suffix}");
             // A file without the second has the same bytes for both.
