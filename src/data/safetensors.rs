@@ -120,6 +120,18 @@ impl TensorFile {
         Array::new(info.shape.clone(), element.to_f32(&self.read(info)?, false))
     }
 
+    /// As [`TensorFile::array`], of floats alone. Weights of integers mean nothing without the scales that belong to them.
+    ///
+    /// # Errors
+    /// [`Error::Missing`]; [`Error::Malformed`] for another number type; [`Error::Io`].
+    pub fn floats(&self, name: &str) -> Result<Array> {
+        let info = self.info(name)?;
+        if !matches!(info.dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64) {
+            return Err(self.unsupported(name, info, "f16, bf16, f32 or f64"));
+        }
+        self.array(name)
+    }
+
     /// The shape and the values of an integer (or bool) tensor.
     ///
     /// # Errors

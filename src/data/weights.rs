@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::safetensors;
+use super::safetensors::TensorFile;
 use super::text::{Entries, read_json};
 use crate::tensor::Array;
 use crate::{Error, Result};
@@ -18,32 +18,38 @@ const INDEX: &str = "model.safetensors.index.json";
 const PICKLES: [&str; 6] = ["pt", "pth", "bin", "ckpt", "pkl", "pickle"];
 
 /// Every array of `path` as `f32`, by name: a safetensors file, or a folder with `model.safetensors` or with
-/// `model.safetensors.index.json` and the files that it names.
+/// `model.safetensors.index.json` and the files that it names. What `unused` names is left out.
 ///
 /// Pickled files (`.pt`, `.bin`, ..) are refused, because reading one runs whatever it holds; the error says how to
 /// convert it.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Malformed`] for pickled files, files that are no safetensors and an index that names a file
-/// outside its folder or a tensor that its file does not hold; [`Error::Duplicate`] for a tensor in two files.
-pub fn read(path: impl AsRef<Path>) -> Result<BTreeMap<String, Array>> {
+/// [`Error::Io`]; [`Error::Malformed`] for pickled files, files that are no safetensors, integers among the weights, and
+/// an index that names a file outside its folder; [`Error::Missing`] for a tensor of the index that no file holds;
+/// [`Error::Duplicate`] for one in two files.
+pub fn read(path: impl AsRef<Path>, unused: impl Fn(&str) -> bool) -> Result<BTreeMap<String, Array>> {
     let path = path.as_ref();
     if !path.is_dir() {
         refuse_pickle(path)?;
-        return safetensors::read(path);
+        return read_file(path, &unused);
     }
     let (single, index) = (path.join(SINGLE), path.join(INDEX));
     if single.is_file() || !index.is_file() {
         if let Some(pickle) = (!single.is_file()).then(|| pickle_in(path)).flatten() {
             refuse_pickle(&pickle)?;
         }
-        return safetensors::read(single);
+        return read_file(&single, &unused);
     }
-    read_shards(path, &index)
+    read_shards(path, &index, &unused)
+}
+
+fn read_file(path: &Path, unused: &impl Fn(&str) -> bool) -> Result<BTreeMap<String, Array>> {
+    let file = TensorFile::open(path)?;
+    file.names().filter(|name| !unused(name)).map(|name| Ok((name.to_owned(), file.floats(name)?))).collect()
 }
 
 /// Files that hold a part of the arrays each.
-fn read_shards(folder: &Path, index: &Path) -> Result<BTreeMap<String, Array>> {
+fn read_shards(folder: &Path, index: &Path, unused: &impl Fn(&str) -> bool) -> Result<BTreeMap<String, Array>> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: Entries<String>,
@@ -58,13 +64,13 @@ fn read_shards(folder: &Path, index: &Path) -> Result<BTreeMap<String, Array>> {
         }
         let file = folder.join(name);
         refuse_pickle(&file)?;
-        for (tensor, array) in safetensors::read(&file)? {
+        for (tensor, array) in read_file(&file, unused)? {
             if arrays.insert(tensor.clone(), array).is_some() {
                 return Err(Error::Duplicate { path: file, place: "header".into(), kind: "tensor", id: tensor });
             }
         }
     }
-    if let Some((tensor, file)) = map.iter().find(|(tensor, _)| !arrays.contains_key(tensor)) {
+    if let Some((tensor, file)) = map.iter().find(|(tensor, _)| !unused(tensor) && !arrays.contains_key(tensor)) {
         return Err(Error::Missing { path: folder.join(file), kind: "tensor", id: tensor.clone() });
     }
     Ok(arrays)

@@ -273,10 +273,19 @@ impl Clip4Clip {
     /// # Errors
     /// As [`Clip4Clip::new`].
     pub fn frozen(gpu: &Gpu, config: BaseConfig, seed: u64, frozen: impl Fn(&str) -> bool) -> Result<Self> {
+        let mut model = Self::declare(gpu, config)?;
+        model.store.freeze(frozen)?;
+        model.store.allocate(seed)?;
+        Ok(model)
+    }
+
+    /// Declares the model without memory for its parameters: nothing can be computed.
+    ///
+    /// # Errors
+    /// As [`Base::new`].
+    pub fn declare(gpu: &Gpu, config: BaseConfig) -> Result<Self> {
         let mut store = ParameterStore::new(gpu);
         let base = Base::new(&mut store, config)?;
-        store.freeze(frozen)?;
-        store.allocate(seed)?;
         Ok(Self { base, store })
     }
 

@@ -184,13 +184,22 @@ impl Eercf {
     /// # Errors
     /// As [`Eercf::new`].
     pub fn frozen(gpu: &Gpu, config: EercfConfig, seed: u64, frozen: impl Fn(&str) -> bool) -> Result<Self> {
+        let mut model = Self::declare(gpu, config)?;
+        model.store.freeze(frozen)?;
+        model.store.allocate(seed)?;
+        Ok(model)
+    }
+
+    /// Declares the model without memory for its parameters: nothing can be computed.
+    ///
+    /// # Errors
+    /// As [`Base::new`].
+    pub fn declare(gpu: &Gpu, config: EercfConfig) -> Result<Self> {
         let mut store = ParameterStore::new(gpu);
         let base = Base::new(&mut store, config.base.clone())?;
         let (width, frames) = (config.base.joint, config.base.frames);
         let global = store.declare("global_mat_weight", [width, width], Init::identity(width))?;
         let frame = store.declare("frame_logit_weight", [frames, frames], Init::identity(frames))?;
-        store.freeze(frozen)?;
-        store.allocate(seed)?;
         Ok(Self { config, store, base, global, frame })
     }
 

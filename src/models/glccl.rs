@@ -120,7 +120,7 @@ impl Glccl {
     /// A model with random values.
     ///
     /// # Errors
-    /// As [`Base::new`]; device errors.
+    /// As [`Glccl::declare`]; device errors.
     pub fn new(gpu: &Gpu, config: GlcclConfig, seed: u64) -> Result<Self> {
         Self::frozen(gpu, config, seed, |_| false)
     }
@@ -128,8 +128,19 @@ impl Glccl {
     /// As [`Glccl::new`]; what `frozen` names is not trained.
     ///
     /// # Errors
-    /// As [`Glccl::new`]; [`Error::Argument`] if no head is chosen.
+    /// As [`Glccl::new`].
     pub fn frozen(gpu: &Gpu, config: GlcclConfig, seed: u64, frozen: impl Fn(&str) -> bool) -> Result<Self> {
+        let mut model = Self::declare(gpu, config)?;
+        model.store.freeze(frozen)?;
+        model.store.allocate(seed)?;
+        Ok(model)
+    }
+
+    /// Declares the model without memory for its parameters: nothing can be computed.
+    ///
+    /// # Errors
+    /// As [`Base::new`]; [`Error::Argument`] if no head is chosen.
+    pub fn declare(gpu: &Gpu, config: GlcclConfig) -> Result<Self> {
         if !config.heads.contains(&true) {
             let why = "choose none of the four".to_string();
             return Err(Error::Argument { op: "GLCCL", argument: "heads", why });
@@ -149,8 +160,6 @@ impl Glccl {
             word_frame_2: declare("word_frame_mat_weight2", words)?,
             visual_logit: declare("visual_logit_weight", frames)?,
         };
-        store.freeze(frozen)?;
-        store.allocate(seed)?;
         Ok(Self { config, store, base, matrices })
     }
 

@@ -13,9 +13,12 @@ use crate::{Error, Result};
 /// Of every normalisation inside CLIP.
 pub(super) const NORM_EPS: f32 = 1e-5;
 /// Hugging Face gives this end token to configurations that were written before it was used.
-const LEGACY_EOS: u64 = 2;
+const LEGACY_EOS: usize = 2;
 /// Every OpenAI model has heads of this width.
 const HEAD_WIDTH: usize = 64;
+/// Far beyond every published model; a damaged file's sizes end here, before anything is made from them.
+const MOST_LAYERS: usize = 1000;
+const LARGEST_SIZE: usize = 1 << 24;
 
 /// A transformer's sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,7 +133,16 @@ impl ClipConfig {
         if self.vocabulary == 0 || self.positions == 0 || self.joint == 0 {
             return bad("vocabulary, positions and joint", "must be positive".into());
         }
-        Ok(())
+        let layers = self.vision.layers.max(self.text.layers);
+        if layers > MOST_LAYERS {
+            return bad("layers", format!("are {layers}; at most {MOST_LAYERS} are possible"));
+        }
+        let widths = [self.vision, self.text].into_iter().flat_map(|tower| [tower.width, tower.mlp]);
+        let sizes = widths.chain([image_size, self.vocabulary, self.positions, self.joint]);
+        match sizes.max() {
+            Some(size) if size > LARGEST_SIZE => bad("sizes", format!("go up to {size}; {LARGEST_SIZE} is the most")),
+            _ => Ok(()),
+        }
     }
 
     /// From a Hugging Face `config.json` of a `CLIPModel`. What a file leaves out has the values of ViT-B/32, as there.
@@ -145,14 +157,15 @@ impl ClipConfig {
             return Err(malformed("model_type", &format!("is {}, not \"clip\"", json["model_type"])));
         }
         let (text, vision, standard) = (&json["text_config"], &json["vision_config"], Self::vit_b_32());
-        let size = |part: &str, key: &str, default: usize| match &json[part][key] {
+        let number = |place: &str, value: &Value, default: usize| match value {
             Value::Null => Ok(default),
             value => value
                 .as_u64()
-                .filter(|&n| n < 1 << 24)
+                .filter(|&n| n <= LARGEST_SIZE as u64)
                 .map(|n| n as usize)
-                .ok_or_else(|| malformed(&format!("{part}.{key}"), &format!("is {value}, not a size"))),
+                .ok_or_else(|| malformed(place, &format!("is {value}, not a size"))),
         };
+        let size = |part: &str, key: &str, default| number(&format!("{part}.{key}"), &json[part][key], default);
         let tower = |part: &str, default: TowerConfig| -> Result<TowerConfig> {
             Ok(TowerConfig {
                 width: size(part, "hidden_size", default.width)?,
@@ -176,7 +189,7 @@ impl ClipConfig {
                 return Err(malformed("layer_norm_eps", &format!("is {eps}; only {NORM_EPS:e} is supported")));
             }
         }
-        let end = text["eos_token_id"].as_u64().unwrap_or(49_407);
+        let end = size("text_config", "eos_token_id", 49_407)?;
         let config = Self {
             image_size: size("vision_config", "image_size", standard.image_size)?,
             patch_size: size("vision_config", "patch_size", standard.patch_size)?,
@@ -184,7 +197,7 @@ impl ClipConfig {
             text: tower("text_config", standard.text)?,
             vocabulary: size("text_config", "vocab_size", standard.vocabulary)?,
             positions: size("text_config", "max_position_embeddings", standard.positions)?,
-            joint: json["projection_dim"].as_u64().map_or(standard.joint, |n| n as usize),
+            joint: number("projection_dim", &json["projection_dim"], standard.joint)?,
             activation,
             end_of_text: match end {
                 LEGACY_EOS => EndOfText::LargestId,
@@ -245,7 +258,7 @@ impl ClipConfig {
         let conv = shape("visual.conv1.weight", 4)?;
         let grid = (shape("visual.positional_embedding", 2)?[0].saturating_sub(1)).isqrt();
         let config = Self {
-            image_size: grid * conv[3],
+            image_size: grid.saturating_mul(conv[3]),
             patch_size: conv[3],
             vision: tower("visual.transformer.resblocks", conv[0])?,
             text: tower("transformer.resblocks", shape("ln_final.weight", 1)?[0])?,

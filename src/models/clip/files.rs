@@ -7,6 +7,7 @@ use std::path::Path;
 use super::{Clip, ClipConfig, names};
 use crate::data::{atomic, safetensors, weights};
 use crate::gpu::Gpu;
+use crate::nn::ParameterStore;
 use crate::tensor::Array;
 use crate::{Error, Result};
 
@@ -29,7 +30,7 @@ pub enum ClipLayout {
 pub fn read_clip(path: impl AsRef<Path>) -> Result<(ClipConfig, BTreeMap<String, Array>)> {
     let path = path.as_ref();
     let origin = path.display().to_string();
-    let arrays = names::to_openai(&origin, weights::read(path)?)?;
+    let arrays = names::to_openai(&origin, weights::read(path, names::is_no_weight)?)?;
     let json = path.join("config.json");
     let config =
         if json.is_file() { ClipConfig::from_hugging_face(json)? } else { ClipConfig::from_weights(&origin, &arrays)? };
@@ -44,9 +45,30 @@ impl Clip {
     /// Those of [`read_clip`]; [`Error::MissingParameter`], [`Error::UnknownParameter`], [`Error::ParameterShape`] and
     /// [`Error::NonFinite`] where the weights do not fit the configuration; device errors.
     pub fn open(gpu: &Gpu, path: impl AsRef<Path>, frozen: impl Fn(&str) -> bool) -> Result<Self> {
-        let (config, arrays) = read_clip(&path)?;
-        let clip = Self::frozen(gpu, config, 0, frozen)?;
-        clip.store.load(&path.as_ref().display().to_string(), &arrays)?;
+        Self::open_with(gpu, path.as_ref(), |store| store.freeze(frozen))
+    }
+
+    /// As [`Clip::open`], for inference: nothing is trained, and matrices are held in half precision where
+    /// [`ParameterStore::halve`] can.
+    ///
+    /// # Errors
+    /// As [`Clip::open`].
+    pub fn open_half(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(gpu, path.as_ref(), |store| {
+            store.freeze(|_| true)?;
+            store.halve()
+        })
+    }
+
+    fn open_with(gpu: &Gpu, path: &Path, prepare: impl FnOnce(&mut ParameterStore) -> Result<()>) -> Result<Self> {
+        let (config, arrays) = read_clip(path)?;
+        let origin = path.display().to_string();
+        let mut clip = Self::declare(gpu, config)?;
+        // Before there is memory for what a configuration promises and the weights do not hold.
+        clip.store.check(&origin, &arrays)?;
+        prepare(&mut clip.store)?;
+        clip.store.allocate(0)?;
+        clip.store.load(&origin, &arrays)?;
         Ok(clip)
     }
 

@@ -82,10 +82,20 @@ impl Clip {
     /// # Errors
     /// As [`Clip::new`].
     pub fn frozen(gpu: &Gpu, config: ClipConfig, seed: u64, frozen: impl Fn(&str) -> bool) -> Result<Self> {
+        let mut clip = Self::declare(gpu, config)?;
+        clip.store.freeze(frozen)?;
+        clip.store.allocate(seed)?;
+        Ok(clip)
+    }
+
+    /// Declares the model without memory for its parameters: their names, shapes and count are known, and nothing can be
+    /// computed.
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] for sizes that do not fit.
+    pub fn declare(gpu: &Gpu, config: ClipConfig) -> Result<Self> {
         let mut store = ParameterStore::new(gpu);
         let towers = Towers::new(&mut store, "", &config)?;
-        store.freeze(frozen)?;
-        store.allocate(seed)?;
         Ok(Self { config, store, towers })
     }
 

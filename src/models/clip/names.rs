@@ -41,8 +41,8 @@ const OUTSIDE: [(&str, &str, bool); 14] = [
 /// The parts of the packed projection, in its order.
 const PARTS: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
 
-/// Sizes that OpenAI's archives hold beside the weights, and Hugging Face's buffers.
-fn is_no_weight(name: &str) -> bool {
+/// Sizes that OpenAI's archives hold beside the weights, and Hugging Face's buffers: integers, unlike all weights.
+pub(super) fn is_no_weight(name: &str) -> bool {
     matches!(name, "input_resolution" | "context_length" | "vocab_size") || name.ends_with(".position_ids")
 }
 
@@ -56,14 +56,12 @@ fn is_hugging_face(arrays: &BTreeMap<String, Array>) -> bool {
 /// # Errors
 /// [`Error::UnknownParameter`] for a name of neither family; [`Error::MissingParameter`] where a part of a packed
 /// projection is absent; [`Error::ParameterShape`] where the parts differ.
-pub(crate) fn to_openai(origin: &str, arrays: BTreeMap<String, Array>) -> Result<BTreeMap<String, Array>> {
-    let hugging_face = is_hugging_face(&arrays);
-    let mut named: BTreeMap<String, Array> = arrays.into_iter().filter(|(n, _)| !is_no_weight(n)).collect();
-    if !hugging_face {
-        return Ok(named);
+pub(crate) fn to_openai(origin: &str, mut arrays: BTreeMap<String, Array>) -> Result<BTreeMap<String, Array>> {
+    if !is_hugging_face(&arrays) {
+        return Ok(arrays);
     }
     let mut out = BTreeMap::new();
-    while let Some((name, array)) = named.pop_first() {
+    while let Some((name, array)) = arrays.pop_first() {
         if let Some((openai, _, transposed)) = OUTSIDE.iter().find(|(_, theirs, _)| *theirs == name) {
             out.insert(openai.to_string(), if *transposed { transpose(&array)? } else { array });
             continue;
@@ -84,7 +82,7 @@ pub(crate) fn to_openai(origin: &str, arrays: BTreeMap<String, Array>) -> Result
         let mut packed = Vec::with_capacity(3 * array.len());
         for each in PARTS {
             let sibling = name.replace(part, each);
-            let found = if each == part { Some(array.clone()) } else { named.remove(&sibling) };
+            let found = if each == part { Some(array.clone()) } else { arrays.remove(&sibling) };
             let found =
                 found.ok_or_else(|| Error::MissingParameter { origin: origin.into(), name: sibling.clone() })?;
             if found.shape() != array.shape() {
