@@ -197,11 +197,8 @@ fn encode_clip(options: &ClipOptions, adapter: Option<&str>) -> Result<ExitCode>
     let processor = options.model.join("preprocessor_config.json");
     let gpu = common::open_gpu(adapter);
     println!("adapter  {}", gpu.report().line());
-    let clip = if options.half {
-        Clip::open_halved(&gpu, &options.model)?
-    } else {
-        Clip::open(&gpu, &options.model, |_| true)?
-    };
+    let clip =
+        if options.half { Clip::open_half(&gpu, &options.model)? } else { Clip::open(&gpu, &options.model, |_| true)? };
     let config = clip.config();
     tokenizer.expect_below(config.vocabulary)?;
     let preprocess =

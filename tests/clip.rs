@@ -107,7 +107,8 @@ fn shard(folder: &Path, edit: impl FnOnce(&mut Vec<(String, String)>)) {
 
 #[test]
 fn several_files_are_one_model_unless_the_index_is_wrong() {
-    let sharded = |edit: &dyn Fn(&mut Vec<(String, String)>)| {
+    type Edit<'a> = &'a dyn Fn(&mut Vec<(String, String)>);
+    let sharded = |edit: Edit<'_>| {
         let (folder, clip) = folder();
         shard(folder.path(), edit);
         (folder, clip)

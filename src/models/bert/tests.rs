@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::data::bicnet::{BicnetDataset, DatasetKind, Part, SampleSource};
+use crate::data::bicnet::{BicnetDataset, DatasetKind, SampleSource};
+use crate::data::captions::Part;
 use crate::data::hdf5_write;
 use crate::data::moments::{
     MomentQuery, MomentSource, MomentSplit, MomentVideo, Problems, TvrDataset, TvrFiles, TvrOptions, l2_normalize_rows,

@@ -72,18 +72,6 @@ impl Clip {
         Ok(clip)
     }
 
-    /// As [`Clip::open`], for inference with the matrices of affine maps in half precision: half of the memory, and results
-    /// that differ by some thousandths.
-    ///
-    /// # Errors
-    /// As [`Clip::open`].
-    pub fn open_halved(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Self> {
-        let (config, arrays) = read_clip(&path)?;
-        let clip = Self::halved(gpu, config, 0)?;
-        clip.store.load(&path.as_ref().display().to_string(), &arrays)?;
-        Ok(clip)
-    }
-
     /// Writes the model to `path`: a folder or a file, as `layout` says.
     ///
     /// # Errors

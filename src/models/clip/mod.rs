@@ -99,19 +99,6 @@ impl Clip {
         Ok(Self { config, store, towers })
     }
 
-    /// As [`Clip::new`], for inference with the matrices of affine maps in half precision.
-    ///
-    /// # Errors
-    /// As [`Clip::new`].
-    pub fn halved(gpu: &Gpu, config: ClipConfig, seed: u64) -> Result<Self> {
-        let mut store = ParameterStore::new(gpu);
-        let towers = Towers::new(&mut store, "", &config)?;
-        store.freeze(|_| true)?;
-        store.halve()?;
-        store.allocate(seed)?;
-        Ok(Self { config, store, towers })
-    }
-
     /// The configuration.
     pub fn config(&self) -> &ClipConfig {
         &self.config
