@@ -116,8 +116,8 @@ fn two_galleries(_: &mut Criterion) {
     }
 }
 
-/// GLCCL's four scores of a tile of texts with 1,000 videos, and the peak of GPU memory: model and features included, and
-/// the same for any number of tiles.
+/// GLCCL's four scores of a tile of texts with 1,000 videos, and the peak of GPU memory: model and features included,
+/// and the same for any number of tiles.
 fn glccl(c: &mut Criterion) {
     let gpu = Gpu::new().expect("an adapter");
     let model = Glccl::new(&gpu, GlcclConfig { base: base(), ..GlcclConfig::default() }, 0).expect("the model fits");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use reelgrad::autograd::Tape;
+use reelgrad::autograd::{Tape, Var};
 use reelgrad::models::clip::TextFeatures;
 use reelgrad::models::clip4clip::{BaseConfig, SimilarityHeader, VideoFeatures};
 use reelgrad::models::eercf::{Eercf, EercfConfig};
@@ -110,4 +110,9 @@ fn disturb(store: &ParameterStore) {
     };
     let arrays: BTreeMap<String, Array> = (10..).zip(store.to_arrays().unwrap()).map(changed).collect();
     store.load("the test", &arrays).unwrap();
+}
+
+/// The arrays on a tape, with gradients.
+pub fn leaves<const N: usize>(tape: &Tape, arrays: [&Array; N]) -> [Var; N] {
+    arrays.map(|a| tape.leaf(Tensor::from_array(tape.gpu(), a).unwrap()))
 }
