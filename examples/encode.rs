@@ -6,7 +6,7 @@
 //! cargo run --release --features full --example encode -- bert --model bert-base-uncased --captions train.jsonl --out features
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use reelgrad::data::frames::{Choice, FrameSet, Sampling, read_image};
 use reelgrad::data::moments::Problems;
 use reelgrad::data::pixels::Preprocess;
 use reelgrad::data::tokenizer::{Cleaning, Padding, Tokenizer};
-use reelgrad::data::video::{EXTENSIONS, Ffmpeg, VideoInput, VideoSource};
+use reelgrad::data::video::{EXTENSIONS, Ffmpeg, LoadFailure, VideoInput, VideoSource, load_all};
 use reelgrad::data::{atomic, npy, safetensors};
 use reelgrad::gpu::Gpu;
 use reelgrad::models::bert::{Bert, Sentences};
@@ -81,7 +81,7 @@ struct ClipOptions {
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
     /// Frames of a video, at equal distances.
-    #[arg(long, value_name = "N", default_value_t = 12)]
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = parse_count)]
     frames: usize,
     /// Frames of a second that are read before.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -89,7 +89,7 @@ struct ClipOptions {
     /// Tokens of a sentence.
     #[arg(long, value_name = "N", default_value_t = 32)]
     words: usize,
-    /// The features of every patch, too.
+    /// The features of every patch of videos, too.
     #[arg(long)]
     patches: bool,
     /// The features of every token, too.
@@ -129,6 +129,10 @@ fn main() -> ExitCode {
     })
 }
 
+fn parse_count(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=4096).contains(n)).ok_or_else(|| "must be from 1 to 4096".into())
+}
+
 fn wrong(argument: &'static str, why: impl Into<String>) -> Error {
     Error::Argument { op: "encode", argument, why: why.into() }
 }
@@ -156,11 +160,7 @@ impl Output {
             safetensors::write(path, &self.arrays, &BTreeMap::new())?;
             path.with_extension("ids.json")
         } else {
-            std::fs::create_dir_all(path).map_err(|source| Error::Io {
-                action: "create",
-                path: path.into(),
-                source,
-            })?;
+            std::fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
             for (name, array) in &self.arrays {
                 npy::write_npy(path.join(format!("{name}.npy")), array)?;
             }
@@ -178,8 +178,7 @@ impl Output {
 fn encode_clip(options: &ClipOptions, adapter: Option<&str>) -> Result<ExitCode> {
     let mut texts = options.text.clone();
     if let Some(path) = &options.texts {
-        let lines =
-            std::fs::read_to_string(path).map_err(|source| Error::Io { action: "read", path: path.clone(), source })?;
+        let lines = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
         texts.extend(lines.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from));
     }
     let mut videos: Vec<(String, VideoSource)> = Vec::new();
@@ -193,21 +192,30 @@ fn encode_clip(options: &ClipOptions, adapter: Option<&str>) -> Result<ExitCode>
     if texts.is_empty() && videos.is_empty() && options.image.is_empty() {
         return Err(wrong("input", "is empty: give --video, --videos, --image, --text or --texts"));
     }
-    let tokenizer = Tokenizer::open(&options.model)?.with_cleaning(Cleaning::Official);
+    // Before hours of work, not after them.
+    let folder = options.out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Err(wrong("out", format!("is in {}, which is not there", folder.display())));
+    }
     let processor = options.model.join("preprocessor_config.json");
     let gpu = common::open_gpu(adapter);
     println!("adapter  {}", gpu.report().line());
     let clip =
         if options.half { Clip::open_half(&gpu, &options.model)? } else { Clip::open(&gpu, &options.model, |_| true)? };
     let config = clip.config();
-    tokenizer.expect_below(config.vocabulary)?;
     let preprocess =
-        if processor.is_file() { Preprocess::from_json(processor)? } else { Preprocess::clip(config.image_size) };
+        if processor.is_file() { Preprocess::from_json(&processor)? } else { Preprocess::clip(config.image_size) };
+    if preprocess.crop != config.image_size {
+        let problem = format!("is {}, the model takes pictures of {}", preprocess.crop, config.image_size);
+        return Err(Error::malformed(&processor, "crop_size", problem));
+    }
     let (mut output, mut failed) = (Output::default(), 0);
-    encode_texts(&clip, &tokenizer, &texts, options, &mut output)?;
+    encode_texts(&clip, &texts, options, &mut output)?;
     failed += encode_images(&clip, &preprocess, options, &mut output)?;
     failed += encode_videos(&clip, preprocess, &videos, options, &mut output)?;
-    output.write(&options.out)?;
+    if !output.arrays.is_empty() {
+        output.write(&options.out)?;
+    }
     if failed > 0 {
         println!("failed   {failed} files");
     }
@@ -216,7 +224,7 @@ fn encode_clip(options: &ClipOptions, adapter: Option<&str>) -> Result<ExitCode>
 
 /// Videos and folders, by name.
 fn in_folder(folder: &Path) -> Result<Vec<(String, VideoSource)>> {
-    let failed = |source| Error::Io { action: "list", path: folder.into(), source };
+    let failed = |e| Error::io("list", folder, e);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
@@ -232,13 +240,12 @@ fn in_folder(folder: &Path) -> Result<Vec<(String, VideoSource)>> {
     Ok(found)
 }
 
-fn encode_texts(
-    clip: &Clip,
-    tokenizer: &Tokenizer,
-    texts: &[String],
-    options: &ClipOptions,
-    output: &mut Output,
-) -> Result<()> {
+fn encode_texts(clip: &Clip, texts: &[String], options: &ClipOptions, output: &mut Output) -> Result<()> {
+    if texts.is_empty() {
+        return Ok(());
+    }
+    let tokenizer = Tokenizer::open(&options.model)?.with_cleaning(Cleaning::Official);
+    tokenizer.expect_below(clip.config().vocabulary)?;
     let (mut sentences, mut words, mut cut) = (Vec::new(), Vec::new(), 0);
     for chunk in texts.chunks(TEXTS) {
         let chunk: Vec<&str> = chunk.iter().map(String::as_str).collect();
@@ -266,6 +273,9 @@ fn rows(x: &Var) -> Result<Vec<Array>> {
 
 /// Returns how many failed.
 fn encode_images(clip: &Clip, preprocess: &Preprocess, options: &ClipOptions, output: &mut Output) -> Result<usize> {
+    if options.image.is_empty() {
+        return Ok(0);
+    }
     let (mut done, mut found) = (Vec::new(), Vec::new());
     for path in &options.image {
         match read_image(path).and_then(|image| preprocess.apply(&image)) {
@@ -300,41 +310,72 @@ fn encode_videos(
     if videos.is_empty() {
         return Ok(0);
     }
-    let ffmpeg = Ffmpeg::find()?;
+    let has_files = videos.iter().any(|(_, source)| matches!(source, VideoSource::File(_)));
+    let ffmpeg = has_files.then(Ffmpeg::find).transpose()?;
     let sampling = Sampling { per_second: options.rate, ..Sampling::default() };
     let input = VideoInput { sampling, choice: Choice::Uniform, max_frames: options.frames, preprocess };
-    let mut bar = Bar::new("videos");
-    let (mut done, mut means, mut frames, mut masks, mut patches) = (vec![], vec![], vec![], vec![], vec![]);
-    for (i, (id, source)) in videos.iter().enumerate() {
-        match source.load(&ffmpeg, &input) {
-            Ok(FrameSet { pixels, mask, .. }) => {
-                let features = clip.towers().image.encode(&pixels_of(clip, &pixels)?, options.patches)?;
-                let width = features.image.value().width();
-                let by_video = features.image.reshape([1, options.frames, width])?;
-                let seen = Tensor::from_slice(clip.store().gpu(), [1, options.frames], &mask)?;
-                // As CLIP4Clip compares it: the mean of the frames' unit vectors.
-                let mean = by_video.l2_normalize(1e-12)?.masked_mean(Some(&seen))?.l2_normalize(1e-12)?;
-                means.extend(rows(&mean)?);
-                frames.extend(rows(&by_video)?);
-                masks.push(Array::new([options.frames], mask)?);
-                if let Some(p) = &features.patches {
-                    let count = options.frames * p.shape()[1];
-                    patches.extend(rows(&p.reshape([1, count, width])?)?);
-                }
-                done.push(id.clone());
-            }
-            Err(error) => bar.printer()(&format!("failed   {id}: {error}")),
-        }
-        bar.step(i as u64 + 1, videos.len() as u64, id);
+    let sources: BTreeMap<&str, &VideoSource> = videos.iter().map(|(id, source)| (id.as_str(), source)).collect();
+    if sources.len() < videos.len() {
+        return Err(wrong("video", "names a video twice, or two with the same name"));
     }
+    let ids: Vec<String> = videos.iter().map(|(id, _)| id.clone()).collect();
+    let mut encoded: Vec<Option<VideoRows>> = ids.iter().map(|_| None).collect();
+    let (mut bar, mut done) = (Bar::new("videos"), 0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // Decoded side by side, encoded one after the other as they come.
+    let load = |id: &str| sources[id].load(ffmpeg.as_ref(), &input);
+    let failures = load_all(&ids, threads, load, |number, set| {
+        encoded[number] = Some(VideoRows::encode(clip, set, options.patches)?);
+        done += 1;
+        bar.step(done, ids.len() as u64, &ids[number]);
+        Ok(())
+    })?;
     bar.finish();
-    let failed = videos.len() - done.len();
+    for LoadFailure { id, error } in &failures {
+        println!("failed   {id}: {error}");
+    }
+    let (mut means, mut frames, mut masks, mut patches) = (vec![], vec![], vec![], vec![]);
+    for rows in encoded.iter_mut().filter_map(Option::take) {
+        means.push(rows.mean);
+        frames.push(rows.frames);
+        masks.push(rows.mask);
+        patches.extend(rows.patches);
+    }
     output.stack("video", &means)?;
     output.stack("frames", &frames)?;
     output.stack("mask", &masks)?;
     output.stack("patches", &patches)?;
-    output.ids.insert("video", done);
-    Ok(failed)
+    let failed: BTreeSet<&str> = failures.iter().map(|failure| failure.id.as_str()).collect();
+    output.ids.insert("video", ids.iter().filter(|id| !failed.contains(id.as_str())).cloned().collect());
+    Ok(failures.len())
+}
+
+/// What is written of a video.
+struct VideoRows {
+    mean: Array,
+    frames: Array,
+    mask: Array,
+    patches: Option<Array>,
+}
+
+impl VideoRows {
+    fn encode(clip: &Clip, set: FrameSet, patches: bool) -> Result<Self> {
+        let count = set.mask.len();
+        let features = clip.towers().image.encode(&pixels_of(clip, &set.pixels)?, patches)?;
+        let width = features.image.value().width();
+        let frames = features.image.reshape([1, count, width])?;
+        let seen = Tensor::from_slice(clip.store().gpu(), [1, count], &set.mask)?;
+        // As CLIP4Clip compares it: the mean of the frames' unit vectors.
+        let mean = frames.l2_normalize(1e-12)?.masked_mean(Some(&seen))?.l2_normalize(1e-12)?;
+        let row = |x: &Var, shape: &[usize]| Array::new(shape, x.value().to_vec()?);
+        let patches = features.patches.map(|p| row(&p, &[count * p.shape()[1], width])).transpose()?;
+        Ok(Self {
+            mean: row(&mean, &[width])?,
+            frames: row(&frames, &[count, width])?,
+            mask: Array::new([count], set.mask)?,
+            patches,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -353,14 +394,10 @@ fn encode_bert(options: &BertOptions, adapter: Option<&str>) -> Result<()> {
         }
     }
     if let Some(path) = &options.queries {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| Error::Io { action: "read", path: path.clone(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
         for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let query: Query = serde_json::from_str(line).map_err(|e| Error::Malformed {
-                path: path.clone(),
-                place: format!("line {}", i + 1),
-                problem: e.to_string(),
-            })?;
+            let query: Query =
+                serde_json::from_str(line).map_err(|e| Error::malformed(path, format_args!("line {}", i + 1), e))?;
             queries.push(query.desc_id);
             texts.push(query.desc);
         }
@@ -376,11 +413,7 @@ fn encode_bert(options: &BertOptions, adapter: Option<&str>) -> Result<()> {
     let bert = Bert::open(&gpu, &options.model)?;
     tokenizer.expect_below(bert.config().vocab_size)?;
     if options.captions.is_some() {
-        std::fs::create_dir_all(&options.out).map_err(|source| Error::Io {
-            action: "create",
-            path: options.out.clone(),
-            source,
-        })?;
+        std::fs::create_dir_all(&options.out).map_err(|e| Error::io("create", &options.out, e))?;
         bert.write_bicnet_text(&options.out, &videos, &sentences)?;
     } else {
         bert.write_reloclnet_queries(&options.out, &queries, &sentences)?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::captions::Split;
-use super::frames::{FrameSet, Sampling};
+use super::frames::FrameSet;
 use super::moments::Problems;
 use super::pairs::PairSource;
 use super::tokenizer::{Padding, Tokenizer};
@@ -23,7 +23,8 @@ pub struct PairDataset {
     words: usize,
     truncated: usize,
     input: VideoInput,
-    ffmpeg: Ffmpeg,
+    /// Absent where all videos are folders of frames.
+    ffmpeg: Option<Ffmpeg>,
     lenient: bool,
     failures: Mutex<BTreeMap<usize, Error>>,
 }
@@ -34,7 +35,8 @@ impl PairDataset {
     ///
     /// # Errors
     /// A problem of a video that is not there: [`Error::Missing`]. Lenient, such videos are left out, and those that
-    /// cannot be decoded are recorded when it shows: see [`PairSource::failures`]. [`Error::NoProgram`] without ffmpeg.
+    /// cannot be decoded are recorded when it shows: see [`PairSource::failures`]. [`Error::NoProgram`] for
+    /// video files without ffmpeg.
     pub fn open(
         mut split: Split,
         videos: impl AsRef<Path>,
@@ -58,14 +60,15 @@ impl PairDataset {
         let items: Vec<(usize, usize)> = split.items().collect();
         let texts: Vec<&str> = items.iter().map(|&(v, c)| split.videos[v].captions[c].as_str()).collect();
         let tokens = tokenizer.encode(&texts, words, Padding::Zero)?;
+        let has_files = sources.iter().any(|source| matches!(source, VideoSource::File(_)));
         Ok(Self {
+            ffmpeg: has_files.then(Ffmpeg::find).transpose()?,
             sources,
             items,
             words,
             truncated: tokens.truncated,
             ids: tokens.ids,
             input,
-            ffmpeg: Ffmpeg::find()?,
             lenient: problems.is_lenient(),
             failures: Mutex::default(),
             split,
@@ -108,12 +111,13 @@ impl PairSource for PairDataset {
     fn frames(&self, video: usize) -> Result<FrameSet> {
         let video = self.index("video", video, self.sources.len())?;
         let stretch = &self.split.videos[video];
-        let sampling = match stretch.end {
-            None => self.input.sampling,
+        let mut sampling = self.input.sampling;
+        if stretch.start > 0.0 || stretch.end.is_some() {
             // Whole seconds, from the one in which it starts to the one in which it ends.
-            Some(end) => Sampling { start: stretch.start as u32, end: Some(end.ceil() as u32), ..self.input.sampling },
-        };
-        self.sources[video].load(&self.ffmpeg, &VideoInput { sampling, ..self.input.clone() })
+            sampling.start = stretch.start as u32;
+            sampling.end = stretch.end.map(|end| end.ceil() as u32);
+        }
+        self.sources[video].load(self.ffmpeg.as_ref(), &VideoInput { sampling, ..self.input.clone() })
     }
 
     fn frames_of(&self, videos: &[usize]) -> Vec<Result<FrameSet>> {
@@ -145,3 +149,7 @@ impl PairSource for PairDataset {
         std::mem::take(&mut *failures).into_iter().map(named).collect()
     }
 }
+
+#[cfg(all(test, feature = "images"))]
+#[path = "pair_dataset_tests.rs"]
+mod tests;

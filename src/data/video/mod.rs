@@ -68,16 +68,22 @@ impl VideoSource {
         Err(Error::Missing { path: folder.to_path_buf(), kind: "video", id: id.to_owned() })
     }
 
-    /// Reads the video as a network's input. Without the feature `images`, folders of frames cannot be read.
+    /// Reads the video as a network's input. Folders of frames need no `ffmpeg`, but the feature `images`.
     ///
     /// # Errors
-    /// As [`Ffmpeg::decode_each`], [`Preprocess::apply`] and those of folders of frames.
-    pub fn load(&self, ffmpeg: &Ffmpeg, input: &VideoInput) -> Result<FrameSet> {
+    /// As [`Ffmpeg::decode_each`], [`Preprocess::apply`] and those of folders of frames; [`Error::Argument`] for a file
+    /// without `ffmpeg`.
+    pub fn load(&self, ffmpeg: Option<&Ffmpeg>, input: &VideoInput) -> Result<FrameSet> {
         let VideoInput { sampling, choice, max_frames, preprocess } = input;
         match self {
             VideoSource::File(path) => {
                 let mut frames = Vec::new();
-                ffmpeg.decode_each(path, sampling, |image| {
+                let lacks = || Error::Argument {
+                    op: "VideoSource::load",
+                    argument: "ffmpeg",
+                    why: format!("is needed for the file {}", path.display()),
+                };
+                ffmpeg.ok_or_else(lacks)?.decode_each(path, sampling, |image| {
                     frames.push(preprocess.pixels(&image)?);
                     Ok(())
                 })?;

@@ -206,14 +206,16 @@ fn videos_load_as_the_network_takes_them() {
     ffmpeg.encode(folder.path("v.mp4"), &numbered(50, 20, 16), 10).unwrap();
     let preprocess = Preprocess { scale: 1.0, mean: [0.0; 3], std: [1.0; 3], ..Preprocess::clip(8) };
     let input = VideoInput { sampling: Sampling::default(), choice: Choice::Uniform, max_frames: 3, preprocess };
-    let load = |input: &VideoInput| VideoSource::find(folder.root(), "v").unwrap().load(&ffmpeg, input).unwrap();
+    let load = |input: &VideoInput| VideoSource::find(folder.root(), "v").unwrap().load(Some(&ffmpeg), input).unwrap();
     let set = load(&input);
     // Five seconds, of which the first, the third and the last are used; red is twice the frame's number.
     let reds: Vec<f32> = set.pixels.chunks(3 * 64).map(|frame| frame[10]).collect();
     assert_eq!((set.valid, reds), (3, vec![0.0, 40.0, 80.0]));
-    let padded = load(&VideoInput { max_frames: 7, ..input });
+    let padded = load(&VideoInput { max_frames: 7, ..input.clone() });
     assert_eq!((padded.valid, padded.mask), (5, vec![1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]));
     assert!(padded.pixels[5 * 192..].iter().all(|&v| v == 0.0));
+    let without = VideoSource::File(folder.path("v.mp4")).load(None, &input);
+    assert!(matches!(without, Err(Error::Argument { argument: "ffmpeg", .. })));
 }
 
 #[test]
