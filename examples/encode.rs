@@ -51,7 +51,11 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Embeddings of one space, by CLIP's towers, before they are brought to unit length.
+    /// Embeddings of one space, by CLIP's towers.
+    ///
+    /// "text", "image" and the "frames" of videos are as the towers give them, before they are brought to unit length;
+    /// "video" is the mean of its frames' directions, of unit length, as CLIP4Clip compares it. "mask" has a 1 for each
+    /// frame and a 0 for padding.
     Clip(ClipOptions),
     /// Token features for BiC-Net or ReLoCLNet, in the files that their loaders read.
     Bert(BertOptions),
@@ -92,7 +96,7 @@ struct ClipOptions {
     /// The features of every patch of videos, too.
     #[arg(long)]
     patches: bool,
-    /// The features of every token, too.
+    /// The features of every token, too: "words", and "word_mask" with a 1 for each token.
     #[arg(long)]
     tokens: bool,
     /// A .safetensors file, or a folder for .npy files; beside them ids.json names the rows.
@@ -246,7 +250,7 @@ fn encode_texts(clip: &Clip, texts: &[String], options: &ClipOptions, output: &m
     }
     let tokenizer = Tokenizer::open(&options.model)?.with_cleaning(Cleaning::Official);
     tokenizer.expect_below(clip.config().vocabulary)?;
-    let (mut sentences, mut words, mut cut) = (Vec::new(), Vec::new(), 0);
+    let (mut sentences, mut words, mut masks, mut cut) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for chunk in texts.chunks(TEXTS) {
         let chunk: Vec<&str> = chunk.iter().map(String::as_str).collect();
         let tokens = tokenizer.encode(&chunk, options.words, Padding::Zero)?;
@@ -254,14 +258,19 @@ fn encode_texts(clip: &Clip, texts: &[String], options: &ClipOptions, output: &m
         let tape = Tape::inference(clip.store().gpu());
         let features = clip.towers().text.encode(&tape, &tokens.ids, options.words, None, options.tokens)?;
         sentences.extend(rows(&features.sentence)?);
-        words.extend(features.words.iter().map(rows).collect::<Result<Vec<_>>>()?.concat());
+        if let Some(features) = &features.words {
+            words.extend(rows(features)?);
+            masks.extend(tokens.mask);
+        }
     }
     if cut > 0 {
         println!("note     {cut} sentences cut to {} tokens", options.words);
     }
     output.ids.insert("text", texts.to_vec());
     output.stack("text", &sentences)?;
-    output.stack("words", &words)
+    output.stack("words", &words)?;
+    let masks = masks.chunks_exact(options.words).map(|mask| Array::new([options.words], mask.to_vec()));
+    output.stack("word_mask", &masks.collect::<Result<Vec<_>>>()?)
 }
 
 /// The rows of a variable along its first dimension.
