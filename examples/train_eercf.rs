@@ -9,13 +9,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use reelgrad::Result;
 use reelgrad::gpu::Gpu;
 use reelgrad::models::clip4clip::BaseConfig;
 use reelgrad::models::eercf::{Eercf, EercfConfig};
 use reelgrad::models::pair::TwoStageModel;
 use reelgrad::retrieval::RetrievalMetrics;
 use reelgrad::retrieval::pairs::{SearchOptions, StageTimes, VideoToText, score_all};
-use reelgrad::{Error, Result};
 
 mod common;
 #[path = "common/pairs.rs"]
@@ -64,14 +64,7 @@ impl Method for Training {
 
 fn main() -> ExitCode {
     common::init_log();
-    let options = Options::parse();
-    match run(&options) {
-        Err(error @ Error::Interrupted { .. }) => {
-            eprintln!("{error}");
-            ExitCode::from(130)
-        }
-        result => common::finish(result.map(|()| ExitCode::SUCCESS)),
-    }
+    pairs::exit(run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Result<()> {
@@ -79,11 +72,8 @@ fn run(options: &Options) -> Result<()> {
     let mut settings = options.common.settings::<Training>()?;
     let mut problems = options.common.problems();
     let sources = Sources::open(&settings.data, &settings.model.base, &mut problems)?;
-    if let Some(first) = problems.skipped().first() {
-        println!("skipped  {} rows and videos, the first: {first}", problems.skipped().len());
-    }
     let gpu = common::open_gpu(options.common.adapter.as_deref());
-    pairs::introduce(&gpu, &sources);
+    pairs::introduce(&gpu, &sources, &problems);
     let stop = common::stop_on_ctrl_c();
     let (mut reports, mut ways) = (Vec::new(), Vec::new());
     let first = settings.fit.seed;

@@ -9,11 +9,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use reelgrad::Result;
 use reelgrad::gpu::Gpu;
 use reelgrad::models::clip4clip::BaseConfig;
 use reelgrad::models::glccl::{Glccl, GlcclConfig, Guide};
 use reelgrad::retrieval::RetrievalMetrics;
-use reelgrad::{Error, Result};
 
 mod common;
 #[path = "common/pairs.rs"]
@@ -52,14 +52,7 @@ impl Method for Training {
 
 fn main() -> ExitCode {
     common::init_log();
-    let options = Options::parse();
-    match run(&options) {
-        Err(error @ Error::Interrupted { .. }) => {
-            eprintln!("{error}");
-            ExitCode::from(130)
-        }
-        result => common::finish(result.map(|()| ExitCode::SUCCESS)),
-    }
+    pairs::exit(run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Result<()> {
@@ -67,11 +60,8 @@ fn run(options: &Options) -> Result<()> {
     let settings = options.common.settings::<Training>()?;
     let mut problems = options.common.problems();
     let sources = Sources::open(&settings.data, &settings.model.base, &mut problems)?;
-    if let Some(first) = problems.skipped().first() {
-        println!("skipped  {} rows and videos, the first: {first}", problems.skipped().len());
-    }
     let gpu = common::open_gpu(options.common.adapter.as_deref());
-    pairs::introduce(&gpu, &sources);
+    pairs::introduce(&gpu, &sources, &problems);
     let consistency = settings.model.consistency_loss;
     let variants = [
         ("GLIM and CSC", settings.model.guide, consistency),

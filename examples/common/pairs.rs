@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Args;
@@ -404,8 +405,22 @@ pub fn cells(results: &[RetrievalMetrics]) -> String {
     figures.map(|figure| cell(results, figure)).join(" | ")
 }
 
+/// Ends a program: as [`common::finish`], and with 130 after a stop.
+pub fn exit(result: Result<()>) -> ExitCode {
+    match result {
+        Err(error @ Error::Interrupted { .. }) => {
+            eprintln!("{error}\ngo on with --resume and the run's folder as --run");
+            ExitCode::from(130)
+        }
+        result => common::finish(result.map(|()| ExitCode::SUCCESS)),
+    }
+}
+
 /// What a program says about where it runs and on what.
-pub fn introduce(gpu: &Gpu, sources: &Sources) {
+pub fn introduce(gpu: &Gpu, sources: &Sources, problems: &Problems) {
+    if let Some(first) = problems.skipped().first() {
+        println!("skipped  {} rows and videos, the first: {first}", problems.skipped().len());
+    }
     println!("adapter  {}", gpu.report().line());
     for (name, part) in [("training", &sources.train), ("validation", &sources.validation), ("test", &sources.test)] {
         println!("data     {name}: {} texts, {} videos", part.pairs.texts(), part.pairs.videos());

@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use half::f16;
 
 use super::*;
@@ -116,46 +114,5 @@ fn wrong_arguments_are_errors() {
         assert!(matches!(of(&q, &u(&[5, 4, 8]), &ids), Error::Shape { argument: "items", .. }));
         assert!(matches!(of(&q, &x, &u(&[3, 6])), Error::Shape { argument: "ids", .. }));
         assert!(matches!(of(&q, &x, &t(&[2, 6])), Error::DType { argument: "ids", .. }));
-    }
-}
-
-/// Figures: `cargo test --lib gathered -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    for gpu in gpus() {
-        for ([b, q, k, n, r, d], half) in [
-            ([64, 1, 50, 100, 588, 512], false),
-            ([64, 1, 50, 200, 588, 512], true),
-            ([64, 66, 50, 1000, 12, 512], false),
-            ([64, 66, 50, 1000, 12, 512], true),
-        ] {
-            let queries = noise_tensor(&gpu, &[b, q, d], 1);
-            let x = if half {
-                Tensor::from_u32(&gpu, [n, r, d / 2], &vec![0x3c00_3800; n * r * d / 2]).unwrap()
-            } else {
-                noise_tensor(&gpu, &[n, r, d], 2)
-            };
-            let ids: Vec<u32> = (0..b * k).map(|i| (i * 7919 % n) as u32).collect();
-            let ids = Tensor::from_u32(&gpu, [b, k], &ids).unwrap();
-            for tile in tiles(&gpu) {
-                let mut best = f64::INFINITY;
-                for _ in 0..4 {
-                    let start = Instant::now();
-                    run(&queries, &x, &ids, Some(tile), MOST_FLOPS).unwrap();
-                    gpu.synchronize().unwrap();
-                    best = best.min(start.elapsed().as_secs_f64());
-                }
-                let bytes = (b * k * r * d * if half { 2 } else { 4 }) as f64;
-                let flops = (2 * b * q * k * r * d) as f64;
-                println!(
-                    "{} {tile:?} Q={q} R={r} half={half}: {:.0} ms, {:.1} GB/s of items, {:.1} GFLOP/s",
-                    gpu.family(),
-                    1e3 * best,
-                    1e-9 * bytes / best,
-                    1e-9 * flops / best
-                );
-            }
-        }
     }
 }

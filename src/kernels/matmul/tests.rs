@@ -327,25 +327,3 @@ fn halves_are_refused_where_they_do_not_fit() {
         assert!(matches!(forward(&ids, &b(&[5, 4]), &transposed), Err(Error::DType { argument: "a", .. })));
     }
 }
-
-/// Figures: `cargo test --lib matmul -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn speed_of_halves() {
-    for gpu in gpus() {
-        let (m, n, k) = (600, 3072, 768);
-        let (a, weights) = (noise_tensor(&gpu, &[m, k], 1), noise(n * k, 2));
-        let options = Options { transpose_b: true, ..Options::default() };
-        let whole = Tensor::from_slice(&gpu, [n, k], &weights).unwrap();
-        for (name, b) in [("f32", whole), ("f16", pack(&gpu, &[n, k / 2], &weights))] {
-            let mut best = f64::INFINITY;
-            for _ in 0..6 {
-                let start = std::time::Instant::now();
-                forward(&a, &b, &options).unwrap();
-                gpu.synchronize().unwrap();
-                best = best.min(start.elapsed().as_secs_f64());
-            }
-            println!("{} {name}: {:.0} ms, {:.1} GFLOP/s", gpu.family(), 1e3 * best, 2e-9 * (m * n * k) as f64 / best);
-        }
-    }
-}
