@@ -32,7 +32,7 @@ struct Options {
     #[command(flatten)]
     common: pairs::Options,
     /// Trains with so many seeds, one after another, and prints means and spreads.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "resume")]
     seeds: u64,
     /// Candidates of the first stage.
     #[arg(long, value_name = "K,..", value_delimiter = ',', default_values_t = [10, 50])]
@@ -53,8 +53,7 @@ impl Method for Training {
     /// Enough test videos for 50 candidates to be a small part of them.
     fn small(settings: &mut pairs::Settings<EercfConfig>) {
         settings.data.world.test = 1000;
-        settings.fit.steps = 600;
-        settings.fit.lr = 2e-3;
+        settings.fit.steps = 1200;
     }
 
     fn build(gpu: &Gpu, config: EercfConfig, seed: u64, frozen: &dyn Fn(&str) -> bool) -> Result<Eercf> {
@@ -79,7 +78,7 @@ fn run(options: &Options) -> Result<()> {
     let first = settings.fit.seed;
     for seed in first..first + options.seeds.max(1) {
         settings.fit.seed = seed;
-        let folder = options.common.run_folder("eercf");
+        let folder = options.common.run_folder("eercf", (options.seeds > 1).then(|| format!("seed-{seed}")));
         let resume = options.common.resume;
         let (model, report) = pairs::train::<Training>(&gpu, &settings, &sources, &folder, resume, &stop)?;
         println!("run      {}", folder.display());

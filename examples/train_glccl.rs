@@ -79,7 +79,8 @@ fn run(options: &Options) -> Result<()> {
             settings.model.guide = guide;
             settings.model.consistency_loss = consistency_loss;
             settings.fit.seed += seed;
-            let folder = options.common.run_folder("glccl");
+            let part = options.ablation.map(|_| format!("{name}-{}", settings.fit.seed).replace(' ', "-"));
+            let folder = options.common.run_folder("glccl", part);
             let resume = options.common.resume;
             let (model, report) = pairs::train::<Training>(&gpu, &settings, &sources, &folder, resume, &stop)?;
             println!("run      {}", folder.display());

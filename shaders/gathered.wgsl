@@ -1,13 +1,14 @@
-// Dot products with gathered candidates: y_bqcr = <q_bq, x_nr> with n = ids_bc; 0 where there is no such n. With a
-// candidate's item for a column, LANES invocations share QUERIES x COLUMNS products: each sums every LANES-th
-// vec4 of all of them, and the sums are added at the end. With SUBGROUP they are the workgroup, which is one subgroup;
-// otherwise a workgroup holds TEAMS such teams side by side and adds through workgroup memory.
+// Dot products of listed pairs: y_iqr = <q_nq, x_vr> for pair i of text n and video v. LANES invocations share QUERIES rows
+// x COLUMNS items of a video: each sums every LANES-th vec4 of all of them, and the sums are added at the end. With
+// SUBGROUP they are the workgroup, which is one subgroup; otherwise a workgroup holds TEAMS such teams side by side and
+// adds through workgroup memory.
 //
-// queries  (batch, queries, width)              read
-// x        (videos, items, width)               read; with HALF as f16, two in each u32
-// ids      (batch, candidates)                  read
-// y        (batch, queries, candidates, items)  written
-// grid     batch * column_tiles * query_tiles workgroups, folded, less those before p.first
+// queries  (texts, queries, width)      read
+// x        (videos, items, width)       read; with HALF as f16, two in each u32
+// texts    (pairs)                      read
+// tiles    (tiles): first row, end, video  read
+// y        (pairs, queries, items)      written
+// grid     tiles * column_tiles workgroups, folded, less those before p.first
 
 @group(0) @binding(0) var<storage, read> queries: array<vec4<f32>>;
 #ifdef HALF
@@ -15,8 +16,9 @@
 #else
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 #endif
-@group(0) @binding(2) var<storage, read> ids: array<u32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read> texts: array<u32>;
+@group(0) @binding(3) var<storage, read> tiles: array<Tile>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
 #import gathered
 #ifndef SUBGROUP
 // One row a column of a team, padded so that neighbouring rows begin in different banks.
@@ -30,25 +32,23 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    // Neighbours share their columns.
+    // Neighbours share their rows.
     let flat = p.first + flat_group(group, groups);
-    let tile = flat / p.query_tiles;
-    let batch = tile / p.column_tiles;
-    if (batch >= p.batch) {
+    let at = flat / p.column_tiles;
+    if (at >= p.tiles) {
         return;
     }
+    let tile = tiles[at];
     let lane = local % LANES;
-    let query0 = (flat - tile * p.query_tiles) * QUERIES;
-    let columns0 = (tile - batch * p.column_tiles) * (TEAMS * COLUMNS);
+    let columns0 = (flat - at * p.column_tiles) * (TEAMS * COLUMNS);
     let first = columns0 + local / LANES * COLUMNS;
-    // The column that this invocation stores.
+    // The item whose products this invocation stores.
     let column = columns0 + local;
-    let found = video_of(batch, column) < p.videos;
 #for q in 0..QUERIES
-    let q_at{q} = query_at(batch, query0 + {q}u);
+    let q_at{q} = query_at(tile, tile.first + {q}u);
 #endfor
 #for c in 0..COLUMNS
-    let x_at{c} = item_at(batch, first + {c}u);
+    let x_at{c} = item_at(tile, first + {c}u);
 #endfor
 #for q in 0..QUERIES
 #for c in 0..COLUMNS
@@ -85,7 +85,7 @@ fn main(
         }
 #endfor
         if (lane < COLUMNS) {
-            store(batch, query0 + {q}u, column, select(0.0, mine, found));
+            store(tile, tile.first + {q}u, column, mine);
         }
 #else
         workgroupBarrier();
@@ -99,7 +99,7 @@ fn main(
             for (var i = 0u; i < LANES; i++) {
                 total += partial[start + i];
             }
-            store(batch, query0 + {q}u, column, select(0.0, total, found));
+            store(tile, tile.first + {q}u, column, total);
         }
 #endif
     }

@@ -1,12 +1,13 @@
-// Dot products with gathered candidates, as in gathered.wgsl, for many queries on software adapters: a workgroup is one
-// subgroup of LANES lanes and does GROUPS LANES queries by 4 LANES columns. Each lane has four columns; queries come by
-// broadcast, in steps of a vec4. There is no workgroup memory and no barrier.
+// Dot products of listed pairs, as in gathered.wgsl, for many rows on software adapters: a workgroup is one subgroup of
+// LANES lanes and does GROUPS LANES rows by 4 LANES items of a video. Each lane has four items; queries come by broadcast,
+// in steps of a vec4. There is no workgroup memory and no barrier.
 //
-// queries  (batch, queries, width)              read
-// x        (videos, items, width)               read; with HALF as f16, two in each u32
-// ids      (batch, candidates)                  read
-// y        (batch, queries, candidates, items)  written
-// grid     batch * column_tiles * query_tiles workgroups, folded, less those before p.first
+// queries  (texts, queries, width)      read
+// x        (videos, items, width)       read; with HALF as f16, two in each u32
+// texts    (pairs)                      read
+// tiles    (tiles): first row, end, video  read
+// y        (pairs, queries, items)      written
+// grid     tiles * column_tiles workgroups, folded, less those before p.first
 
 @group(0) @binding(0) var<storage, read> queries: array<vec4<f32>>;
 #ifdef HALF
@@ -14,8 +15,9 @@
 #else
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 #endif
-@group(0) @binding(2) var<storage, read> ids: array<u32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read> texts: array<u32>;
+@group(0) @binding(3) var<storage, read> tiles: array<Tile>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
 #import gathered
 
 const ROWS: u32 = GROUPS * LANES;
@@ -26,22 +28,19 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    // Neighbours share their columns.
+    // Neighbours share their rows.
     let flat = p.first + flat_group(group, groups);
-    let tile = flat / p.query_tiles;
-    let batch = tile / p.column_tiles;
-    if (batch >= p.batch) {
+    let at = flat / p.column_tiles;
+    if (at >= p.tiles) {
         return;
     }
-    let query0 = (flat - tile * p.query_tiles) * ROWS;
-    let column = ((tile - batch * p.column_tiles) * LANES + lane) * 4u;
+    let tile = tiles[at];
+    let column = ((flat - at * p.column_tiles) * LANES + lane) * 4u;
 #for g in 0..GROUPS
-    let q_at{g} = query_at(batch, query0 + {g}u * LANES + lane);
+    let q_at{g} = query_at(tile, tile.first + {g}u * LANES + lane);
 #endfor
-    var found = vec4<bool>(false);
 #for c in 0..4
-    let x_at{c} = item_at(batch, column + {c}u);
-    found[{c}] = video_of(batch, column + {c}u) < p.videos;
+    let x_at{c} = item_at(tile, column + {c}u);
 #endfor
 #for g in 0..GROUPS
 #for i in 0..LANES
@@ -68,7 +67,7 @@ fn main(
     }
 
     // One copy of what follows: code size is compile time here, and choosing a row costs little.
-    let rows = min(ROWS, p.queries - query0);
+    let rows = min(ROWS, tile.end - tile.first);
     for (var r = 0u; r < rows; r++) {
         var v = sum0_0;
 #for g in 0..GROUPS
@@ -76,9 +75,8 @@ fn main(
         v = select(v, sum{g}_{i}, r == {g}u * LANES + {i}u);
 #endfor
 #endfor
-        v = select(vec4<f32>(0.0), v, found);
 #for c in 0..4
-        store(batch, query0 + r, column + {c}u, v[{c}]);
+        store(tile, tile.first + r, column + {c}u, v[{c}]);
 #endfor
     }
 }

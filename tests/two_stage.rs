@@ -9,7 +9,7 @@ use common::{builder, gpu};
 use reelgrad::models::eercf::{EercfConfig, HeadWeights};
 use reelgrad::models::glccl::{GlcclConfig, Guide};
 use reelgrad::models::pair::TwoStageModel;
-use reelgrad::models::pairing::Candidates;
+use reelgrad::models::pairing::PairList;
 use reelgrad::retrieval::pairs::{Found, Gallery, SearchOptions, TextTile, VideoToText, score_all};
 use reelgrad::{Error, Result};
 
@@ -65,35 +65,38 @@ fn order(scores: &[f32]) -> Vec<usize> {
     order
 }
 
-struct CandidatesHaveTheirPairsScores;
+struct ListedPairsHaveTheirScores;
 
-impl Check for CandidatesHaveTheirPairsScores {
+impl Check for ListedPairsHaveTheirScores {
     fn run<M: TwoStageModel>(&self, model: &M) {
         let (texts, videos) = (SIZES.text_features(&gpu(), 0..7), SIZES.video_features(&gpu(), 0..9));
         let videos = model.prepare(&videos).unwrap();
         let heads = model.compare(&texts, &videos).unwrap();
-        for k in [1, 2, 9] {
-            // Some places are empty, and one text has no candidate at all.
-            let ids: Vec<u32> =
-                (0..7 * k).map(|at| if at % 4 == 3 || at / k == 5 { u32::MAX } else { (at * 5 % 9) as u32 }).collect();
-            let candidates = Candidates::new(&gpu(), 7, &ids).unwrap();
-            let of_candidates = model.compare_candidates(&texts, &videos, &candidates).unwrap();
-            assert_eq!(of_candidates.len(), heads.len());
-            for (head, all) in of_candidates.iter().zip(&heads) {
-                assert_eq!((head.name, head.scores.shape()), (all.name, &[7, k][..]));
+        // By video and by text, some of them twice, and some texts and videos not at all.
+        for (count, runs) in [(0, 1), (1, 1), (5, 2), (40, 5), (40, 1)] {
+            let pairs = (0..count).map(|i: u32| [i * 5 % 6, i / runs * 2 % 9]);
+            let list = PairList::new(pairs);
+            let listed = model.compare_pairs(&texts, &videos, &list).unwrap();
+            assert_eq!(listed.len(), heads.len());
+            for (head, all) in listed.iter().zip(&heads) {
+                assert_eq!((head.name, head.scores.shape()), (all.name, &[count as usize, 1][..]));
                 let (got, all) = (head.scores.value().to_vec().unwrap(), all.scores.value().to_vec().unwrap());
-                for (at, &id) in ids.iter().enumerate().filter(|(_, id)| **id != u32::MAX) {
-                    let expected = all[at / k * 9 + id as usize];
-                    assert!(near(got[at], expected), "{}, {at} of {k}: {} is not {expected}", head.name, got[at]);
+                for (got, pair) in got.into_iter().zip(list.pairs()) {
+                    let expected = all[(pair[0] * 9 + pair[1]) as usize];
+                    assert!(near(got, expected), "{}, {pair:?} of {count}: {got} is not {expected}", head.name);
                 }
             }
+        }
+        for pair in [[7, 0], [0, 9]] {
+            let missing = model.compare_pairs(&texts, &videos, &PairList::new([[0, 0], pair]));
+            assert!(matches!(missing, Err(Error::IndexOutOfRange { .. })));
         }
     }
 }
 
 #[test]
-fn candidates_have_their_pairs_scores() {
-    of_both(CandidatesHaveTheirPairsScores);
+fn listed_pairs_have_their_scores() {
+    of_both(ListedPairsHaveTheirScores);
 }
 
 struct SearchingForAllIsScoringAll;
@@ -186,7 +189,9 @@ impl Check for Nothing {
         assert_eq!(score_all(model, &[], &gallery).unwrap().shape(), [0, 9]);
         // A list of another number of texts.
         let short = gallery.fine(model, &SIZES.text_features(&gpu(), 0..7), &vec![vec![0]; 6]);
-        assert!(matches!(short, Err(Error::Shape { .. } | Error::ShapeMismatch { .. })), "{short:?}");
+        assert!(matches!(short, Err(Error::ShapeMismatch { .. })), "{short:?}");
+        let beyond = gallery.fine(model, &SIZES.text_features(&gpu(), 0..1), &[vec![2, 9, 0]]);
+        assert!(matches!(beyond, Err(Error::IndexOutOfRange { index: 9, len: 9, .. })), "{beyond:?}");
     }
 }
 

@@ -101,7 +101,8 @@ pub struct Options {
     /// Folder of a pretrained CLIP in Hugging Face's layout, with its tokenizer.
     #[arg(long, value_name = "FOLDER")]
     pub clip: Option<PathBuf>,
-    /// Folder of the run: configuration, logs, curves, checkpoints. The default is a new one in runs/.
+    /// Folder of the run, or of the folders of several: configuration, logs, curves, checkpoints. The default is a new one
+    /// in runs/.
     #[arg(long, value_name = "FOLDER")]
     pub run: Option<PathBuf>,
     /// Go on with the run in that folder, with its settings.
@@ -174,8 +175,10 @@ impl Options {
         if self.lenient { Problems::lenient() } else { Problems::strict() }
     }
 
-    pub fn run_folder(&self, name: &str) -> PathBuf {
-        self.run.clone().unwrap_or_else(|| common::free_folder(Path::new("runs"), name))
+    /// Where a run is kept; of several runs, `part` is the folder of each in what the user names.
+    pub fn run_folder(&self, name: &str, part: Option<String>) -> PathBuf {
+        let named = self.run.as_ref().map(|run| part.map_or_else(|| run.clone(), |part| run.join(part)));
+        named.unwrap_or_else(|| common::free_folder(Path::new("runs"), name))
     }
 }
 
@@ -184,7 +187,7 @@ fn small<M: Method>(settings: &mut Settings<M::Config>) {
     let tower = TowerConfig { width: 64, heads: 4, layers: 2, mlp: 256 };
     let clip = ClipConfig {
         image_size: settings.data.world.size,
-        patch_size: 16,
+        patch_size: 32,
         vision: tower,
         text: tower,
         // The words, padding, unknown, start and end.
@@ -203,8 +206,8 @@ fn small<M: Method>(settings: &mut Settings<M::Config>) {
     };
     settings.fit = PairFitOptions {
         batch: 32,
-        steps: 300,
-        lr: 1.5e-3,
+        steps: 600,
+        lr: 1e-3,
         tower_lr_scale: 1.0,
         schedule: Schedule::WarmupCosineRescaled,
         weight_decay: 0.01,

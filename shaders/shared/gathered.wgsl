@@ -1,17 +1,14 @@
-// What the kernels of gathered share: parameters, where a column is in x, and how products are stored. A column is an
-// item of a candidate, number c * items + r. The importer declares queries, x, ids and y; with HALF x is f16, two in each
-// u32.
+// What the kernels of gathered share: parameters, and where rows and items are. Rows are the queries of all pairs, pair by
+// pair; a tile is some rows of pairs with one video. The importer declares queries, x, texts, tiles and y; with HALF x is
+// f16, two in each u32.
 
 struct Params {
-    batch: u32,
     queries: u32,
-    columns: u32,
-    videos: u32,
     items: u32,
     // In vec4.
     width: u32,
+    tiles: u32,
     column_tiles: u32,
-    query_tiles: u32,
     // The number of the first workgroup.
     first: u32,
 }
@@ -20,19 +17,22 @@ struct Params {
 #import grid
 #import halves
 
-// The number in x of a column's video, which there may not be.
-fn video_of(batch: u32, column: u32) -> u32 {
-    return ids[batch * (p.columns / p.items) + min(column, p.columns - 1u) / p.items];
+struct Tile {
+    first: u32,
+    end: u32,
+    video: u32,
 }
 
-// Where a column's item begins; columns and videos beyond the end repeat the last one.
-fn item_at(batch: u32, column: u32) -> u32 {
-    let video = min(video_of(batch, column), p.videos - 1u);
-    return (video * p.items + min(column, p.columns - 1u) % p.items) * p.width;
+// Where the row's query begins; rows beyond the tile repeat its last.
+fn query_at(tile: Tile, row: u32) -> u32 {
+    let at = min(row, tile.end - 1u);
+    let pair = at / p.queries;
+    return (texts[pair] * p.queries + (at - pair * p.queries)) * p.width;
 }
 
-fn query_at(batch: u32, query: u32) -> u32 {
-    return (batch * p.queries + min(query, p.queries - 1u)) * p.width;
+// Where the item begins; items beyond the video's repeat its last.
+fn item_at(tile: Tile, item: u32) -> u32 {
+    return (tile.video * p.items + min(item, p.items - 1u)) * p.width;
 }
 
 fn fetch_item(at: u32) -> vec4<f32> {
@@ -43,8 +43,8 @@ fn fetch_item(at: u32) -> vec4<f32> {
 #endif
 }
 
-fn store(batch: u32, query: u32, column: u32, value: f32) {
-    if (query < p.queries && column < p.columns) {
-        y[(batch * p.queries + query) * p.columns + column] = value;
+fn store(tile: Tile, row: u32, item: u32, value: f32) {
+    if (row < tile.end && item < p.items) {
+        y[row * p.items + item] = value;
     }
 }

@@ -1,15 +1,19 @@
-//! Dot products of queries with the items of gathered candidates: the second stage of a two-stage search.
+//! Dot products of listed pairs of a text and a video: the second stage of a two-stage search.
 //!
-//! | family | a workgroup's queries x items | when |
+//! Pairs that stand side by side and have the same video are a run: a tile of a run's rows, which are the queries of its
+//! texts, reads the video's items once. So pairs in the order of their videos cost least, and no pair costs what another
+//! one does not need.
+//!
+//! | family | a workgroup's rows x items | a run's mean rows |
 //! |---|---|---|
-//! | subgroup of s | 32 x 4s | more than 16 queries |
-//! | | 8 x 4s (16 x 4s for s = 16) | more than 2 queries |
+//! | subgroup of s | 32 x 4s | more than 16 |
+//! | | 8 x 4s (16 x 4s for s = 16) | more than 2 |
 //! | | 1 x 8 (1 x 4 for s = 4) | otherwise |
-//! | tiled | 4 x 32 | more than 2 queries |
+//! | tiled | 4 x 32 | more than 2 |
 //! | | 1 x 32 | otherwise |
 //!
-//! One kernel's invocations share rows, which they read side by side; for many queries on software adapters there is
-//! that of [`super::matmul`], whose lanes have rows of their own.
+//! One kernel's invocations share rows, which they read side by side; for many rows on software adapters there is that of
+//! [`super::matmul`], whose lanes have items of their own.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -29,14 +33,11 @@ const MOST_FLOPS: u64 = 16_000_000_000;
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
-    batch: u32,
     queries: u32,
-    columns: u32,
-    videos: u32,
     items: u32,
     width: u32,
+    tiles: u32,
     column_tiles: u32,
-    query_tiles: u32,
     first: u32,
 }
 
@@ -64,11 +65,12 @@ impl Tile {
         tiled.into_iter().chain(single).chain(subgroup).collect()
     }
 
-    fn choose(family: KernelFamily, queries: usize) -> Self {
+    /// For runs of so many rows.
+    fn choose(family: KernelFamily, rows: usize) -> Self {
         match family {
-            KernelFamily::Tiled => Self::Teams { lanes: 16, count: 4, queries: if queries > 2 { 4 } else { 1 } },
-            KernelFamily::Subgroup { size: lanes } if queries > 16 => Self::Subgroup { lanes, groups: 32 / lanes },
-            KernelFamily::Subgroup { size: lanes } if queries > 2 => {
+            KernelFamily::Tiled => Self::Teams { lanes: 16, count: 4, queries: if rows > 2 { 4 } else { 1 } },
+            KernelFamily::Subgroup { size: lanes } if rows > 16 => Self::Subgroup { lanes, groups: 32 / lanes },
+            KernelFamily::Subgroup { size: lanes } if rows > 2 => {
                 Self::Subgroup { lanes, groups: 8u32.div_ceil(lanes) }
             }
             KernelFamily::Subgroup { size: lanes } => Self::Teams { lanes, count: 1, queries: 1 },
@@ -80,7 +82,7 @@ impl Tile {
         lanes.min(8)
     }
 
-    /// Queries and columns.
+    /// Rows and items.
     fn extent(self) -> (usize, usize) {
         match self {
             Self::Teams { lanes, count, queries } => (queries as usize, (count * Self::team_columns(lanes)) as usize),
@@ -117,26 +119,26 @@ pub(super) fn variants() -> Vec<Variant> {
     Tile::all().into_iter().flat_map(|tile| [false, true].map(|half| variant(tile, half))).collect()
 }
 
-/// For every query of a batch, its dot products with all items of the batch's candidates: f32 `[batch, queries,
-/// candidates, items]`, of which element (b, q, c, r) is ⟨queries(b, q), items(ids(b, c), r)⟩.
+/// For every pair of a text and a video, the dot products of the text's queries with the video's items: f32 `[pairs,
+/// queries, items]`.
 ///
-/// `queries` are f32 `[batch, queries, width]`; `items` f32 `[videos, items, width]`, or u32 `[videos, items, width / 2]`
-/// of two halves each, the first in the low bits, whose products and sums are f32; `ids` u32 `[batch, candidates]`. An id
-/// beyond the videos has dot products of 0. There is no gradient.
+/// `queries` are f32 `[texts, queries, width]`; `items` f32 `[videos, items, width]`, or u32 `[videos, items, width / 2]`
+/// of two halves each, the first in the low bits, whose products and sums are f32; `pairs` tells each pair's text and its
+/// video. There is no gradient.
 ///
 /// # Errors
-/// [`Error::Shape`] and [`Error::DType`] unless all are as above, with a width that is a multiple of 4 and at least 4;
-/// [`Error::LimitExceeded`] for 2³² elements or more and, on software adapters, for widths of some 260,000; device errors.
-pub fn forward(queries: &Tensor, items: &Tensor, ids: &Tensor) -> Result<Tensor> {
-    run(queries, items, ids, None, MOST_FLOPS)
+/// [`Error::Shape`] and [`Error::DType`] unless both tensors are as above, with a width that is a multiple of 4 and at
+/// least 4; [`Error::IndexOutOfRange`] for a text or video that there is not; [`Error::LimitExceeded`] for 2³² elements or
+/// more and, on software adapters, for widths of some 260,000; device errors.
+pub fn forward(queries: &Tensor, items: &Tensor, pairs: &[[u32; 2]]) -> Result<Tensor> {
+    run(queries, items, pairs, None, MOST_FLOPS)
 }
 
 /// [`forward`], with another tile and other dispatches than the rules' if given.
-fn run(queries: &Tensor, items: &Tensor, ids: &Tensor, force: Option<Tile>, most_flops: u64) -> Result<Tensor> {
+fn run(queries: &Tensor, items: &Tensor, pairs: &[[u32; 2]], force: Option<Tile>, most_flops: u64) -> Result<Tensor> {
     queries.expect_dtype(OP, "queries", DType::F32)?;
-    ids.expect_dtype(OP, "ids", DType::U32)?;
-    let &[batch, count, width] = queries.shape() else {
-        let expected = "[batch, queries, width]".into();
+    let &[texts, count, width] = queries.shape() else {
+        let expected = "[texts, queries, width]".into();
         return Err(Error::Shape { op: OP, argument: "queries", expected, got: queries.shape().to_vec() });
     };
     if width == 0 || !width.is_multiple_of(4) {
@@ -152,71 +154,67 @@ fn run(queries: &Tensor, items: &Tensor, ids: &Tensor, force: Option<Tile>, most
             return Err(Error::Shape { op: OP, argument: "items", expected, got: items.shape().to_vec() });
         }
     };
-    let candidates = match *ids.shape() {
-        [rows, candidates] if rows == batch => candidates,
-        _ => {
-            let expected = format!("[{batch}, candidates]");
-            return Err(Error::Shape { op: OP, argument: "ids", expected, got: ids.shape().to_vec() });
-        }
-    };
-    fits_u32(OP, &[batch, count, width])?;
+    let numbers = pairs.iter().flat_map(|&[text, video]| [(text, texts), (video, videos)]);
+    if let Some((index, len)) = numbers.into_iter().find(|&(index, len)| index as usize >= len) {
+        return Err(Error::IndexOutOfRange { op: OP, index: index.into(), len: len as u64 });
+    }
+    fits_u32(OP, &[texts, count, width])?;
     fits_u32(OP, &[videos, per_video, width])?;
-    fits_u32(OP, &[batch, count, candidates, per_video])?;
+    fits_u32(OP, &[pairs.len(), count, per_video])?;
     let gpu = queries.gpu();
-    let y = Tensor::uninit(gpu, OP, [batch, count, candidates, per_video])?;
-    if y.is_empty() || videos == 0 {
-        y.fill_zero()?;
+    let y = Tensor::uninit(gpu, OP, [pairs.len(), count, per_video])?;
+    if y.is_empty() {
         return Ok(y);
     }
-    let tile = force.unwrap_or_else(|| Tile::choose(gpu.family(), count));
+    let runs: Vec<&[[u32; 2]]> = pairs.chunk_by(|a, b| a[1] == b[1]).collect();
+    let tile = force.unwrap_or_else(|| Tile::choose(gpu.family(), pairs.len() * count / runs.len()));
     expect_iterations(gpu, OP, tile.iterations(width))?;
-    let columns = candidates * per_video;
-    let (tile_queries, tile_columns) = tile.extent();
-    let column_tiles = columns.div_ceil(tile_columns);
-    let query_tiles = count.div_ceil(tile_queries);
-    let total = fits_u32(OP, &[batch, column_tiles, query_tiles])? as usize;
-    let flops = 2 * (tile_queries * tile_columns * width) as u64;
+    let (tile_rows, tile_items) = tile.extent();
+    let (mut tiles, mut first) = (Vec::new(), 0);
+    for run in runs {
+        let end = first + run.len() * count;
+        for row in (first..end).step_by(tile_rows) {
+            tiles.extend([row as u32, end.min(row + tile_rows) as u32, run[0][1]]);
+        }
+        first = end;
+    }
+    let count_of_tiles = tiles.len() / 3;
+    let column_tiles = per_video.div_ceil(tile_items);
+    let total = fits_u32(OP, &[count_of_tiles, column_tiles])? as usize;
+    let tiles = Tensor::from_u32(gpu, [count_of_tiles, 3], &tiles)?;
+    let texts: Vec<u32> = pairs.iter().map(|pair| pair[0]).collect();
+    let texts = Tensor::from_u32(gpu, [texts.len()], &texts)?;
+    let flops = 2 * (tile_rows * tile_items * width) as u64;
     let most = usize::try_from(most_flops / flops).unwrap_or(usize::MAX).max(1);
     for first in (0..total).step_by(most) {
         let groups = most.min(total - first);
         let params = Params {
-            batch: batch as u32,
             queries: count as u32,
-            columns: columns as u32,
-            videos: videos as u32,
             items: per_video as u32,
             width: (width / 4) as u32,
+            tiles: count_of_tiles as u32,
             column_tiles: column_tiles as u32,
-            query_tiles: query_tiles as u32,
             first: first as u32,
         };
-        launch(OP, &variant(tile, half), &[queries, items, ids, &y], &params, gpu.grid(groups), flops * groups as u64)?;
+        let buffers = [queries, items, &texts, &tiles, &y];
+        launch(OP, &variant(tile, half), &buffers, &params, gpu.grid(groups), flops * groups as u64)?;
     }
     Ok(y)
 }
 
 /// The same in plain Rust.
 pub mod cpu {
-    /// Batch, queries, candidates, videos, items, width.
-    pub type Extents = [usize; 6];
+    /// Queries of a text, items of a video, width.
+    pub type Extents = [usize; 3];
 
     /// The dot products, summed in f64.
-    pub fn forward(
-        [batch, queries, candidates, videos, items, width]: Extents,
-        q: &[f32],
-        x: &[f32],
-        ids: &[u32],
-    ) -> Vec<f32> {
+    pub fn forward([queries, items, width]: Extents, q: &[f32], x: &[f32], pairs: &[[u32; 2]]) -> Vec<f32> {
         let mut y = Vec::new();
-        for b in 0..batch {
-            for query in q[b * queries * width..].chunks_exact(width).take(queries) {
-                for &id in &ids[b * candidates..][..candidates] {
-                    for r in 0..items {
-                        let row = (id as usize * items + r) * width;
-                        let dot = |x: &[f32]| query.iter().zip(x).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-                        let value: f64 = if (id as usize) < videos { dot(&x[row..]) } else { 0.0 };
-                        y.push(value as f32);
-                    }
+        for &[text, video] in pairs {
+            for query in q[text as usize * queries * width..].chunks_exact(width).take(queries) {
+                for item in x[video as usize * items * width..].chunks_exact(width).take(items) {
+                    let sum: f64 = query.iter().zip(item).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+                    y.push(sum as f32);
                 }
             }
         }

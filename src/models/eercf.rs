@@ -12,7 +12,7 @@ use crate::gpu::Gpu;
 use crate::kernels::permute;
 use crate::models::clip4clip::{Base, BaseConfig, VideoFeatures, unit};
 use crate::models::heads::{Head, weighted_sum};
-use crate::models::pairing::{Candidates, Pairing};
+use crate::models::pairing::{PairList, Pairing};
 use crate::nn::{Init, Parameter, ParameterStore};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -312,17 +312,17 @@ impl Eercf {
         self.scaled(heads)
     }
 
-    /// The heads of texts (B, D) and their candidates among the videos: (B, k) each. Without gradients.
+    /// The heads of listed pairs of texts (B, D) and videos: (P, 1) each. Without gradients. The width
+    /// must be a multiple of 4.
     ///
     /// # Errors
-    /// As [`Eercf::heads`].
-    pub fn heads_of(&self, sentences: &Var, videos: &EercfVideos, candidates: &Candidates) -> Result<Vec<Head>> {
-        let (pairing, &[texts, width]) = (Pairing::Candidates(candidates), sentences.shape()) else {
-            return Err(shape("sentences", sentences));
+    /// As [`Eercf::heads`]; [`Error::IndexOutOfRange`] for a text or video that there is not.
+    pub fn heads_of(&self, sentences: &Var, videos: &EercfVideos, pairs: &PairList) -> Result<Vec<Head>> {
+        let (pairing, &[count, width]) = (Pairing::Listed(pairs), videos.video.shape()) else {
+            return Err(shape("videos", &videos.video));
         };
-        let queries = self.coarse_queries(sentences)?.reshape([texts, 1, width])?;
-        let video = videos.video.reshape([videos.video.shape()[0], 1, width])?;
-        let coarse = pairing.dots(&queries, &video)?.reshape([texts, candidates.count()])?;
+        let video = videos.video.reshape([count, 1, width])?;
+        let coarse = frame_dots(&self.coarse_queries(sentences)?, &video, pairing)?.reshape([pairs.len(), 1])?;
         let mut heads = vec![(HEADS[0], coarse)];
         heads.extend(self.fine(&unit(sentences)?, videos, pairing)?);
         self.scaled(heads)
@@ -388,7 +388,7 @@ impl Eercf {
         if !self.config.mask_padding {
             return weights(logits.softmax()?)?.sum(2);
         }
-        let mask = pairing.of_pairs(mask)?;
+        let mask = pairing.of_videos(mask)?;
         let seen = a.tape().constant(mask.clone());
         weights(logits.masked_fill(&mask, f32::MIN)?.softmax()?)?.mul(&seen)?.sum(2)
     }
@@ -403,7 +403,7 @@ impl Eercf {
         gates.mul(&frame_dots(t, &videos.temporal, pairing)?)?.sum(2)
     }
 
-    /// t · w, with w the unit vector of Σ_r softmax_r(b / τ) p_r: (B, V). No gradient for candidates.
+    /// t · w, with w the unit vector of Σ_r softmax_r(b / τ) p_r: (B, V). No gradient for listed pairs.
     fn strong_patch(&self, t: &Var, patches: &Var, mask: Option<&Tensor>, pairing: Pairing) -> Result<Var> {
         let &[videos, count, width] = patches.shape() else { return Err(shape("patches", patches)) };
         let temperature = self.config.temperature_patch_gate;
@@ -417,20 +417,23 @@ impl Eercf {
             };
             unit(&gates.matmul(&rows)?)?.mul(texts)?.sum(1)
         };
-        let Pairing::Candidates(candidates) = pairing else {
-            let columns: Vec<Var> =
-                (0..videos).map(|v| column(t, v)?.reshape([t.shape()[0], 1])).collect::<Result<_>>()?;
-            return concat(&columns.iter().collect::<Vec<_>>(), 1);
+        let (columns, along): (Vec<Var>, usize) = match pairing {
+            Pairing::All => {
+                let column = |v| column(t, v)?.reshape([t.shape()[0], 1]);
+                ((0..videos).map(column).collect::<Result<_>>()?, 1)
+            }
+            Pairing::Listed(list) if list.is_empty() => {
+                return Ok(t.tape().constant(Tensor::zeros(t.value().gpu(), "EERCF", [0, 1])?));
+            }
+            Pairing::Listed(list) => {
+                let run = |run: &[[u32; 2]]| {
+                    let texts: Vec<u32> = run.iter().map(|&[text, _]| text).collect();
+                    column(&t.embedding(&texts, &[run.len()])?, run[0][1] as usize)?.reshape([run.len(), 1])
+                };
+                (list.pairs().chunk_by(|a, b| a[1] == b[1]).map(run).collect::<Result<_>>()?, 0)
+            }
         };
-        // By video: those of the texts that it is a candidate of.
-        let mut scores = vec![0.0; candidates.ids().len()];
-        for (v, places) in candidates.by_video(videos).into_iter().enumerate().filter(|(_, p)| !p.is_empty()) {
-            let texts: Vec<u32> = places.iter().map(|&p| (p / candidates.count()) as u32).collect();
-            let values = column(&t.embedding(&texts, &[texts.len()])?, v)?.value().to_vec()?;
-            places.iter().zip(values).for_each(|(&place, value)| scores[place] = value);
-        }
-        let shape = [t.shape()[0], candidates.count()];
-        Ok(t.tape().constant(Tensor::from_slice(t.value().gpu(), shape, &scores)?))
+        concat(&columns.iter().collect::<Vec<_>>(), along)
     }
 
     /// A frame's mask for each of its patches (N, F · P), where padding is left out.
@@ -453,6 +456,6 @@ fn shape(argument: &'static str, x: &Var) -> Error {
 fn frame_dots(t: &Var, frames: &Var, pairing: Pairing) -> Result<Var> {
     let &[texts, width] = t.shape() else { return Err(shape("sentences", t)) };
     let dots = pairing.dots(&t.reshape([texts, 1, width])?, frames)?;
-    let &[_, _, videos, count] = dots.shape() else { return Err(shape("frames", frames)) };
-    dots.reshape([texts, videos, count])
+    let &[rows, _, videos, count] = dots.shape() else { return Err(shape("frames", frames)) };
+    dots.reshape([rows, videos, count])
 }

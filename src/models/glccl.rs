@@ -11,7 +11,7 @@ use crate::autograd::{Tape, Var, concat};
 use crate::gpu::Gpu;
 use crate::models::clip4clip::{Base, BaseConfig, VideoFeatures, unit};
 use crate::models::heads::{Head, stack};
-use crate::models::pairing::{Candidates, Pairing};
+use crate::models::pairing::{PairList, Pairing};
 use crate::nn::{Init, Parameter, ParameterStore};
 use crate::{Error, Result};
 
@@ -217,20 +217,15 @@ impl Glccl {
         self.named(concat(&parts.iter().collect::<Vec<_>>(), 1)?)
     }
 
-    /// The four heads of sentences with their words and their candidates among the videos: (B, k) each. Without gradients.
+    /// The four heads of listed pairs of sentences with their words and videos: (P, 1) each. Without gradients. The
+    /// width must be a multiple of 4.
     ///
     /// # Errors
-    /// As [`Glccl::heads`].
-    pub fn heads_of(
-        &self,
-        sentences: &Var,
-        words: &Var,
-        videos: &GlcclVideos,
-        candidates: &Candidates,
-    ) -> Result<Vec<Head>> {
+    /// As [`Glccl::heads`]; [`Error::IndexOutOfRange`] for a text or video that there is not.
+    pub fn heads_of(&self, sentences: &Var, words: &Var, videos: &GlcclVideos, pairs: &PairList) -> Result<Vec<Head>> {
         self.expect_words(words)?;
         let inputs = [sentences, words, &videos.frames, &videos.grams].map(Var::clone);
-        self.named(pair_scores(&self.config, &self.matrices, &inputs, Pairing::Candidates(candidates))?)
+        self.named(pair_scores(&self.config, &self.matrices, &inputs, Pairing::Listed(pairs))?)
     }
 
     /// Words (B, n, D) as the matrices need them: B and n.
@@ -295,7 +290,7 @@ fn shape(argument: &'static str, x: &Var) -> Error {
 fn pair_scores(c: &GlcclConfig, m: &Matrices, inputs: &[Var], pairing: Pairing) -> Result<Var> {
     let [sentences, words, frames, grams] = inputs else { unreachable!("the callers give four") };
     let tape = sentences.tape();
-    let &[texts, _, width] = words.shape() else { return Err(shape("words", words)) };
+    let &[sentence_count, _, width] = words.shape() else { return Err(shape("words", words)) };
     // (B, q, D) to (B, q, V, F).
     let dots = |rows: &Var| pairing.dots(rows, frames);
     let guide = |dots: &Var| -> Result<Var> {
@@ -314,10 +309,10 @@ fn pair_scores(c: &GlcclConfig, m: &Matrices, inputs: &[Var], pairing: Pairing) 
         x.scale(1.0 / c.temperature)?.softmax()?.matmul(&matrix.on(tape)?)?.mul(x)?.sum(x.shape().len() - 1)
     };
 
-    let one = [texts, 1, width];
+    let one = [sentence_count, 1, width];
     let unit_sentences = unit(sentences)?;
     let raw_words = dots(words)?;
-    let &[_, _, videos, _] = raw_words.shape() else { return Err(shape("frames", frames)) };
+    let &[texts, _, videos, _] = raw_words.shape() else { return Err(shape("frames", frames)) };
     let global_gates = guide(&dots(&sentences.reshape(one)?)?)?;
     let local_gates = guide(&raw_words)?;
 
@@ -328,7 +323,7 @@ fn pair_scores(c: &GlcclConfig, m: &Matrices, inputs: &[Var], pairing: Pairing) 
     // For each word, or frame as a word sees it, of a pair: (B, n, V) to (B, V, n).
     let of_pair = |x: &Var| x.permute(&[0, 2, 1]);
     let video_word = {
-        let a = raw_words.mul(&global_gates)?.sum(3)?.div(&lengths(words)?)?;
+        let a = raw_words.mul(&global_gates)?.sum(3)?.div(&pairing.of_texts(&lengths(words)?)?)?;
         aggregate(&of_pair(&a)?, &m.word_logit)?
     };
     let sentence_frame = {

@@ -7,7 +7,7 @@ use crate::models::clip4clip::{Base, Clip4Clip, VideoFeatures, unit};
 use crate::models::eercf::{Eercf, EercfVideos};
 use crate::models::glccl::{Glccl, GlcclVideos};
 use crate::models::heads::{Head, weighted_sum};
-use crate::models::pairing::Candidates;
+use crate::models::pairing::PairList;
 use crate::nn::ParameterStore;
 use crate::{Error, Result};
 
@@ -73,16 +73,11 @@ pub trait TwoStageModel: PairModel {
     /// Videos for the first stage (N, D), of unit length.
     fn coarse_videos(&self, videos: &Self::Videos) -> Var;
 
-    /// Every head for texts (B) and their candidates: (B, k) each.
+    /// Every head for listed pairs of texts and videos: (P, 1) each.
     ///
     /// # Errors
-    /// As [`PairModel::loss`].
-    fn compare_candidates(
-        &self,
-        texts: &TextFeatures,
-        videos: &Self::Videos,
-        candidates: &Candidates,
-    ) -> Result<Vec<Head>>;
+    /// As [`PairModel::loss`]; [`Error::IndexOutOfRange`] for a text or video that there is not.
+    fn compare_pairs(&self, texts: &TextFeatures, videos: &Self::Videos, pairs: &PairList) -> Result<Vec<Head>>;
 
     /// Multiply-adds that the heads take for a pair, counting dot products with features alone, as the EERCF paper's
     /// figure 1 does: first of the coarse score, then of all others. `videos` tells how many frames and patches there are.
@@ -167,13 +162,8 @@ impl TwoStageModel for Eercf {
         videos.video.clone()
     }
 
-    fn compare_candidates(
-        &self,
-        texts: &TextFeatures,
-        videos: &EercfVideos,
-        candidates: &Candidates,
-    ) -> Result<Vec<Head>> {
-        self.heads_of(&texts.sentence, videos, candidates)
+    fn compare_pairs(&self, texts: &TextFeatures, videos: &EercfVideos, pairs: &PairList) -> Result<Vec<Head>> {
+        self.heads_of(&texts.sentence, videos, pairs)
     }
 
     fn pair_cost(&self, videos: &EercfVideos) -> [u64; 2] {
@@ -233,13 +223,8 @@ impl TwoStageModel for Glccl {
         videos.video.clone()
     }
 
-    fn compare_candidates(
-        &self,
-        texts: &TextFeatures,
-        videos: &GlcclVideos,
-        candidates: &Candidates,
-    ) -> Result<Vec<Head>> {
-        self.heads_of(&texts.sentence, words(texts)?, videos, candidates)
+    fn compare_pairs(&self, texts: &TextFeatures, videos: &GlcclVideos, pairs: &PairList) -> Result<Vec<Head>> {
+        self.heads_of(&texts.sentence, words(texts)?, videos, pairs)
     }
 
     fn pair_cost(&self, videos: &GlcclVideos) -> [u64; 2] {

@@ -1,67 +1,51 @@
-//! Which videos each text is compared with: all of them, or the candidates that a first stage found.
+//! Which videos each text is compared with: all of them, or those that a list names.
 
-use crate::Result;
 use crate::autograd::Var;
-use crate::gpu::Gpu;
 use crate::kernels::{embedding, gates, gathered, soft_similarity};
 use crate::tensor::Tensor;
+use crate::{Error, Result};
 
-/// For each text the same number of videos, by their place among the videos that it is compared with. A number beyond
-/// them stands for no video: its scores mean nothing.
-#[derive(Clone, Debug)]
-pub struct Candidates {
-    /// (texts, k).
-    ids: Tensor,
-    /// The same on the host, for tables that are looked up.
-    known: Vec<u32>,
-}
+/// Pairs of a text and a video, by their places among texts and videos that are given beside them. What they cost is in
+/// proportion to their number, and least where pairs with one video stand side by side.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PairList(Vec<[u32; 2]>);
 
-impl Candidates {
-    /// `ids` holds those of one text after another: (texts · k).
-    ///
-    /// # Errors
-    /// [`crate::Error::Shape`] unless they are as many for each text; device errors.
-    pub fn new(gpu: &Gpu, texts: usize, ids: &[u32]) -> Result<Self> {
-        let ids_on_gpu = Tensor::from_u32(gpu, [texts, ids.len() / texts.max(1)], ids)?;
-        Ok(Self { ids: ids_on_gpu, known: ids.to_vec() })
+impl PairList {
+    /// Pairs of a text and a video, in this order.
+    pub fn new(pairs: impl IntoIterator<Item = [u32; 2]>) -> Self {
+        Self(pairs.into_iter().collect())
     }
 
-    /// The numbers, of one text after another.
-    pub fn ids(&self) -> &[u32] {
-        &self.known
+    /// The pairs.
+    pub fn pairs(&self) -> &[[u32; 2]] {
+        &self.0
     }
 
-    /// For each of `videos` videos the places (text · k + candidate) at which it stands.
-    pub(crate) fn by_video(&self, videos: usize) -> Vec<Vec<usize>> {
-        let mut places = vec![Vec::new(); videos];
-        for (place, &id) in self.known.iter().enumerate() {
-            if let Some(of_video) = places.get_mut(id as usize) {
-                of_video.push(place);
-            }
-        }
-        places
+    /// The number of pairs.
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
-    /// Of each text, k.
-    pub fn count(&self) -> usize {
-        self.ids.width()
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
-/// Which videos each text is compared with.
+/// Which videos each text is compared with. What is said of texts and videos (B, V) is said of pairs (P, 1) for a list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pairing<'a> {
-    /// All: V = N.
+    /// All texts with all videos: V = N.
     All,
-    /// Its own candidates: V = k. Without gradients.
-    Candidates(&'a Candidates),
+    /// Pairs of a list. Without gradients.
+    Listed(&'a PairList),
 }
 
 impl Pairing<'_> {
     /// Dot products of rows (B, q, D) with the items (N, R, D) of each row's videos: (B, q, V, R).
     pub(crate) fn dots(&self, rows: &Var, items: &Var) -> Result<Var> {
         let (&[texts, count, width], &[videos, each, _]) = (rows.shape(), items.shape()) else {
-            return Err(crate::Error::ShapeMismatch {
+            return Err(Error::ShapeMismatch {
                 op: "pair dots",
                 left: rows.shape().to_vec(),
                 right: items.shape().to_vec(),
@@ -73,7 +57,10 @@ impl Pairing<'_> {
                 let (rows, items) = (rows.reshape([texts * count, width])?, items.reshape([videos * each, width])?);
                 rows.matmul_transposed(&items, false, true)?.reshape([texts, count, videos, each])
             }
-            Self::Candidates(c) => Ok(rows.tape().constant(gathered::forward(rows.value(), items.value(), &c.ids)?)),
+            Self::Listed(list) => {
+                let dots = gathered::forward(rows.value(), items.value(), list.pairs())?;
+                rows.tape().constant(dots).reshape([list.len(), count, 1, each])
+            }
         }
     }
 
@@ -85,8 +72,8 @@ impl Pairing<'_> {
         let rows = dots.reshape([texts * count, videos, frames])?;
         let gates = match self {
             Self::All => rows.gates(grams, mask, temperature)?,
-            Self::Candidates(c) => {
-                let which: Vec<u32> = c.known.chunks_exact(videos.max(1)).flat_map(|ids| ids.repeat(count)).collect();
+            Self::Listed(list) => {
+                let which: Vec<u32> = list.pairs().iter().flat_map(|&[_, video]| vec![video; count]).collect();
                 let which = Tensor::from_u32(rows.value().gpu(), [texts * count, videos], &which)?;
                 let gates = gates::forward(rows.value(), grams.value(), mask, Some(&which), temperature)?;
                 rows.tape().constant(gates)
@@ -104,25 +91,32 @@ impl Pairing<'_> {
         mask: Option<&Tensor>,
         temperature: f32,
     ) -> Result<Var> {
-        let Self::Candidates(_) = self else { return texts.soft_similarity(items, mask, temperature) };
+        let Self::Listed(list) = self else { return texts.soft_similarity(items, mask, temperature) };
         let &[count, width] = texts.shape() else { return texts.soft_similarity(items, mask, temperature) };
         let dots = self.dots(&texts.reshape([count, 1, width])?, items)?;
-        let shape = [count, dots.shape()[2]];
-        let mask = mask.map(|m| self.of_pairs(m)?.reshape([shape.iter().product(), m.width()])).transpose()?;
-        let rows = dots.value().reshape([shape.iter().product(), dots.value().width()])?;
-        texts.tape().constant(soft_similarity::rows(&rows, mask.as_ref(), temperature)?.0).reshape(shape)
+        let rows = dots.value().reshape([list.len(), dots.value().width()])?;
+        let mask = mask.map(|m| self.of_videos(m)?.reshape([list.len(), m.width()])).transpose()?;
+        let scores = soft_similarity::rows(&rows, mask.as_ref(), temperature)?.0;
+        texts.tape().constant(scores).reshape([list.len(), 1])
     }
 
-    /// What belongs to videos (N, w), for each pair: (1, N, w) for all, (B, k, w) for candidates.
-    pub(crate) fn of_pairs(&self, of_videos: &Tensor) -> Result<Tensor> {
+    /// What belongs to texts (B, ...), for what is said of texts and videos: (B, ...), or (P, ...).
+    pub(crate) fn of_texts(&self, of_texts: &Var) -> Result<Var> {
+        let Self::Listed(list) = self else { return Ok(of_texts.clone()) };
+        let shape = of_texts.shape();
+        let numbers: Vec<u32> = list.pairs().iter().map(|&[text, _]| text).collect();
+        let rows = of_texts.reshape([shape[0], shape[1..].iter().product()])?.embedding(&numbers, &[list.len()])?;
+        rows.reshape([&[list.len()], &shape[1..]].concat())
+    }
+
+    /// What belongs to videos (N, w), for each pair: (1, N, w), or (P, 1, w).
+    pub(crate) fn of_videos(&self, of_videos: &Tensor) -> Result<Tensor> {
         let &[videos, width] = of_videos.shape() else { return Ok(of_videos.clone()) };
         match self {
             Self::All => of_videos.reshape([1, videos, width]),
-            Self::Candidates(c) => {
-                // No video has nothing of its own; anything will do.
-                let last = (videos as u32).saturating_sub(1);
-                let ids: Vec<u32> = c.known.iter().map(|&id| id.min(last)).collect();
-                embedding::forward(of_videos, &ids, c.ids.shape())
+            Self::Listed(list) => {
+                let numbers: Vec<u32> = list.pairs().iter().map(|&[_, video]| video).collect();
+                embedding::forward(of_videos, &numbers, &[list.len(), 1])
             }
         }
     }

@@ -6,20 +6,23 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::gallery::{Gallery, TextTile};
-use crate::Result;
-use crate::autograd::Tape;
+use crate::autograd::{Tape, Var, concat};
 use crate::kernels::{matmul, permute, topk};
 use crate::models::clip::TextFeatures;
 use crate::models::pair::TwoStageModel;
-use crate::models::pairing::Candidates;
+use crate::models::pairing::PairList;
 use crate::tensor::{Array, Tensor};
+use crate::{Error, Result};
 
 /// Scores of the first stage that are held at once, in bytes.
 const TILE_BYTES: usize = 16 << 20;
 /// What the official code adds to candidates, so that they come before all other videos.
 const CANDIDATE: f32 = 100.0;
-/// No video: pads lists of candidates to one length.
-const NO_VIDEO: u32 = u32::MAX;
+/// Texts that are searched with together hold so many bytes of features, or a tile more: the more there are, the more of them have
+/// a candidate in common.
+const GROUP_BYTES: usize = 64 << 20;
+/// Dot products of pairs that are held at once, in bytes.
+const PAIR_BYTES: usize = 16 << 20;
 
 /// How to search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,9 +100,11 @@ impl<V> Gallery<V> {
             return Ok((texts.iter().flat_map(|t| vec![Vec::new(); t.len()]).collect(), times));
         }
         let videos = self.coarse(model)?;
-        for tile in texts {
+        let mut left = texts;
+        while !left.is_empty() {
             let clock = Instant::now();
-            let features = tile.features(model)?;
+            let (features, taken) = group(model, left)?;
+            left = &left[taken..];
             model.store().gpu().synchronize()?;
             times.encode += clock.elapsed();
             let clock = Instant::now();
@@ -126,39 +131,41 @@ impl<V> Gallery<V> {
         Ok((found, times))
     }
 
-    /// The second stage's scores of each text and the videos that are listed for it.
+    /// The second stage's scores of each text and the videos that are listed for it: of these pairs alone, video by video.
     ///
     /// # Errors
-    /// Those of the model.
+    /// [`Error::ShapeMismatch`] unless there is a list for each text; [`Error::IndexOutOfRange`] for a video that there is
+    /// not; those of the model.
     pub fn fine<M: TwoStageModel<Videos = V>>(
         &self,
         model: &M,
         texts: &TextFeatures,
         listed: &[Vec<u32>],
     ) -> Result<Vec<Vec<f32>>> {
-        let gpu = model.store().gpu();
-        let mut scores: Vec<Vec<f32>> = listed.iter().map(|ids| vec![f32::NEG_INFINITY; ids.len()]).collect();
+        const OP: &str = "Gallery::fine";
+        if texts.sentence.shape()[0] != listed.len() {
+            let (left, right) = (texts.sentence.shape().to_vec(), vec![listed.len()]);
+            return Err(Error::ShapeMismatch { op: OP, left, right, why: "there must be a list for each text" });
+        }
+        // Video, text, and the place in the text's list: pairs of a video side by side.
+        let place = |text: usize, place: usize| (listed[text][place], text, place);
+        let mut places: Vec<(u32, usize, usize)> =
+            (0..listed.len()).flat_map(|text| (0..listed[text].len()).map(move |at| place(text, at))).collect();
+        places.sort_unstable();
+        if let Some(&(video, ..)) = places.last().filter(|(video, ..)| *video as usize >= self.len()) {
+            return Err(Error::IndexOutOfRange { op: OP, index: video.into(), len: self.len() as u64 });
+        }
+        let mut scores: Vec<Vec<f32>> = listed.iter().map(|ids| vec![0.0; ids.len()]).collect();
         for segment in self.segments() {
-            let range = segment.first as u32..(segment.first + segment.count) as u32;
-            let here: Vec<Vec<usize>> =
-                listed.iter().map(|ids| (0..ids.len()).filter(|&i| range.contains(&ids[i])).collect()).collect();
-            let most = here.iter().map(Vec::len).max().unwrap_or(0);
-            if most == 0 {
-                continue;
-            }
-            let mut local = vec![NO_VIDEO; most * listed.len()];
-            for (text, places) in here.iter().enumerate() {
-                for (slot, &place) in places.iter().enumerate() {
-                    local[text * most + slot] = listed[text][place] - range.start;
-                }
-            }
-            let candidates = Candidates::new(gpu, listed.len(), &local)?;
-            let heads = model.compare_candidates(texts, &segment.videos, &candidates)?;
-            let values = model.similarity(&heads)?.value().to_vec()?;
-            for (text, places) in here.iter().enumerate() {
-                for (slot, &place) in places.iter().enumerate() {
-                    scores[text][place] = values[text * most + slot];
-                }
+            let before = |end: usize| places.partition_point(|(video, ..)| (*video as usize) < end);
+            let here = &places[before(segment.first)..before(segment.first + segment.count)];
+            let width = model.coarse_videos(&segment.videos).value().width();
+            let dots = model.pair_cost(&segment.videos)[1] as usize / width.max(1);
+            for part in here.chunks((PAIR_BYTES / (4 * dots.max(1))).max(1)) {
+                let pair = |&(video, text, _): &(u32, usize, usize)| [text as u32, video - segment.first as u32];
+                let heads = model.compare_pairs(texts, &segment.videos, &PairList::new(part.iter().map(pair)))?;
+                let values = model.similarity(&heads)?.value().to_vec()?;
+                part.iter().zip(values).for_each(|(&(_, text, place), value)| scores[text][place] = value);
             }
         }
         Ok(scores)
@@ -241,6 +248,24 @@ impl<V> Gallery<V> {
         }
         Ok(coarse)
     }
+}
+
+/// The features of the first texts, and how many tiles they are: at least one, until they hold [`GROUP_BYTES`].
+fn group<M: TwoStageModel>(model: &M, texts: &[TextTile]) -> Result<(TextFeatures, usize)> {
+    let (mut parts, mut bytes) = (Vec::new(), 0);
+    for tile in texts {
+        let features = tile.features(model)?;
+        let tensors = [Some(&features.sentence), features.words.as_ref()];
+        bytes += 4 * tensors.into_iter().flatten().map(|x| x.value().len()).sum::<usize>();
+        parts.push(features);
+        if bytes >= GROUP_BYTES {
+            break;
+        }
+    }
+    let joined = |parts: Vec<&Var>| concat(&parts, 0);
+    let words: Option<Vec<&Var>> = parts.iter().map(|f| f.words.as_ref()).collect();
+    let sentence = joined(parts.iter().map(|f| &f.sentence).collect())?;
+    Ok((TextFeatures { sentence, words: words.map(joined).transpose()? }, parts.len()))
 }
 
 /// Scores, and numbers of videos, for each text.
