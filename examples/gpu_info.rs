@@ -12,7 +12,8 @@ use clap::Parser;
 use reelgrad::Result;
 use reelgrad::gpu::{AdapterReport, Gpu, KernelFamily, adapters};
 use reelgrad::kernels::elementwise::{self, Activation, Unary};
-use reelgrad::kernels::{matmul, softmax};
+use reelgrad::kernels::layer_norm::{self, Norm};
+use reelgrad::kernels::{gathered, matmul, softmax, topk};
 use reelgrad::shader::ParamsIn;
 use reelgrad::tensor::Tensor;
 use serde_json::{Value, json};
@@ -53,6 +54,9 @@ const CHECKS: &[Check] = &[
     Check { name: "elementwise gradient", worst: elementwise_gradients },
     Check { name: "matmul", worst: product },
     Check { name: "softmax", worst: softmax_rows },
+    Check { name: "layer norm", worst: normalised_rows },
+    Check { name: "top-k", worst: largest },
+    Check { name: "products of listed pairs", worst: listed_pairs },
     Check { name: "same bits twice", worst: repetition },
 ];
 
@@ -267,6 +271,38 @@ fn softmax_rows(gpu: &Gpu) -> Result<f64> {
     let wide: Vec<f64> = x.iter().map(|&v| v.into()).collect();
     let twin = wide.chunks(width).flat_map(|row| softmax::cpu::softmax(row, 1.0, None));
     Ok(share(&y, twin, 1e-5, 1e-7))
+}
+
+fn normalised_rows(gpu: &Gpu) -> Result<f64> {
+    let (x, width, norm) = (inputs(), 143, Norm::Biased { eps: 1e-5 });
+    let gain: Vec<f32> = (0..width).map(|i| (i as f32 * 0.37).cos()).collect();
+    let [gain_gpu, bias_gpu] =
+        [Tensor::from_slice(gpu, [width], &gain)?, Tensor::from_slice(gpu, [width], &x[..width])?];
+    let rows = Tensor::from_slice(gpu, [x.len() / width, width], &x)?;
+    let y = layer_norm::forward(&rows, None, &gain_gpu, &bias_gpu, norm)?.y.to_vec()?;
+    let wide = |x: &[f32]| x.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+    let (gain, bias) = (wide(&gain), wide(&x[..width]));
+    let twin = x.chunks(width).flat_map(|row| layer_norm::cpu::forward(&wide(row), &gain, &bias, norm));
+    Ok(share(&y, twin, 1e-5, 1e-5))
+}
+
+fn largest(gpu: &Gpu) -> Result<f64> {
+    let (k, width) = (10, 143);
+    let x: Vec<f32> = inputs().iter().map(|v| (v * 17.0).sin()).collect();
+    let (_, at) = topk::forward(&Tensor::from_slice(gpu, [x.len() / width, width], &x)?, k)?;
+    let twin: Vec<u32> = x.chunks(width).flat_map(|row| topk::cpu::topk(row, k)).collect();
+    Ok(if at.to_u32()? == twin { 0.0 } else { f64::INFINITY })
+}
+
+fn listed_pairs(gpu: &Gpu) -> Result<f64> {
+    let (width, items, pairs) = (28, 7, [[2, 0], [0, 0], [1, 3], [2, 1]]);
+    let wave = |len: usize, step: f32| (0..len).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>();
+    let (texts, videos) = (wave(3 * width, 0.37), wave(4 * items * width, 0.71));
+    let texts_gpu = Tensor::from_slice(gpu, [3, 1, width], &texts)?;
+    let videos_gpu = Tensor::from_slice(gpu, [4, items, width], &videos)?;
+    let y = gathered::forward(&texts_gpu, &videos_gpu, &pairs)?.to_vec()?;
+    let twin = gathered::cpu::forward([1, items, width], &texts, &videos, &pairs);
+    Ok(share(&y, twin.into_iter().map(f64::from), 1e-5, 2e-5))
 }
 
 fn repetition(gpu: &Gpu) -> Result<f64> {

@@ -53,7 +53,7 @@ impl Method for Training {
     /// Enough test videos for 50 candidates to be a small part of them.
     fn small(settings: &mut pairs::Settings<EercfConfig>) {
         settings.data.world.test = 1000;
-        settings.fit.steps = 1200;
+        settings.fit.steps = 1000;
     }
 
     fn build(gpu: &Gpu, config: EercfConfig, seed: u64, frozen: &dyn Fn(&str) -> bool) -> Result<Eercf> {

@@ -206,7 +206,7 @@ fn small<M: Method>(settings: &mut Settings<M::Config>) {
     };
     settings.fit = PairFitOptions {
         batch: 32,
-        steps: 600,
+        steps: 400,
         lr: 1e-3,
         tower_lr_scale: 1.0,
         schedule: Schedule::WarmupCosineRescaled,

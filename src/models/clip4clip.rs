@@ -129,7 +129,9 @@ impl Base {
         let sizes = TowerConfig { width, heads: config.temporal_heads, layers, mlp: 4 * width };
         let positions = temporal.then(|| {
             let shape = [config.frame_positions, width];
-            store.declare("frame_position_embeddings.weight", shape, Init::Normal { std: 0.02 })
+            // Half as large as untrained towers' frames: smaller, and order is hardly learnt from scratch. Officially they
+            // are never trained from scratch, see [`Base::complete`].
+            store.declare("frame_position_embeddings.weight", shape, Init::Normal { std: 0.5 })
         });
         let positions = positions.transpose()?;
         let blocks = "transformerClip.resblocks";

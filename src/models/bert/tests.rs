@@ -214,6 +214,17 @@ fn folders_come_back_under_old_and_prefixed_names() {
     safetensors::write(folder.path("model.safetensors"), &pretrained, &BTreeMap::new()).unwrap();
     assert_eq!(Bert::open(gpu, folder.root()).unwrap().store().to_arrays().unwrap(), arrays);
 
+    std::fs::remove_file(folder.path("model.safetensors")).unwrap();
+    let shard = |name: &str| if name.len().is_multiple_of(2) { "even.safetensors" } else { "odd.safetensors" };
+    for file in ["even.safetensors", "odd.safetensors"] {
+        let here = pretrained.iter().filter(|(name, _)| shard(name) == file).map(|(n, a)| (n.clone(), a.clone()));
+        safetensors::write(folder.path(file), &here.collect(), &BTreeMap::new()).unwrap();
+    }
+    let map: BTreeMap<&str, &str> = pretrained.keys().map(|name| (name.as_str(), shard(name))).collect();
+    let index = serde_json::json!({ "weight_map": map }).to_string();
+    std::fs::write(folder.path("model.safetensors.index.json"), index).unwrap();
+    assert_eq!(Bert::open(gpu, folder.root()).unwrap().store().to_arrays().unwrap(), arrays);
+
     pretrained.retain(|name, _| !name.contains("pooler"));
     let without = Bert::from_arrays(gpu, tiny(BertKind::Bert), "here", pretrained.clone()).unwrap();
     let outputs = without.forward(&Tape::inference(gpu), &batch(&sentences(&[4], 4, 0), 4)).unwrap();

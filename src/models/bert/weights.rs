@@ -1,10 +1,10 @@
-//! Folders of Hugging Face: `config.json` and `model.safetensors`.
+//! Folders of Hugging Face: `config.json`, and weights in one file or several.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Bert, BertConfig};
-use crate::data::{atomic, safetensors};
+use crate::data::{atomic, safetensors, weights};
 use crate::gpu::Gpu;
 use crate::tensor::Array;
 use crate::{Error, Result};
@@ -18,15 +18,15 @@ const HEADS: [&str; 2] = ["cls.", "lm_head."];
 const BUFFERS: [&str; 2] = ["embeddings.position_ids", "embeddings.token_type_ids"];
 
 impl Bert {
-    /// The network of a folder with `config.json` and `model.safetensors`.
+    /// The network of a folder with `config.json` and weights, as [`weights::read`] reads them.
     ///
     /// # Errors
-    /// Those of [`BertConfig::read`] and [`Bert::from_arrays`]; [`Error::Io`], [`Error::Malformed`] for the weights.
+    /// Those of [`BertConfig::read`], [`weights::read`] and [`Bert::from_arrays`].
     pub fn open(gpu: &Gpu, folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let config = BertConfig::read(folder.join(CONFIG))?;
-        let path = folder.join(WEIGHTS);
-        Self::from_arrays(gpu, config, &path.display().to_string(), safetensors::read(&path)?)
+        let arrays = weights::read(folder, |name| parameter_name(name).is_none())?;
+        Self::from_arrays(gpu, config, &folder.display().to_string(), arrays)
     }
 
     /// The network with these weights, which are from `origin`. Names may begin with `bert.` or `roberta.`; those of

@@ -18,8 +18,8 @@ use crate::{Error, Result};
 const TILE_BYTES: usize = 16 << 20;
 /// What the official code adds to candidates, so that they come before all other videos.
 const CANDIDATE: f32 = 100.0;
-/// Texts that are searched with together hold so many bytes of features, or a tile more: the more there are, the more of them have
-/// a candidate in common.
+/// Texts that are searched with together hold so many bytes of features, or a tile more: the more there are, the more of
+/// them have a candidate in common.
 const GROUP_BYTES: usize = 64 << 20;
 /// Dot products of pairs that are held at once, in bytes.
 const PAIR_BYTES: usize = 16 << 20;
