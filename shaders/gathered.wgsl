@@ -20,7 +20,28 @@
 @group(0) @binding(3) var<storage, read> tiles: array<Tile>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 #import gathered
-#ifndef SUBGROUP
+#ifdef SUBGROUP
+alias Sum = vec4<f32>;
+
+fn product(a: vec4<f32>, b: vec4<f32>) -> Sum {
+    return a * b;
+}
+
+fn across(sum: Sum) -> f32 {
+    return (sum.x + sum.y) + (sum.z + sum.w);
+}
+#else
+// A register for a sum, not four: there are QUERIES x COLUMNS of them.
+alias Sum = f32;
+
+fn product(a: vec4<f32>, b: vec4<f32>) -> Sum {
+    return dot(a, b);
+}
+
+fn across(sum: Sum) -> f32 {
+    return sum;
+}
+
 // One row a column of a team, padded so that neighbouring rows begin in different banks.
 const PITCH: u32 = LANES * TEAMS + 1u;
 var<workgroup> partial: array<f32, COLUMNS * PITCH>;
@@ -52,7 +73,7 @@ fn main(
 #endfor
 #for q in 0..QUERIES
 #for c in 0..COLUMNS
-    var sum{q}_{c} = vec4<f32>(0.0);
+    var sum{q}_{c} = Sum();
 #endfor
 #endfor
     for (var k = lane; k < p.width; k += LANES) {
@@ -64,13 +85,13 @@ fn main(
 #endfor
 #for q in 0..QUERIES
 #for c in 0..COLUMNS
-        sum{q}_{c} += q{q} * x{c};
+        sum{q}_{c} += product(q{q}, x{c});
 #endfor
 #endfor
     }
 #for q in 0..QUERIES
 #for c in 0..COLUMNS
-    let across{q}_{c} = (sum{q}_{c}.x + sum{q}_{c}.y) + (sum{q}_{c}.z + sum{q}_{c}.w);
+    let across{q}_{c} = across(sum{q}_{c});
 #endfor
     {
 #ifdef SUBGROUP

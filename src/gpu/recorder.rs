@@ -13,6 +13,9 @@ use crate::{Error, Result};
 pub(crate) const MAX_PARAMS: u32 = 128;
 /// A slot of the uniform arena: the largest offset alignment of any adapter.
 const SLOT: u64 = 256;
+/// Floating-point operations after which a submission ends: a second at 100 GFLOP/s, as small GPUs make. Systems that draw
+/// with the same GPU end what takes several.
+const MOST_FLOPS: u64 = 100_000_000_000;
 /// Submissions that may be under way before the recorder waits for the oldest.
 const MAX_IN_FLIGHT: usize = 4;
 
@@ -82,6 +85,7 @@ pub(super) struct Recorder {
 struct State {
     commands: Vec<Command>,
     dispatches: usize,
+    flops: u64,
     /// The number of the batch that is being recorded; starts at 1, so that 0 means "never used".
     batch: u64,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
@@ -132,6 +136,7 @@ impl Recorder {
             state: Mutex::new(State {
                 commands: Vec::new(),
                 dispatches: 0,
+                flops: 0,
                 batch: 1,
                 in_flight: VecDeque::new(),
                 staging: Vec::new(),
@@ -153,8 +158,7 @@ impl Recorder {
             .zip(0..)
             .map(|(b, binding)| {
                 b.buffer.used_in(state.batch);
-                // Whole vec4s: an array of vec4 must hold at least one, and buffers are longer than their tensors.
-                let size = std::num::NonZeroU64::new(b.bytes.next_multiple_of(16).max(16));
+                let size = std::num::NonZeroU64::new(bound(b.bytes));
                 let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                     buffer: b.buffer.raw(),
                     offset: b.offset,
@@ -180,7 +184,8 @@ impl Recorder {
             bytes,
         });
         state.dispatches += 1;
-        if state.dispatches >= self.max_dispatches {
+        state.flops += launch.flops;
+        if state.dispatches >= self.max_dispatches || state.flops >= MOST_FLOPS {
             self.submit(gpu, &mut state, &[])?;
         }
         Ok(())
@@ -200,7 +205,7 @@ impl Recorder {
             });
         }
         for b in launch.bindings {
-            if b.bytes > self.max_binding {
+            if bound(b.bytes) > self.max_binding {
                 return Err(Error::LimitExceeded {
                     op: launch.op,
                     what: "bytes in one binding",
@@ -275,7 +280,7 @@ impl Recorder {
             return gpu.health.check();
         }
         let commands = std::mem::take(&mut state.commands);
-        state.dispatches = 0;
+        (state.dispatches, state.flops) = (0, 0);
         state.batch += 1;
         if let Some((arena, _)) = &self.arena {
             gpu.queue.write_buffer(arena, 0, &arena_bytes(&commands));
@@ -453,6 +458,12 @@ impl Recorder {
     pub(super) fn take_profile(&self) -> Profile {
         self.timeline.as_ref().map(Timeline::take).unwrap_or_default()
     }
+}
+
+/// What is bound for so many bytes: whole vec4s, for an array of vec4 must hold at least one, and buffers are longer than
+/// their tensors.
+fn bound(bytes: u64) -> u64 {
+    bytes.next_multiple_of(16).max(16)
 }
 
 /// The shader that writes the number of a readback, as the last work before it.

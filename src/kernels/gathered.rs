@@ -17,7 +17,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{expect_iterations, fits_u32, launch};
+use super::{MOST_FLOPS, expect_iterations, fits_u32, launch};
 use crate::gpu::KernelFamily;
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
@@ -26,9 +26,6 @@ use crate::{Error, Result};
 const OP: &str = "gathered";
 const TEAMS: &str = include_str!("../../shaders/gathered.wgsl");
 const SUBGROUP: &str = include_str!("../../shaders/gathered_subgroup.wgsl");
-
-/// Floating-point operations of one dispatch, at most: 160 ms at 100 GFLOP/s, as small GPUs make.
-const MOST_FLOPS: u64 = 16_000_000_000;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

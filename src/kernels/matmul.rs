@@ -16,7 +16,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::elementwise::Activation;
-use super::{expect_iterations, launch, permute};
+use super::{MOST_FLOPS, expect_iterations, launch, permute};
 use crate::gpu::{Gpu, KernelFamily};
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
@@ -301,12 +301,15 @@ struct Plan {
     slices: usize,
     /// Workgroups that fit in one dimension of a grid.
     limit: u32,
+    /// Floating-point operations of one dispatch, at most.
+    most_flops: u64,
 }
 
 impl Plan {
     fn new(gpu: &Gpu, p: &Problem) -> Self {
         let tile = Tile::choose(gpu.family(), p);
-        Self { tile, slices: tile.slices(p), limit: gpu.report().limits.max_compute_workgroups_per_dimension }
+        let limit = gpu.report().limits.max_compute_workgroups_per_dimension;
+        Self { tile, slices: tile.slices(p), limit, most_flops: MOST_FLOPS }
     }
 }
 
@@ -447,7 +450,7 @@ fn multiply(
     kept: Option<&Tensor>,
     options: &Options,
     p: &Problem,
-    &Plan { tile, slices, limit }: &Plan,
+    &Plan { tile, slices, limit, most_flops }: &Plan,
     epilogue: Option<u32>,
 ) -> Result<()> {
     let gpu = a.gpu();
@@ -468,10 +471,13 @@ fn multiply(
     }
     let (rows, columns) = tile.extent();
     let k_count = slice_len(p.k, slices);
+    // So many tiles of a row or a column, or products, of so many floating-point operations each.
+    let at_most = |flops: usize| (most_flops / (flops as u64).max(1)).clamp(1, limit.into()) as u32;
     let z = p.z * slices;
-    for (first_z, count_z) in runs(z, limit) {
-        for (first_m, count_m) in runs(p.m.div_ceil(rows), limit) {
-            for (first_n, count_n) in runs(p.n.div_ceil(columns), limit) {
+    for (first_z, count_z) in runs(z, at_most(2 * p.m * p.n * k_count)) {
+        for (first_n, count_n) in runs(p.n.div_ceil(columns), at_most(2 * rows * columns * k_count)) {
+            let wide = (count_n as usize * columns).min(p.n);
+            for (first_m, count_m) in runs(p.m.div_ceil(rows), at_most(2 * rows * wide * k_count * count_z as usize)) {
                 let params = Params {
                     m: p.m as u32,
                     n: p.n as u32,
@@ -488,7 +494,7 @@ fn multiply(
                     flags,
                 };
                 let grid = if down { [count_m, count_n, count_z] } else { [count_n, count_m, count_z] };
-                let covered = (count_m as usize * rows).min(p.m) * (count_n as usize * columns).min(p.n);
+                let covered = (count_m as usize * rows).min(p.m) * wide;
                 let flops = 2 * (covered * p.k) as u64 * u64::from(count_z) / slices as u64;
                 launch(OP, &variant, &tensors, &params, grid, flops)?;
             }

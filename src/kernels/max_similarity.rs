@@ -12,7 +12,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{expect_iterations, fits_u32, launch};
+use super::{MOST_FLOPS, expect_iterations, fits_u32, launch};
 use crate::gpu::KernelFamily;
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
@@ -27,8 +27,6 @@ const CLIPS: &str = include_str!("../../shaders/max_similarity_clips.wgsl");
 
 /// The score of a video without a valid clip: the published model's mask value.
 pub const NO_CLIP: f32 = -1e10;
-/// Floating-point operations of one dispatch, at most: 160 ms at 100 GFLOP/s, as small GPUs make.
-const MOST_FLOPS: u64 = 16_000_000_000;
 
 const MASK: u32 = 1;
 const SCALE: u32 = 2;

@@ -84,6 +84,10 @@ pub(crate) fn fits_u32(op: &'static str, counts: &[usize]) -> Result<u32> {
     })
 }
 
+/// Floating-point operations of one dispatch, at most: 160 ms at 100 GFLOP/s, as small GPUs make. Systems that draw with the
+/// same GPU end what takes seconds.
+const MOST_FLOPS: u64 = 16_000_000_000;
+
 /// How many iterations all loops of one invocation may take together: lavapipe ends every loop from there on, without a
 /// word.
 const MOST_ITERATIONS: usize = 65_535;
@@ -111,10 +115,10 @@ fn expect_iterations(gpu: &Gpu, op: &'static str, iterations: usize) -> Result<(
 /// [`Error::Argument`] unless both are finite and above 0.
 fn inverse_temperature(op: &'static str, temperature: f32) -> Result<f32> {
     let inverse = 1.0 / temperature;
-    if temperature > 0.0 && temperature.is_finite() && inverse.is_finite() {
+    if temperature > 0.0 && temperature.is_finite() && inverse.is_normal() {
         return Ok(inverse);
     }
-    let why = format!("of {temperature} is not above 0 and finite, or its inverse is not");
+    let why = format!("of {temperature} is not above 0 and finite, or its inverse is no normal number");
     Err(Error::Argument { op, argument: "temperature", why })
 }
 

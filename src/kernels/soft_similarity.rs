@@ -7,7 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::layout::{RowPlan, checked_len};
-use super::{binary, fits_u32, launch, matmul};
+use super::{binary, fits_u32, inverse_temperature, launch, matmul};
 use crate::gpu::Gpu;
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
@@ -56,14 +56,6 @@ pub(super) fn variants() -> Vec<Variant> {
         .iter()
         .flat_map(|&(backward, masked)| RowPlan::all().into_iter().map(move |p| variant(backward, masked, p)))
         .collect()
-}
-
-/// The factor of scores.
-fn scale(op: &'static str, temperature: f32) -> Result<f32> {
-    if temperature > 0.0 && (1.0 / temperature).is_finite() {
-        return Ok(1.0 / temperature);
-    }
-    Err(Error::Argument { op, argument: "temperature", why: format!("must be above 0, not {temperature}") })
 }
 
 /// Where the rows of scores belong: those of `groups` neighbours to `first` and behind in the results, the next
@@ -142,7 +134,7 @@ fn masked_rows(op: &'static str, scores: &Tensor, mask: Option<&Tensor>) -> Resu
 /// errors.
 pub fn rows(scores: &Tensor, mask: Option<&Tensor>, temperature: f32) -> Result<(Tensor, Tensor)> {
     let at = masked_rows(OP, scores, mask)?;
-    let scale = scale(OP, temperature)?;
+    let scale = inverse_temperature(OP, temperature)?;
     let outer = &scores.shape()[..scores.shape().len().saturating_sub(1)];
     let (y, lse) = results(scores.gpu(), outer, scores.width() == 0)?;
     if !scores.is_empty() {
@@ -174,7 +166,7 @@ pub fn rows_backward(
     g: &Tensor,
 ) -> Result<()> {
     let at = masked_rows(BACKWARD, scores, mask)?;
-    let scale = scale(BACKWARD, temperature)?;
+    let scale = inverse_temperature(BACKWARD, temperature)?;
     for (argument, tensor) in [("y", y), ("lse", lse), ("gradient", g)] {
         tensor.expect_dtype(BACKWARD, argument, DType::F32)?;
         tensor.expect_shape(BACKWARD, argument, &scores.shape()[..scores.shape().len().saturating_sub(1)])?;
@@ -301,7 +293,7 @@ fn run(
     limits: Limits,
 ) -> Result<(Tensor, Tensor)> {
     let e = Extents::of(OP, texts, items, mask)?;
-    let scale = scale(OP, temperature)?;
+    let scale = inverse_temperature(OP, temperature)?;
     let (y, lse) = results(texts.gpu(), &[e.texts, e.videos], e.items == 0)?;
     if !e.is_empty() {
         for part in e.parts(limits) {
@@ -342,7 +334,7 @@ fn run_backward(
     limits: Limits,
 ) -> Result<[Option<Tensor>; 2]> {
     let e = Extents::of(BACKWARD, texts, items, mask)?;
-    let scale = scale(BACKWARD, temperature)?;
+    let scale = inverse_temperature(BACKWARD, temperature)?;
     for (argument, tensor) in [("y", y), ("lse", lse), ("upstream", upstream)] {
         tensor.expect_dtype(BACKWARD, argument, DType::F32)?;
         tensor.expect_shape(BACKWARD, argument, &[e.texts, e.videos])?;

@@ -130,7 +130,7 @@ impl Base {
         let positions = temporal.then(|| {
             let shape = [config.frame_positions, width];
             // Half as large as untrained towers' frames: smaller, and order is hardly learnt from scratch. Officially they
-            // are never trained from scratch, see [`Base::complete`].
+            // are never trained from scratch, see `Base::complete`.
             store.declare("frame_position_embeddings.weight", shape, Init::Normal { std: 0.5 })
         });
         let positions = positions.transpose()?;

@@ -36,7 +36,7 @@ fn compare(gpu: &Gpu, [z, m, n, k]: [usize; 4], (ta, tb): (bool, bool), force: O
 }
 
 fn plan(tile: Tile, slices: usize) -> Option<Plan> {
-    Some(Plan { tile, slices, limit: 65_535 })
+    Some(Plan { tile, slices, limit: 65_535, most_flops: u64::MAX })
 }
 
 /// The tiles that a device's family may use.
@@ -212,13 +212,18 @@ fn two_runs_are_equal_bit_by_bit() {
 }
 
 #[test]
-fn a_grid_that_is_too_large_is_cut() {
+fn a_grid_that_is_too_large_or_takes_too_long_is_cut() {
     for gpu in gpus() {
         let tile = tiles(&gpu)[0];
         let (rows, columns) = tile.extent();
         for (shape, slices) in [([5, 2 * rows, 4 * columns + 1, 8], 1), ([1, 4 * rows + 4, 2 * columns, 70], 3)] {
             for layout in LAYOUTS {
-                compare(&gpu, shape, layout, Some(Plan { tile, slices, limit: 2 }));
+                compare(&gpu, shape, layout, Some(Plan { tile, slices, limit: 2, most_flops: u64::MAX }));
+                // Single tiles, and several.
+                for tiles in [0, 3] {
+                    let most_flops = tiles * 2 * (rows * columns * shape[3].div_ceil(slices)) as u64;
+                    compare(&gpu, shape, layout, Some(Plan { tile, slices, limit: 65_535, most_flops }));
+                }
             }
         }
     }

@@ -190,7 +190,7 @@ fn wrong_arguments_are_errors() {
         assert!(matches!(of(&t(&[2, 6]), &t(&[3, 4, 6]), Some(&t(&[4, 3]))), Error::Shape { argument: "mask", .. }));
         let ids = Tensor::from_u32(&gpu, [3, 4, 6], &[0; 72]).unwrap();
         assert!(matches!(of(&t(&[2, 6]), &ids, None), Error::DType { argument: "items", .. }));
-        for temperature in [0.0, -1.0, f32::NAN, 1e-40] {
+        for temperature in [0.0, -1.0, f32::NAN, 1e-40, 1e38, f32::INFINITY] {
             let error = rows(&t(&[2, 6]), None, temperature).map(drop).unwrap_err();
             assert!(matches!(error, Error::Argument { argument: "temperature", .. }));
         }
