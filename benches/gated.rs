@@ -64,7 +64,7 @@ fn heads(c: &mut Criterion, name: &str, model: &impl PairModel, batch: usize) {
     group.sample_size(10).sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements((batch * batch) as u64));
     let forward = || {
         let (texts, videos) = features.on(&Tape::inference(gpu));
-        model.compare(&texts, &model.prepare(&videos)?)?;
+        model.compare(&model.prepare_texts(&texts)?, &model.prepare_videos(&videos)?)?;
         gpu.synchronize()
     };
     let both = || {

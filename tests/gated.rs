@@ -144,7 +144,11 @@ fn eercf_is_its_formulas() {
                 let videos_of_model = eercf_videos(&model, &features, &temporal);
                 let sentences = sizes.text_features(&gpu, 0..texts).sentence;
                 let what = format!("{sizes:?}, mask {mask_padding}, {}", gpu.family());
-                expect_heads(&what, &model.heads(&sentences, &videos_of_model).unwrap(), &expected);
+                expect_heads(
+                    &what,
+                    &model.heads(&model.texts(&sentences).unwrap(), &videos_of_model).unwrap(),
+                    &expected,
+                );
                 if texts == videos {
                     // A caption's own video has the caption's own gates in training, too.
                     let matched = model.matched(&sentences, &videos_of_model).unwrap();
@@ -173,7 +177,7 @@ fn pairwise_gates_train_as_they_evaluate() {
     let tape = Tape::inference(&gpu);
     let [t, raw, z] = inputs.each_ref().map(|a| tape.constant(Tensor::from_array(&gpu, a).unwrap()));
     let features = VideoFeatures { frames: raw.clone(), ..sizes.video_features(&gpu, 0..5) };
-    let heads = model.heads(&t, &eercf_videos(&model, &features, &z)).unwrap();
+    let heads = model.heads(&model.texts(&t).unwrap(), &eercf_videos(&model, &features, &z)).unwrap();
     let evaluated = heads.iter().find(|h| h.name == "sentence_frame_strong").unwrap().scores.value().to_vec().unwrap();
     assert_eq!(strong(&t, &raw, &z).unwrap().value().to_vec().unwrap(), evaluated);
     let options = GradientCheck { step: 3e-3, ..GradientCheck::default() };
@@ -236,8 +240,12 @@ fn glccl_is_its_formulas() {
                 let pairs: Vec<[f64; 4]> = (0..texts * videos).map(|n| pair(n / videos, n % videos)).collect();
                 let expected: Vec<Vec<f64>> = (0..4).map(|h| pairs.iter().map(|p| p[h]).collect()).collect();
                 let text = sizes.text_features(&gpu, 0..texts);
-                let heads =
-                    model.compare(&text, &model.prepare(&sizes.video_features(&gpu, 0..videos)).unwrap()).unwrap();
+                let heads = model
+                    .compare(
+                        &model.prepare_texts(&text).unwrap(),
+                        &model.prepare_videos(&sizes.video_features(&gpu, 0..videos)).unwrap(),
+                    )
+                    .unwrap();
                 expect_heads(&format!("{sizes:?}, {guide:?}, {}", gpu.family()), &heads, &expected);
                 // Without the second.
                 let mean: Vec<f64> = pairs.iter().map(|[a, _, c, d]| (a + c + d) / 3.0).collect();
@@ -253,8 +261,8 @@ fn score_consistency_is_of_the_chosen_heads() {
     for (heads, mean) in [([true; 4], false), ([true; 4], true), ([false, true, false, true], true)] {
         let config = GlcclConfig { heads, consistency_mean: mean, consistency_loss: 0.3, ..GlcclConfig::default() };
         let model = sizes.glccl(&gpu(), config);
-        let videos = model.prepare(&sizes.video_features(&gpu(), 0..5)).unwrap();
-        let all = model.compare(&sizes.text_features(&gpu(), 0..5), &videos).unwrap();
+        let videos = model.prepare_videos(&sizes.video_features(&gpu(), 0..5)).unwrap();
+        let all = model.compare(&model.prepare_texts(&sizes.text_features(&gpu(), 0..5)).unwrap(), &videos).unwrap();
         let scores: Rows =
             all.iter().map(|h| h.scores.value().to_vec().unwrap().into_iter().map(f64::from).collect()).collect();
         let chosen: Vec<&Vec<f64>> = scores.iter().zip(heads).filter(|(_, chosen)| *chosen).map(|(s, _)| s).collect();
@@ -350,7 +358,7 @@ fn eercf_gives_the_published_numbers() {
         &[9.64661, 16.23289, 7.40089, 7.19671, 9.23837, 7.47132, 11.75374, 9.47243, 13.72427],
     ];
     let values = |heads: &[Head]| heads.iter().map(|h| h.scores.value().to_vec().unwrap()).collect::<Vec<_>>();
-    let heads = model.heads(&t, &videos).unwrap();
+    let heads = model.heads(&model.texts(&t).unwrap(), &videos).unwrap();
     for (got, published) in values(&heads).iter().zip(weak.iter().chain(&evaluated)) {
         expect_published("evaluation", got, published);
     }
@@ -399,7 +407,7 @@ fn glccl_gives_the_published_numbers() {
     let [t, w, z] = leaves(&tape, [&t, &w, &z]);
     let mask = Tensor::from_slice(&gpu, [3, 4], &[1.0; 12]).unwrap();
     let videos = model.videos(&VideoFeatures { frames: z.clone(), mask, patches: None }).unwrap();
-    let heads = model.heads(&t, &w, &videos).unwrap();
+    let heads = model.heads(&model.texts(&t, &w).unwrap(), &videos).unwrap();
     let published: [&[f64]; 4] = [
         &[9.764750, 9.731177, 12.448859, 10.925051, 12.393008, 18.654537, 13.464653, 9.833055, 10.635559],
         &[8.372791, 7.757708, 7.203852, 6.736602, 6.100409, 5.206947, 12.168173, 15.959626, 5.047221],

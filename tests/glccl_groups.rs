@@ -21,7 +21,7 @@ fn in_calls(gpu: &Gpu, model: &Glccl, sizes: &Sizes, each: usize) -> (Vec<Vec<f3
     let calls = (0..sizes.texts).step_by(each).map(|first| {
         let range = first..(first + each).min(sizes.texts);
         let (t, w) = (t.slice(0, range.clone()).unwrap(), w.slice(0, range).unwrap());
-        let heads = model.heads(&t, &w, &videos).unwrap();
+        let heads = model.heads(&model.texts(&t, &w).unwrap(), &videos).unwrap();
         stack(&heads).unwrap()
     });
     let calls: Vec<Var> = calls.collect();
@@ -63,7 +63,7 @@ fn a_training_step_beyond_the_towers_takes_less_than_200_megabytes() {
     let tape = Tape::new(&gpu);
     let [t, w, z] = leaves(&tape, [&t, &w, &z]);
     let videos = model.videos(&VideoFeatures { frames: z.clone(), mask, patches: None }).unwrap();
-    let losses = model.losses(&model.heads(&t, &w, &videos).unwrap()).unwrap();
+    let losses = model.losses(&model.heads(&model.texts(&t, &w).unwrap(), &videos).unwrap()).unwrap();
     let gradients = tape.backward(&losses.total).unwrap();
     gpu.synchronize().unwrap();
     let memory = gpu.memory_report();

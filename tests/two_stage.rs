@@ -70,7 +70,7 @@ struct ListedPairsHaveTheirScores;
 impl Check for ListedPairsHaveTheirScores {
     fn run<M: TwoStageModel>(&self, model: &M) {
         let (texts, videos) = (SIZES.text_features(&gpu(), 0..7), SIZES.video_features(&gpu(), 0..9));
-        let videos = model.prepare(&videos).unwrap();
+        let (texts, videos) = (model.prepare_texts(&texts).unwrap(), model.prepare_videos(&videos).unwrap());
         let heads = model.compare(&texts, &videos).unwrap();
         // By video and by text, some of them twice, and some texts and videos not at all.
         for (count, runs) in [(0, 1), (1, 1), (5, 2), (40, 5), (40, 1)] {

@@ -309,12 +309,13 @@ impl Clip4Clip {
         self.base.mean_pool(&self.base.temporal(&features.frames, &features.mask)?, &features.mask)
     }
 
-    /// The one head, `sentence_video`: exp(logit_scale) · cosine of every sentence (B, D) with every video (N, D).
+    /// The one head, `sentence_video`: exp(logit_scale) · cosine of every text with every video, whose vectors (B, D) and
+    /// (N, D) are of unit length.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`].
-    pub fn heads(&self, sentences: &Var, videos: &Var) -> Result<Vec<Head>> {
-        let scores = unit(sentences)?.matmul_transposed(videos, false, true)?;
-        Ok(vec![Head::new("sentence_video", scores.mul(&self.base.scale(sentences.tape())?)?)])
+    pub fn heads(&self, texts: &Var, videos: &Var) -> Result<Vec<Head>> {
+        let scores = texts.matmul_transposed(videos, false, true)?;
+        Ok(vec![Head::new("sentence_video", scores.mul(&self.base.scale(texts.tape())?)?)])
     }
 }

@@ -121,6 +121,15 @@ impl Default for EercfConfig {
     }
 }
 
+/// Texts as the heads compare them.
+#[derive(Clone, Debug)]
+pub struct EercfTexts {
+    /// Sentences of unit length (B, D).
+    pub unit: Var,
+    /// The same times the matrix of the coarse score (B, D), of any length.
+    pub coarse: Var,
+}
+
 /// A batch's videos as the heads compare them: unit vectors.
 #[derive(Clone, Debug)]
 pub struct EercfVideos {
@@ -246,12 +255,14 @@ impl Eercf {
         })
     }
 
-    /// Sentences (B, D) as the coarse score compares them with videos, of any length: t G.
+    /// Sentences (B, D) at both granularities.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`].
-    pub fn coarse_queries(&self, sentences: &Var) -> Result<Var> {
-        unit(sentences)?.matmul(&self.global.on(sentences.tape())?)
+    pub fn texts(&self, sentences: &Var) -> Result<EercfTexts> {
+        let unit = unit(sentences)?;
+        let coarse = unit.matmul(&self.global.on(sentences.tape())?)?;
+        Ok(EercfTexts { unit, coarse })
     }
 
     /// The heads of matching texts and videos, as training has them: sentence i belongs to video i.
@@ -260,17 +271,16 @@ impl Eercf {
     /// [`Error::Shape`] unless there are as many texts as videos.
     pub fn matched(&self, sentences: &Var, videos: &EercfVideos) -> Result<Matched> {
         let c = &self.config;
-        let t = unit(sentences)?;
+        let texts = self.texts(sentences)?;
+        let t = &texts.unit;
         let &[batch, frames, width] = videos.frames.shape() else { return Err(shape("frames", &videos.frames)) };
         sentences.value().expect_shape("EERCF", "sentences", &[batch, width])?;
-        let a = frame_dots(&t, &videos.frames, Pairing::All)?;
+        let a = frame_dots(t, &videos.frames, Pairing::All)?;
         let mut vectors = vec![("video", videos.video.clone())];
         let against = |vector: &Var| t.matmul_transposed(vector, false, true);
 
-        let mut heads = vec![
-            (HEADS[0], self.coarse(sentences, videos)?),
-            (HEADS[1], self.weak_frame(&a, &videos.mask, Pairing::All)?),
-        ];
+        let mut heads =
+            vec![(HEADS[0], coarse(&texts, videos)?), (HEADS[1], self.weak_frame(&a, &videos.mask, Pairing::All)?)];
         if let Some(patches) = &videos.patches {
             heads.push((HEADS[2], t.soft_similarity(patches, self.patch_mask(videos)?.as_ref(), c.temperature_weak)?));
         }
@@ -282,7 +292,7 @@ impl Eercf {
         let gated = unit(&videos.temporal.attention_pool(&logits, mask, 0.0)?)?;
         heads.push(match c.training_gates {
             TrainingGates::OwnCaption => (HEADS[3], against(&gated)?),
-            TrainingGates::Pairwise => (HEADS[3], self.strong_frame(&t, &a, videos, Pairing::All)?),
+            TrainingGates::Pairwise => (HEADS[3], self.strong_frame(t, &a, videos, Pairing::All)?),
         });
         vectors.push(("frame", gated));
         if let Some(patches) = videos.patches.as_ref().filter(|_| self.gates_patches()) {
@@ -301,30 +311,30 @@ impl Eercf {
         c.gate_patches || c.weights.patch_strong != 0.0 || c.pearson_weights[2] != 0.0 || c.rerank.patch_strong != 0.0
     }
 
-    /// The heads of any texts (B, D) and videos, with each pair's own gates: evaluation. Without patches, or without a
+    /// The heads of any texts and videos, with each pair's own gates: evaluation. Without patches, or without a
     /// weight on their strong score, that head is left out.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`].
-    pub fn heads(&self, sentences: &Var, videos: &EercfVideos) -> Result<Vec<Head>> {
-        let mut heads = vec![(HEADS[0], self.coarse(sentences, videos)?)];
-        heads.extend(self.fine(&unit(sentences)?, videos, Pairing::All)?);
+    pub fn heads(&self, texts: &EercfTexts, videos: &EercfVideos) -> Result<Vec<Head>> {
+        let mut heads = vec![(HEADS[0], coarse(texts, videos)?)];
+        heads.extend(self.fine(&texts.unit, videos, Pairing::All)?);
         self.scaled(heads)
     }
 
-    /// The heads of listed pairs of texts (B, D) and videos: (P, 1) each. Without gradients. The width
+    /// The heads of listed pairs of texts and videos: (P, 1) each. Without gradients. The width
     /// must be a multiple of 4.
     ///
     /// # Errors
     /// As [`Eercf::heads`]; [`Error::IndexOutOfRange`] for a text or video that there is not.
-    pub fn heads_of(&self, sentences: &Var, videos: &EercfVideos, pairs: &PairList) -> Result<Vec<Head>> {
+    pub fn heads_of(&self, texts: &EercfTexts, videos: &EercfVideos, pairs: &PairList) -> Result<Vec<Head>> {
         let (pairing, &[count, width]) = (Pairing::Listed(pairs), videos.video.shape()) else {
             return Err(shape("videos", &videos.video));
         };
         let video = videos.video.reshape([count, 1, width])?;
-        let coarse = frame_dots(&self.coarse_queries(sentences)?, &video, pairing)?.reshape([pairs.len(), 1])?;
+        let coarse = frame_dots(&texts.coarse, &video, pairing)?.reshape([pairs.len(), 1])?;
         let mut heads = vec![(HEADS[0], coarse)];
-        heads.extend(self.fine(&unit(sentences)?, videos, pairing)?);
+        heads.extend(self.fine(&texts.unit, videos, pairing)?);
         self.scaled(heads)
     }
 
@@ -374,11 +384,6 @@ impl Eercf {
             }
         }
         Ok(EercfLosses { total, weak, strong, pearson })
-    }
-
-    /// (t G) · v: (B, N).
-    fn coarse(&self, sentences: &Var, videos: &EercfVideos) -> Result<Var> {
-        self.coarse_queries(sentences)?.matmul_transposed(&videos.video, false, true)
     }
 
     /// Σ_g (Σ_f softmax_f(a / τ) W[f, g]) a_g over the frames of a (B, V, F): (B, V).
@@ -450,6 +455,11 @@ impl Eercf {
 
 fn shape(argument: &'static str, x: &Var) -> Error {
     Error::Shape { op: "EERCF", argument, expected: "(videos, rows, width)".into(), got: x.shape().to_vec() }
+}
+
+/// (t G) · v: (B, N).
+fn coarse(texts: &EercfTexts, videos: &EercfVideos) -> Result<Var> {
+    texts.coarse.matmul_transposed(&videos.video, false, true)
 }
 
 /// t · frame for every pair of sentences (B, D) and videos' frames (N, F, D): (B, V, F).

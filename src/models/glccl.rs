@@ -105,6 +105,49 @@ pub struct Glccl {
     matrices: Matrices,
 }
 
+/// Texts as the heads compare them.
+#[derive(Clone, Debug)]
+pub struct GlcclTexts {
+    /// Sentences of their own length (B, D), which guide.
+    pub sentences: Var,
+    /// Sentences of unit length (B, D).
+    pub unit: Var,
+    /// Words of their own length (B, n, D), which guide.
+    pub words: Var,
+    /// Not there on a tape that records: words are large, so training maps them by groups, and again on the way back.
+    mapped: Option<Mapped>,
+}
+
+/// Texts through the matrices.
+#[derive(Clone, Debug)]
+struct Mapped {
+    /// Of unit length, mapped (B, D).
+    sentences: Var,
+    /// Of unit length, mapped (B, n, D).
+    words: Var,
+    /// The lengths of words before (B, n, 1).
+    lengths: Var,
+}
+
+impl Mapped {
+    fn new(m: &Matrices, unit_sentences: &Var, words: &Var) -> Result<Self> {
+        let tape = words.tape();
+        Ok(Self {
+            sentences: unit_sentences.matmul(&m.global.on(tape)?)?,
+            words: unit(words)?.matmul(&m.local.on(tape)?)?,
+            lengths: lengths(words)?,
+        })
+    }
+}
+
+impl GlcclTexts {
+    /// What [`pair_scores`] takes.
+    fn parts(&self) -> Vec<&Var> {
+        let mapped = self.mapped.iter().flat_map(|m| [&m.sentences, &m.words, &m.lengths]);
+        [&self.sentences, &self.unit, &self.words].into_iter().chain(mapped).collect()
+    }
+}
+
 /// A batch's videos as the heads compare them.
 #[derive(Clone, Debug)]
 pub struct GlcclVideos {
@@ -194,46 +237,53 @@ impl Glccl {
         Ok(GlcclVideos { frames, grams, video })
     }
 
-    /// The four heads of sentences (B, D) with their words (B, n, D) and videos: (B, N) each.
+    /// Sentences (B, D) with their words (B, n, D), raw and mapped.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::ShapeMismatch`].
-    pub fn heads(&self, sentences: &Var, words: &Var, videos: &GlcclVideos) -> Result<Vec<Head>> {
-        let inputs = [sentences, words, &videos.frames, &videos.grams].map(Var::clone);
-        let [texts, count] = self.expect_words(words)?;
+    pub fn texts(&self, sentences: &Var, words: &Var) -> Result<GlcclTexts> {
+        let &[texts, ..] = words.shape() else { return Err(shape("words", words)) };
+        let BaseConfig { words: count, joint, .. } = self.config.base;
+        words.value().expect_shape("GLCCL", "words", &[texts, count, joint])?;
+        let unit = unit(sentences)?;
+        let maps = !words.tape().is_recording();
+        let mapped = maps.then(|| Mapped::new(&self.matrices, &unit, words)).transpose()?;
+        Ok(GlcclTexts { sentences: sentences.clone(), unit, words: words.clone(), mapped })
+    }
+
+    /// The four heads of texts and videos: (B, N) each.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::ShapeMismatch`].
+    pub fn heads(&self, texts: &GlcclTexts, videos: &GlcclVideos) -> Result<Vec<Head>> {
+        let parts = texts.parts();
+        let &[texts, count, _] = texts.words.shape() else { return Err(shape("words", &texts.words)) };
         let &[n, frames, _] = videos.frames.shape() else { return Err(shape("videos", &videos.frames)) };
         let group = (GROUP_BYTES / (4 * count * n * frames.max(count)).max(1)).max(1);
         if texts <= group {
+            let inputs: Vec<Var> = [&videos.frames, &videos.grams].into_iter().chain(parts).cloned().collect();
             return self.named(pair_scores(&self.config, &self.matrices, &inputs, Pairing::All)?);
         }
         let (matrices, config) = (self.matrices.clone(), self.config.clone());
         let compute = move |_: &Tape, inputs: &[Var]| pair_scores(&config, &matrices, inputs, Pairing::All);
         let part = |first: usize| {
             let range = first..(first + group).min(texts);
-            let (sentences, words) = (sentences.slice(0, range.clone())?, words.slice(0, range)?);
-            sentences.tape().checkpoint(&[&sentences, &words, &inputs[2], &inputs[3]], compute.clone())
+            let inputs: Vec<Var> = parts.iter().map(|x| x.slice(0, range.clone())).collect::<Result<_>>()?;
+            let inputs: Vec<&Var> = [&videos.frames, &videos.grams].into_iter().chain(&inputs).collect();
+            videos.frames.tape().checkpoint(&inputs, compute.clone())
         };
-        let parts: Vec<Var> = (0..texts).step_by(group).map(part).collect::<Result<_>>()?;
-        self.named(concat(&parts.iter().collect::<Vec<_>>(), 1)?)
+        let groups: Vec<Var> = (0..texts).step_by(group).map(part).collect::<Result<_>>()?;
+        self.named(concat(&groups.iter().collect::<Vec<_>>(), 1)?)
     }
 
-    /// The four heads of listed pairs of sentences with their words and videos: (P, 1) each. Without gradients. The
+    /// The four heads of listed pairs of texts and videos: (P, 1) each. Without gradients. The
     /// width must be a multiple of 4.
     ///
     /// # Errors
     /// As [`Glccl::heads`]; [`Error::IndexOutOfRange`] for a text or video that there is not.
-    pub fn heads_of(&self, sentences: &Var, words: &Var, videos: &GlcclVideos, pairs: &PairList) -> Result<Vec<Head>> {
-        self.expect_words(words)?;
-        let inputs = [sentences, words, &videos.frames, &videos.grams].map(Var::clone);
+    pub fn heads_of(&self, texts: &GlcclTexts, videos: &GlcclVideos, pairs: &PairList) -> Result<Vec<Head>> {
+        let inputs: Vec<Var> = [&videos.frames, &videos.grams].into_iter().chain(texts.parts()).cloned().collect();
         self.named(pair_scores(&self.config, &self.matrices, &inputs, Pairing::Listed(pairs))?)
-    }
-
-    /// Words (B, n, D) as the matrices need them: B and n.
-    fn expect_words(&self, words: &Var) -> Result<[usize; 2]> {
-        let &[texts, ..] = words.shape() else { return Err(shape("words", words)) };
-        let BaseConfig { words: count, joint, .. } = self.config.base;
-        words.value().expect_shape("GLCCL", "words", &[texts, count, joint])?;
-        Ok([texts, count])
     }
 
     /// The heads of scores (4, B, V), times exp(logit_scale).
@@ -285,10 +335,18 @@ fn shape(argument: &'static str, x: &Var) -> Error {
     Error::Shape { op: "GLCCL", argument, expected: "(texts or videos, rows, D)".into(), got: x.shape().to_vec() }
 }
 
-/// The four scores of every pair without their common factor: (4, B, V). The inputs are sentences (B, D), words (B, n, D),
-/// frames (N, F, D) and their Gram matrices (N, F, F).
+/// The four scores of every pair without their common factor: (4, B, V). The inputs are
+/// frames (N, F, D), their Gram matrices (N, F, F), and the parts of [`GlcclTexts`].
 fn pair_scores(c: &GlcclConfig, m: &Matrices, inputs: &[Var], pairing: Pairing) -> Result<Var> {
-    let [sentences, words, frames, grams] = inputs else { unreachable!("the callers give four") };
+    let [frames, grams, sentences, unit, words, mapped @ ..] = inputs else {
+        unreachable!("the callers give five or more")
+    };
+    let mapped = match mapped {
+        [sentences, words, lengths] => {
+            Mapped { sentences: sentences.clone(), words: words.clone(), lengths: lengths.clone() }
+        }
+        _ => Mapped::new(m, unit, words)?,
+    };
     let tape = sentences.tape();
     let &[sentence_count, _, width] = words.shape() else { return Err(shape("words", words)) };
     // (B, q, D) to (B, q, V, F).
@@ -310,28 +368,24 @@ fn pair_scores(c: &GlcclConfig, m: &Matrices, inputs: &[Var], pairing: Pairing) 
     };
 
     let one = [sentence_count, 1, width];
-    let unit_sentences = unit(sentences)?;
     let raw_words = dots(words)?;
     let &[texts, _, videos, _] = raw_words.shape() else { return Err(shape("frames", frames)) };
     let global_gates = guide(&dots(&sentences.reshape(one)?)?)?;
     let local_gates = guide(&raw_words)?;
 
-    let video_sentence = {
-        let mapped = dots(&unit_sentences.matmul(&m.global.on(tape)?)?.reshape(one)?)?;
-        mapped.mul(&global_gates)?.sum(3)?
-    };
+    let video_sentence = { dots(&mapped.sentences.reshape(one)?)?.mul(&global_gates)?.sum(3)? };
     // For each word, or frame as a word sees it, of a pair: (B, n, V) to (B, V, n).
     let of_pair = |x: &Var| x.permute(&[0, 2, 1]);
     let video_word = {
-        let a = raw_words.mul(&global_gates)?.sum(3)?.div(&pairing.of_texts(&lengths(words)?)?)?;
+        let a = raw_words.mul(&global_gates)?.sum(3)?.div(&pairing.of_texts(&mapped.lengths)?)?;
         aggregate(&of_pair(&a)?, &m.word_logit)?
     };
     let sentence_frame = {
-        let b = local_gates.mul(&dots(&unit_sentences.reshape(one)?)?)?.sum(3)?;
+        let b = local_gates.mul(&dots(&unit.reshape(one)?)?)?.sum(3)?;
         aggregate(&of_pair(&b)?, &m.word_frame_logit)?
     };
     let frame_word = {
-        let mapped = dots(&unit(words)?.matmul(&m.local.on(tape)?)?)?;
+        let mapped = dots(&mapped.words)?;
         let over_words = local_gates.aosm(&mapped, &m.word.on(tape)?, c.temperature)?;
         let over_frames = mapped.aosm(&local_gates, &m.word_frame.on(tape)?, c.temperature)?;
         let x = aggregate(&over_words, &m.word_frame_2)?;

@@ -4,8 +4,8 @@
 use crate::autograd::Var;
 use crate::models::clip::TextFeatures;
 use crate::models::clip4clip::{Base, Clip4Clip, VideoFeatures, unit};
-use crate::models::eercf::{Eercf, EercfVideos};
-use crate::models::glccl::{Glccl, GlcclVideos};
+use crate::models::eercf::{Eercf, EercfTexts, EercfVideos};
+use crate::models::glccl::{Glccl, GlcclTexts, GlcclVideos};
 use crate::models::heads::{Head, weighted_sum};
 use crate::models::pairing::PairList;
 use crate::nn::ParameterStore;
@@ -25,6 +25,8 @@ pub struct Needs {
 
 /// A model that compares texts with videos.
 pub trait PairModel {
+    /// Texts as the heads compare them.
+    type Texts;
     /// Videos as the heads compare them.
     type Videos;
 
@@ -43,17 +45,23 @@ pub trait PairModel {
     /// [`Error::Shape`], [`Error::ShapeMismatch`].
     fn loss(&self, texts: &TextFeatures, videos: &VideoFeatures) -> Result<PairLoss>;
 
+    /// What depends on texts alone, computed once.
+    ///
+    /// # Errors
+    /// As [`PairModel::loss`].
+    fn prepare_texts(&self, texts: &TextFeatures) -> Result<Self::Texts>;
+
     /// What depends on videos alone, computed once.
     ///
     /// # Errors
     /// As [`PairModel::loss`].
-    fn prepare(&self, videos: &VideoFeatures) -> Result<Self::Videos>;
+    fn prepare_videos(&self, videos: &VideoFeatures) -> Result<Self::Videos>;
 
     /// Every head for any texts (B) and videos (N): (B, N) each.
     ///
     /// # Errors
     /// As [`PairModel::loss`].
-    fn compare(&self, texts: &TextFeatures, videos: &Self::Videos) -> Result<Vec<Head>>;
+    fn compare(&self, texts: &Self::Texts, videos: &Self::Videos) -> Result<Vec<Head>>;
 
     /// The score that ranks, from the heads: (B, V).
     ///
@@ -65,10 +73,7 @@ pub trait PairModel {
 /// A model whose videos have one vector each for a first stage, which finds the candidates of the second.
 pub trait TwoStageModel: PairModel {
     /// Texts for the first stage (B, D), of any length.
-    ///
-    /// # Errors
-    /// As [`PairModel::loss`].
-    fn coarse_texts(&self, texts: &TextFeatures) -> Result<Var>;
+    fn coarse_texts(&self, texts: &Self::Texts) -> Var;
 
     /// Videos for the first stage (N, D), of unit length.
     fn coarse_videos(&self, videos: &Self::Videos) -> Var;
@@ -77,7 +82,7 @@ pub trait TwoStageModel: PairModel {
     ///
     /// # Errors
     /// As [`PairModel::loss`]; [`Error::IndexOutOfRange`] for a text or video that there is not.
-    fn compare_pairs(&self, texts: &TextFeatures, videos: &Self::Videos, pairs: &PairList) -> Result<Vec<Head>>;
+    fn compare_pairs(&self, texts: &Self::Texts, videos: &Self::Videos, pairs: &PairList) -> Result<Vec<Head>>;
 
     /// Multiply-adds that the heads take for a pair, counting dot products with features alone, as the EERCF paper's
     /// figure 1 does: first of the coarse score, then of all others. `videos` tells how many frames and patches there are.
@@ -85,6 +90,7 @@ pub trait TwoStageModel: PairModel {
 }
 
 impl PairModel for Clip4Clip {
+    type Texts = Var;
     type Videos = Var;
 
     fn base(&self) -> &Base {
@@ -100,16 +106,20 @@ impl PairModel for Clip4Clip {
     }
 
     fn loss(&self, texts: &TextFeatures, videos: &VideoFeatures) -> Result<PairLoss> {
-        let heads = self.compare(texts, &self.prepare(videos)?)?;
+        let heads = self.compare(&self.prepare_texts(texts)?, &self.prepare_videos(videos)?)?;
         Ok((heads[0].scores.info_nce()?, Vec::new()))
     }
 
-    fn prepare(&self, videos: &VideoFeatures) -> Result<Var> {
+    fn prepare_texts(&self, texts: &TextFeatures) -> Result<Var> {
+        unit(&texts.sentence)
+    }
+
+    fn prepare_videos(&self, videos: &VideoFeatures) -> Result<Var> {
         self.videos(videos)
     }
 
-    fn compare(&self, texts: &TextFeatures, videos: &Var) -> Result<Vec<Head>> {
-        self.heads(&texts.sentence, videos)
+    fn compare(&self, texts: &Var, videos: &Var) -> Result<Vec<Head>> {
+        self.heads(texts, videos)
     }
 
     fn similarity(&self, heads: &[Head]) -> Result<Var> {
@@ -118,6 +128,7 @@ impl PairModel for Clip4Clip {
 }
 
 impl PairModel for Eercf {
+    type Texts = EercfTexts;
     type Videos = EercfVideos;
 
     fn base(&self) -> &Base {
@@ -139,12 +150,16 @@ impl PairModel for Eercf {
         Ok((losses.total, parts.into_iter().chain(losses.pearson).collect()))
     }
 
-    fn prepare(&self, videos: &VideoFeatures) -> Result<EercfVideos> {
+    fn prepare_texts(&self, texts: &TextFeatures) -> Result<EercfTexts> {
+        self.texts(&texts.sentence)
+    }
+
+    fn prepare_videos(&self, videos: &VideoFeatures) -> Result<EercfVideos> {
         self.videos(videos)
     }
 
-    fn compare(&self, texts: &TextFeatures, videos: &EercfVideos) -> Result<Vec<Head>> {
-        self.heads(&texts.sentence, videos)
+    fn compare(&self, texts: &EercfTexts, videos: &EercfVideos) -> Result<Vec<Head>> {
+        self.heads(texts, videos)
     }
 
     /// The second stage's score.
@@ -154,16 +169,16 @@ impl PairModel for Eercf {
 }
 
 impl TwoStageModel for Eercf {
-    fn coarse_texts(&self, texts: &TextFeatures) -> Result<Var> {
-        self.coarse_queries(&texts.sentence)
+    fn coarse_texts(&self, texts: &EercfTexts) -> Var {
+        texts.coarse.clone()
     }
 
     fn coarse_videos(&self, videos: &EercfVideos) -> Var {
         videos.video.clone()
     }
 
-    fn compare_pairs(&self, texts: &TextFeatures, videos: &EercfVideos, pairs: &PairList) -> Result<Vec<Head>> {
-        self.heads_of(&texts.sentence, videos, pairs)
+    fn compare_pairs(&self, texts: &EercfTexts, videos: &EercfVideos, pairs: &PairList) -> Result<Vec<Head>> {
+        self.heads_of(texts, videos, pairs)
     }
 
     fn pair_cost(&self, videos: &EercfVideos) -> [u64; 2] {
@@ -181,6 +196,7 @@ fn words(texts: &TextFeatures) -> Result<&Var> {
 }
 
 impl PairModel for Glccl {
+    type Texts = GlcclTexts;
     type Videos = GlcclVideos;
 
     fn base(&self) -> &Base {
@@ -196,17 +212,21 @@ impl PairModel for Glccl {
     }
 
     fn loss(&self, texts: &TextFeatures, videos: &VideoFeatures) -> Result<PairLoss> {
-        let losses = self.losses(&self.compare(texts, &self.videos(videos)?)?)?;
+        let losses = self.losses(&self.compare(&self.prepare_texts(texts)?, &self.videos(videos)?)?)?;
         let parts = [("contrast", Some(losses.contrast)), ("consistency", losses.consistency)];
         Ok((losses.total, parts.into_iter().filter_map(|(name, part)| Some((name, part?))).collect()))
     }
 
-    fn prepare(&self, videos: &VideoFeatures) -> Result<GlcclVideos> {
+    fn prepare_texts(&self, texts: &TextFeatures) -> Result<GlcclTexts> {
+        self.texts(&texts.sentence, words(texts)?)
+    }
+
+    fn prepare_videos(&self, videos: &VideoFeatures) -> Result<GlcclVideos> {
         self.videos(videos)
     }
 
-    fn compare(&self, texts: &TextFeatures, videos: &GlcclVideos) -> Result<Vec<Head>> {
-        self.heads(&texts.sentence, words(texts)?, videos)
+    fn compare(&self, texts: &GlcclTexts, videos: &GlcclVideos) -> Result<Vec<Head>> {
+        self.heads(texts, videos)
     }
 
     fn similarity(&self, heads: &[Head]) -> Result<Var> {
@@ -215,16 +235,16 @@ impl PairModel for Glccl {
 }
 
 impl TwoStageModel for Glccl {
-    fn coarse_texts(&self, texts: &TextFeatures) -> Result<Var> {
-        unit(&texts.sentence)
+    fn coarse_texts(&self, texts: &GlcclTexts) -> Var {
+        texts.unit.clone()
     }
 
     fn coarse_videos(&self, videos: &GlcclVideos) -> Var {
         videos.video.clone()
     }
 
-    fn compare_pairs(&self, texts: &TextFeatures, videos: &GlcclVideos, pairs: &PairList) -> Result<Vec<Head>> {
-        self.heads_of(&texts.sentence, words(texts)?, videos, pairs)
+    fn compare_pairs(&self, texts: &GlcclTexts, videos: &GlcclVideos, pairs: &PairList) -> Result<Vec<Head>> {
+        self.heads_of(texts, videos, pairs)
     }
 
     fn pair_cost(&self, videos: &GlcclVideos) -> [u64; 2] {

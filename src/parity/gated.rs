@@ -126,7 +126,7 @@ pub(super) fn check_eercf(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     let rows = patches.reshape([videos, count * each, width])?;
     let videos = model.videos(&VideoFeatures { frames, mask, patches: Some(rows) })?;
     if case.text("mode") == "eval" {
-        return check_rerank(case, &model, run, model.heads(&text, &videos)?);
+        return check_rerank(case, &model, run, model.heads(&model.texts(&text)?, &videos)?);
     }
     let matched = model.matched(&text, &videos)?;
     let losses = model.losses(&text, &matched)?;
@@ -199,7 +199,8 @@ pub(super) fn check_glccl(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     let frames = run.input("frames")?;
     let mask = Tensor::from_array(gpu, &case.array("input.mask")?)?;
     let videos = model.videos(&VideoFeatures { frames, mask, patches: None })?;
-    let heads = model.heads(&run.input("sentence")?, &run.input("words")?, &videos)?;
+    let texts = model.texts(&run.input("sentence")?, &run.input("words")?)?;
+    let heads = model.heads(&texts, &videos)?;
     run.add("output.temporal_frames", &videos.frames);
     run.add_heads(&heads);
     run.add("output.similarity", &model.similarity(&heads)?);

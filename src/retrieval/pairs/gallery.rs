@@ -38,7 +38,7 @@ impl<V> Gallery<V> {
         for features in features {
             let features = features?;
             let count = features.mask.shape()[0];
-            gallery.segments.push(Segment { first: gallery.len, count, videos: model.prepare(&features)? });
+            gallery.segments.push(Segment { first: gallery.len, count, videos: model.prepare_videos(&features)? });
             gallery.len += count;
         }
         Ok(gallery)

@@ -22,9 +22,9 @@ pub fn score_all<M: PairModel>(model: &M, texts: &[TextTile], gallery: &Gallery<
     let mut scores = Array::zeros([rows, gallery.len()]);
     let mut first = 0;
     for tile in texts {
-        let features = tile.features(model)?;
+        let prepared = model.prepare_texts(&tile.features(model)?)?;
         for segment in gallery.segments() {
-            let heads = model.compare(&features, &segment.videos)?;
+            let heads = model.compare(&prepared, &segment.videos)?;
             let values = model.similarity(&heads)?.value().to_vec()?;
             for (i, row) in values.chunks_exact(segment.count.max(1)).enumerate() {
                 let at = (first + i) * gallery.len() + segment.first;

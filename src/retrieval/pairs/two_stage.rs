@@ -108,10 +108,11 @@ impl<V> Gallery<V> {
             model.store().gpu().synchronize()?;
             times.encode += clock.elapsed();
             let clock = Instant::now();
-            let (scores, candidates) = nearest(model.coarse_texts(&features)?.value(), &videos, options.k)?;
+            let prepared = model.prepare_texts(&features)?;
+            let (scores, candidates) = nearest(model.coarse_texts(&prepared).value(), &videos, options.k)?;
             times.coarse += clock.elapsed();
             let clock = Instant::now();
-            let fine = self.fine(model, &features, &candidates)?;
+            let fine = self.fine_of(model, &prepared, &candidates)?;
             times.fine += clock.elapsed();
             for ((candidates, coarse), fine) in candidates.into_iter().zip(scores).zip(fine) {
                 let mut row: Vec<Found> = candidates
@@ -142,20 +143,34 @@ impl<V> Gallery<V> {
         texts: &TextFeatures,
         listed: &[Vec<u32>],
     ) -> Result<Vec<Vec<f32>>> {
-        const OP: &str = "Gallery::fine";
         if texts.sentence.shape()[0] != listed.len() {
             let (left, right) = (texts.sentence.shape().to_vec(), vec![listed.len()]);
-            return Err(Error::ShapeMismatch { op: OP, left, right, why: "there must be a list for each text" });
+            return Err(Error::ShapeMismatch {
+                op: "Gallery::fine",
+                left,
+                right,
+                why: "there must be a list for each text",
+            });
         }
+        self.fine_of(model, &model.prepare_texts(texts)?, listed)
+    }
+
+    /// [`Gallery::fine`] of as many texts as lists.
+    fn fine_of<M: TwoStageModel<Videos = V>>(
+        &self,
+        model: &M,
+        texts: &M::Texts,
+        listed: &[Vec<u32>],
+    ) -> Result<Vec<Vec<f32>>> {
         // Video, text, and the place in the text's list: pairs of a video side by side.
         let place = |text: usize, place: usize| (listed[text][place], text, place);
         let mut places: Vec<(u32, usize, usize)> =
             (0..listed.len()).flat_map(|text| (0..listed[text].len()).map(move |at| place(text, at))).collect();
         places.sort_unstable();
         if let Some(&(video, ..)) = places.last().filter(|(video, ..)| *video as usize >= self.len()) {
-            return Err(Error::IndexOutOfRange { op: OP, index: video.into(), len: self.len() as u64 });
+            return Err(Error::IndexOutOfRange { op: "Gallery::fine", index: video.into(), len: self.len() as u64 });
         }
-        let mut scores: Vec<Vec<f32>> = listed.iter().map(|ids| vec![0.0; ids.len()]).collect();
+        let mut parts = Vec::new();
         for segment in self.segments() {
             let before = |end: usize| places.partition_point(|(video, ..)| (*video as usize) < end);
             let here = &places[before(segment.first)..before(segment.first + segment.count)];
@@ -164,10 +179,13 @@ impl<V> Gallery<V> {
             for part in here.chunks((PAIR_BYTES / (4 * dots.max(1))).max(1)) {
                 let pair = |&(video, text, _): &(u32, usize, usize)| [text as u32, video - segment.first as u32];
                 let heads = model.compare_pairs(texts, &segment.videos, &PairList::new(part.iter().map(pair)))?;
-                let values = model.similarity(&heads)?.value().to_vec()?;
-                part.iter().zip(values).for_each(|(&(_, text, place), value)| scores[text][place] = value);
+                parts.push(model.similarity(&heads)?.into_value());
             }
         }
+        // Read at once, so that the device has the next part while it computes one.
+        let values = Tensor::read_all(&parts.iter().collect::<Vec<_>>())?.concat();
+        let mut scores: Vec<Vec<f32>> = listed.iter().map(|ids| vec![0.0; ids.len()]).collect();
+        places.iter().zip(values).for_each(|(&(_, text, place), value)| scores[text][place] = value);
         Ok(scores)
     }
 
@@ -212,7 +230,7 @@ impl<V> Gallery<V> {
         let scale = model.base().scale(&tape)?.value().item()?;
         let mut data = Vec::with_capacity(rows * self.len());
         for tile in texts {
-            let queries = model.coarse_texts(&tile.features(model)?)?;
+            let queries = model.coarse_texts(&model.prepare_texts(&tile.features(model)?)?);
             let options = matmul::Options { transpose_b: true, alpha: scale, ..matmul::Options::default() };
             data.extend(matmul::forward(queries.value(), &videos, &options)?.y.to_vec()?);
         }
