@@ -322,8 +322,8 @@ impl Eercf {
         self.scaled(heads)
     }
 
-    /// The heads of listed pairs of texts and videos: (P, 1) each. Without gradients. The width
-    /// must be a multiple of 4.
+    /// The heads of listed pairs of texts and videos: (P, 1) each. Without gradients. The width must be a
+    /// multiple of 4.
     ///
     /// # Errors
     /// As [`Eercf::heads`]; [`Error::IndexOutOfRange`] for a text or video that there is not.

@@ -276,8 +276,8 @@ impl Glccl {
         self.named(concat(&groups.iter().collect::<Vec<_>>(), 1)?)
     }
 
-    /// The four heads of listed pairs of texts and videos: (P, 1) each. Without gradients. The
-    /// width must be a multiple of 4.
+    /// The four heads of listed pairs of texts and videos: (P, 1) each. Without gradients. The width must be a
+    /// multiple of 4.
     ///
     /// # Errors
     /// As [`Glccl::heads`]; [`Error::IndexOutOfRange`] for a text or video that there is not.
@@ -335,8 +335,8 @@ fn shape(argument: &'static str, x: &Var) -> Error {
     Error::Shape { op: "GLCCL", argument, expected: "(texts or videos, rows, D)".into(), got: x.shape().to_vec() }
 }
 
-/// The four scores of every pair without their common factor: (4, B, V). The inputs are
-/// frames (N, F, D), their Gram matrices (N, F, F), and the parts of [`GlcclTexts`].
+/// The four scores of every pair without their common factor: (4, B, V). The inputs are frames (N, F, D), their
+/// Gram matrices (N, F, F), and the parts of [`GlcclTexts`].
 fn pair_scores(c: &GlcclConfig, m: &Matrices, inputs: &[Var], pairing: Pairing) -> Result<Var> {
     let [frames, grams, sentences, unit, words, mapped @ ..] = inputs else {
         unreachable!("the callers give five or more")
@@ -373,7 +373,7 @@ fn pair_scores(c: &GlcclConfig, m: &Matrices, inputs: &[Var], pairing: Pairing) 
     let global_gates = guide(&dots(&sentences.reshape(one)?)?)?;
     let local_gates = guide(&raw_words)?;
 
-    let video_sentence = { dots(&mapped.sentences.reshape(one)?)?.mul(&global_gates)?.sum(3)? };
+    let video_sentence = dots(&mapped.sentences.reshape(one)?)?.mul(&global_gates)?.sum(3)?;
     // For each word, or frame as a word sees it, of a pair: (B, n, V) to (B, V, n).
     let of_pair = |x: &Var| x.permute(&[0, 2, 1]);
     let video_word = {
