@@ -1,10 +1,10 @@
 //! Ranking, the max-margin loss and an optimizer step.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use reelgrad::kernels::hinge::{self, Negatives};
+use reelgrad::kernels::loss::hinge::{self, Negatives};
 use reelgrad::kernels::optimizer::{self, Group, Numbers, Update};
-use reelgrad::kernels::rank::{Queries, Ranking};
-use reelgrad::kernels::topk;
+use reelgrad::kernels::ranking::rank::{Queries, Ranking};
+use reelgrad::kernels::ranking::topk;
 use reelgrad::{Gpu, Result, Tensor};
 
 fn scores(gpu: &Gpu, n: usize) -> Result<Tensor> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use reelgrad::gpu::{Gpu, KernelFamily};
-use reelgrad::kernels::matmul::{Options, forward};
+use reelgrad::kernels::linear::matmul::{Options, forward};
 use reelgrad::tensor::Tensor;
 
 /// m, k, n.

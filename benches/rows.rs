@@ -2,8 +2,8 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use reelgrad::gpu::KernelFamily;
-use reelgrad::kernels::layer_norm::{self, Norm};
-use reelgrad::kernels::{reduce, softmax};
+use reelgrad::kernels::rows::layer_norm::{self, Norm};
+use reelgrad::kernels::rows::{reduce, softmax};
 use reelgrad::{Gpu, Tensor};
 
 const ROWS: usize = 4096;

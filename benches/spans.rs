@@ -2,8 +2,8 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use reelgrad::gpu::KernelFamily;
-use reelgrad::kernels::spans::{self, Predictor, Search, Stream};
-use reelgrad::kernels::topk;
+use reelgrad::kernels::ranking::topk;
+use reelgrad::kernels::similarity::spans::{self, Predictor, Search, Stream};
 use reelgrad::random::Random;
 use reelgrad::{Gpu, Result, Tensor};
 

@@ -11,9 +11,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use reelgrad::Result;
 use reelgrad::gpu::{AdapterReport, Gpu, KernelFamily, adapters};
-use reelgrad::kernels::elementwise::{self, Activation, Unary};
-use reelgrad::kernels::layer_norm::{self, Norm};
-use reelgrad::kernels::{gathered, matmul, softmax, topk};
+use reelgrad::kernels::elementwise::unary::{self, Activation, Unary};
+use reelgrad::kernels::linear::matmul;
+use reelgrad::kernels::ranking::topk;
+use reelgrad::kernels::rows::layer_norm::{self, Norm};
+use reelgrad::kernels::rows::softmax;
+use reelgrad::kernels::similarity::gathered;
 use reelgrad::shader::ParamsIn;
 use reelgrad::tensor::Tensor;
 use serde_json::{Value, json};
@@ -228,8 +231,8 @@ fn elementwise_values(gpu: &Gpu) -> Result<f64> {
     let tensor = Tensor::from_slice(gpu, [x.len()], &x)?;
     let mut worst = 0f64;
     for op in unary_ops() {
-        let y = elementwise::forward(op, &tensor)?.to_vec()?;
-        let twin = x.iter().map(|&v| elementwise::cpu::value_and_derivative(op, v.into()).0);
+        let y = unary::forward(op, &tensor)?.to_vec()?;
+        let twin = x.iter().map(|&v| unary::cpu::value_and_derivative(op, v.into()).0);
         worst = worst.max(share(&y, twin, 1e-5, 2e-6));
     }
     Ok(worst)
@@ -242,11 +245,9 @@ fn elementwise_gradients(gpu: &Gpu) -> Result<f64> {
     let upstream_gpu = Tensor::from_slice(gpu, [x.len()], &upstream)?;
     let mut worst = 0f64;
     for op in unary_ops() {
-        let dx = elementwise::backward(op, &x_gpu, &upstream_gpu)?.to_vec()?;
-        let twin = x
-            .iter()
-            .zip(&upstream)
-            .map(|(&v, &g)| elementwise::cpu::value_and_derivative(op, v.into()).1 * f64::from(g));
+        let dx = unary::backward(op, &x_gpu, &upstream_gpu)?.to_vec()?;
+        let twin =
+            x.iter().zip(&upstream).map(|(&v, &g)| unary::cpu::value_and_derivative(op, v.into()).1 * f64::from(g));
         worst = worst.max(share(&dx, twin, 1e-5, 2e-6));
     }
     Ok(worst)
@@ -308,7 +309,7 @@ fn listed_pairs(gpu: &Gpu) -> Result<f64> {
 fn repetition(gpu: &Gpu) -> Result<f64> {
     let x = inputs();
     let tensor = Tensor::from_slice(gpu, [x.len()], &x)?;
-    let run = || elementwise::forward(Unary::Activation(Activation::Gelu), &tensor)?.to_vec();
+    let run = || unary::forward(Unary::Activation(Activation::Gelu), &tensor)?.to_vec();
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
     Ok(if bits(run()?) == bits(run()?) { 0.0 } else { f64::INFINITY })
 }

@@ -5,11 +5,11 @@ mod common;
 use common::{gpus, noise, spaced};
 use reelgrad::autograd::{AttentionOptions, GradientCheck, Tape, Var, check_gradient, concat};
 use reelgrad::kernels::attention::Layout;
-use reelgrad::kernels::dropout::Dropout;
-use reelgrad::kernels::elementwise::Activation;
-use reelgrad::kernels::l2_normalize::Divisor;
-use reelgrad::kernels::layer_norm::Norm;
+use reelgrad::kernels::elementwise::dropout::Dropout;
+use reelgrad::kernels::elementwise::unary::Activation;
 use reelgrad::kernels::pooling::Masked;
+use reelgrad::kernels::rows::l2_normalize::Divisor;
+use reelgrad::kernels::rows::layer_norm::Norm;
 use reelgrad::{Array, Result, Tensor};
 
 type Function = Box<dyn Fn(&[Var]) -> Result<Var>>;

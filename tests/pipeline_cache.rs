@@ -7,7 +7,7 @@ mod common;
 fn run(builder: GpuBuilder) -> (Vec<f32>, bool) {
     let gpu: Gpu = builder.build().unwrap();
     let a = Tensor::from_slice(&gpu, [2, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap();
-    let y = reelgrad::kernels::matmul::forward(&a, &a, &Default::default()).unwrap().y;
+    let y = reelgrad::kernels::linear::matmul::forward(&a, &a, &Default::default()).unwrap().y;
     (y.to_vec().unwrap(), gpu.report().features.contains(wgpu::Features::PIPELINE_CACHE))
 }
 

@@ -5,10 +5,10 @@ mod common;
 use common::{gpu, gpus, noise};
 use reelgrad::autograd::{AttentionOptions, GradientCheck, OpMemory, Tape, Var, check_gradient, concat};
 use reelgrad::kernels::attention::Layout;
-use reelgrad::kernels::elementwise::Activation;
-use reelgrad::kernels::l2_normalize::Divisor;
-use reelgrad::kernels::layer_norm::Norm;
+use reelgrad::kernels::elementwise::unary::Activation;
 use reelgrad::kernels::pooling::Masked;
+use reelgrad::kernels::rows::l2_normalize::Divisor;
+use reelgrad::kernels::rows::layer_norm::Norm;
 use reelgrad::{Array, Gpu, Result, Tensor};
 
 fn passes(f: impl Fn(&Var) -> Result<Var>) -> bool {

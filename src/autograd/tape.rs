@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::gpu::Gpu;
-use crate::kernels::binary::{self, Binary};
-use crate::kernels::dropout::Dropout;
+use crate::kernels::elementwise::binary::{self, Binary};
+use crate::kernels::elementwise::dropout::Dropout;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 

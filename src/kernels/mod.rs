@@ -6,11 +6,20 @@
 //!
 //! Adding a kernel: `shaders/x.wgsl`, `src/kernels/x.rs`, and a line in the list below.
 
+pub mod attention;
+pub mod elementwise;
 #[cfg(test)]
 pub(crate) mod golden;
 mod lanes;
 mod layout;
-mod select;
+pub mod linear;
+pub mod loss;
+pub mod optimizer;
+pub mod pooling;
+pub mod ranking;
+pub mod rows;
+pub mod similarity;
+pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -22,45 +31,38 @@ use crate::shader::Variant;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-macro_rules! kernels {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        $($(#[$doc])* pub mod $name;)*
-
-        /// Every variant that the crate may compile; a test walks all of them offline.
-        pub fn variants() -> Vec<Variant> {
-            [$($name::variants()),*].concat()
-        }
-    };
-}
-
-kernels! {
-    aosm,
-    attention,
-    binary,
-    conv1d,
-    cross_entropy,
-    dropout,
-    elementwise,
-    embedding,
-    gates,
-    gathered,
-    hinge,
-    l2_normalize,
-    layer_norm,
-    matmul,
-    max_similarity,
-    optimizer,
-    permute,
-    pick,
-    pooling,
-    rank,
-    reduce,
-    soft_similarity,
-    softmax,
-    spans,
-    status,
-    topk,
-    total,
+/// Every variant that the crate may compile; a test walks all of them offline.
+pub fn variants() -> Vec<Variant> {
+    [
+        attention::variants(),
+        elementwise::binary::variants(),
+        elementwise::dropout::variants(),
+        elementwise::permute::variants(),
+        elementwise::unary::variants(),
+        linear::conv1d::variants(),
+        linear::embedding::variants(),
+        linear::matmul::variants(),
+        loss::cross_entropy::variants(),
+        loss::hinge::variants(),
+        loss::total::variants(),
+        optimizer::variants(),
+        pooling::variants(),
+        ranking::pick::variants(),
+        ranking::rank::variants(),
+        ranking::topk::variants(),
+        rows::l2_normalize::variants(),
+        rows::layer_norm::variants(),
+        rows::reduce::variants(),
+        rows::softmax::variants(),
+        similarity::aosm::variants(),
+        similarity::gates::variants(),
+        similarity::gathered::variants(),
+        similarity::max_similarity::variants(),
+        similarity::soft_similarity::variants(),
+        similarity::spans::variants(),
+        status::variants(),
+    ]
+    .concat()
 }
 
 /// Whether `variant` is in [`variants`].

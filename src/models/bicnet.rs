@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::autograd::{AttentionOptions, Tape, Var};
 use crate::gpu::Gpu;
-use crate::kernels::elementwise::Activation;
+use crate::kernels::elementwise::unary::Activation;
 use crate::models::two_space::{Embeddings, TwoSpaceModel};
 use crate::nn::{
     ChannelAttentionPool, FeedForward, Init, LayerNorm, Linear, MultiHeadAttention, NormPlace, Parameter,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::autograd::{AttentionOptions, Tape, Var};
 use crate::gpu::Gpu;
-use crate::kernels::elementwise::Activation;
+use crate::kernels::elementwise::unary::Activation;
 use crate::models::clip::{ClipConfig, MAX_LOGIT_SCALE, ResidualBlocks, TextFeatures, TowerConfig, Towers};
 use crate::models::heads::Head;
 use crate::nn::{Init, Parameter, ParameterStore};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::autograd::{Tape, Var, concat};
 use crate::gpu::Gpu;
-use crate::kernels::permute;
+use crate::kernels::elementwise::permute;
 use crate::models::clip4clip::{Base, BaseConfig, VideoFeatures, unit};
 use crate::models::heads::{Head, weighted_sum};
 use crate::models::pairing::{PairList, Pairing};

@@ -1,7 +1,8 @@
 //! Which videos each text is compared with: all of them, or those that a list names.
 
 use crate::autograd::Var;
-use crate::kernels::{embedding, gates, gathered, soft_similarity};
+use crate::kernels::linear::embedding;
+use crate::kernels::similarity::{gates, gathered, soft_similarity};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::Result;
 use crate::autograd::Var;
-use crate::kernels::elementwise::Activation;
+use crate::kernels::elementwise::unary::Activation;
 use crate::nn::{Init, Parameter, ParameterStore};
 
 /// How the weight and the bias of an affine map start; from an [`Init`] both start alike.

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::autograd::Var;
-use crate::kernels::layer_norm::Norm;
+use crate::kernels::rows::layer_norm::Norm;
 use crate::nn::{Init, Parameter, ParameterStore};
 
 /// gain * normalised(x) + bias, in either of the two definitions of [`Norm`].

@@ -1,7 +1,7 @@
 //! Pooling a sequence to one vector by learnt weights.
 
 use crate::autograd::Var;
-use crate::kernels::elementwise::Activation;
+use crate::kernels::elementwise::unary::Activation;
 use crate::nn::{Init, Parameter, ParameterStore};
 use crate::tensor::Tensor;
 use crate::{Error, Result};

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::autograd::{AttentionOptions, Var};
-use crate::kernels::elementwise::Activation;
+use crate::kernels::elementwise::unary::Activation;
 use crate::nn::{LayerNorm, Linear, MultiHeadAttention};
 
 /// Two affine maps with an activation between them.

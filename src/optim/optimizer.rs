@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernels::elementwise::permute;
 use crate::kernels::optimizer::{self, Clip, Group, Numbers, Update};
-use crate::kernels::permute;
 use crate::nn::{Parameter, ParameterStore};
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};

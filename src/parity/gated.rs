@@ -3,7 +3,7 @@
 use super::Row;
 use super::case::Case;
 use crate::autograd::{Tape, Var};
-use crate::kernels::topk;
+use crate::kernels::ranking::topk;
 use crate::models::clip4clip::{BaseConfig, VideoFeatures};
 use crate::models::eercf::{Eercf, EercfConfig, HeadWeights};
 use crate::models::glccl::{Glccl, GlcclConfig, Guide};

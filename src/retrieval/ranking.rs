@@ -4,8 +4,9 @@
 use std::ops::Range;
 
 use crate::gpu::Gpu;
-use crate::kernels::rank::{GroupMax, Queries, Rank, Ranking};
-use crate::kernels::{matmul, permute};
+use crate::kernels::elementwise::permute;
+use crate::kernels::linear::matmul;
+use crate::kernels::ranking::rank::{GroupMax, Queries, Rank, Ranking};
 use crate::retrieval::metrics::{Counts, Scores};
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};

@@ -10,7 +10,8 @@ use serde::Serialize;
 use crate::autograd::{Tape, Var};
 use crate::data::bicnet::{Sample, SampleSource, collate};
 use crate::gpu::Gpu;
-use crate::kernels::{matmul, topk};
+use crate::kernels::linear::matmul;
+use crate::kernels::ranking::topk;
 use crate::models::bicnet::BicnetInputs;
 use crate::models::two_space::TwoSpaceModel;
 use crate::retrieval::metrics::{RetrievalMetrics, Scores, Ties};
@@ -111,7 +112,7 @@ pub fn encode(
         if total == 0 {
             return Tensor::from_slice(gpu, [0, d], &[]);
         }
-        crate::kernels::permute::concat(&rows.iter().collect::<Vec<_>>(), 0)
+        crate::kernels::elementwise::permute::concat(&rows.iter().collect::<Vec<_>>(), 0)
     };
     Ok(Encoded { texts: join(&text_rows)?, owners, videos: join(&video_rows)? })
 }
@@ -172,7 +173,7 @@ impl Encoded {
     /// # Errors
     /// [`Error::IndexOutOfRange`]; device errors.
     pub fn scores(&self, range: Range<usize>) -> Result<Tensor> {
-        let texts = crate::kernels::permute::slice(&self.texts, 0, range)?;
+        let texts = crate::kernels::elementwise::permute::slice(&self.texts, 0, range)?;
         let options = matmul::Options { transpose_b: true, ..Default::default() };
         Ok(matmul::forward(&texts, &self.videos, &options)?.y)
     }

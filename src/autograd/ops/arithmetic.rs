@@ -2,17 +2,17 @@
 
 use crate::Result;
 use crate::autograd::Var;
-use crate::kernels::binary::{self, Binary};
-use crate::kernels::dropout::{self, Dropout};
-use crate::kernels::elementwise::{self, Activation, Unary};
-use crate::kernels::reduce;
+use crate::kernels::elementwise::binary::{self, Binary};
+use crate::kernels::elementwise::dropout::{self, Dropout};
+use crate::kernels::elementwise::unary::{self, Activation, Unary};
+use crate::kernels::rows::reduce;
 use crate::tensor::Tensor;
 
 impl Var {
     fn unary(&self, op: &'static str, function: Unary) -> Result<Var> {
-        let y = elementwise::forward(function, self.value())?;
+        let y = unary::forward(function, self.value())?;
         Ok(self.tape().record(op, &[self], y, vec![self.value().clone()], move |b| {
-            Ok(vec![Some(elementwise::backward(function, &b.saved[0], b.grad)?)])
+            Ok(vec![Some(unary::backward(function, &b.saved[0], b.grad)?)])
         }))
     }
 
@@ -29,9 +29,9 @@ impl Var {
     /// # Errors
     /// Device errors.
     pub fn affine(&self, scale: f32, shift: f32) -> Result<Var> {
-        let y = elementwise::forward(Unary::Affine { scale, shift }, self.value())?;
+        let y = unary::forward(Unary::Affine { scale, shift }, self.value())?;
         Ok(self.tape().record("affine", &[self], y, vec![], move |b| {
-            Ok(vec![Some(elementwise::forward(Unary::Affine { scale, shift: 0.0 }, b.grad)?)])
+            Ok(vec![Some(unary::forward(Unary::Affine { scale, shift: 0.0 }, b.grad)?)])
         }))
     }
 

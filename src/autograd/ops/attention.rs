@@ -2,7 +2,7 @@
 
 use crate::autograd::Var;
 use crate::kernels::attention::{self, Keys, Layout, Options};
-use crate::kernels::dropout::Dropout;
+use crate::kernels::elementwise::dropout::Dropout;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::autograd::Var;
 use crate::gpu::KernelFamily;
-use crate::kernels::{aosm, gates};
+use crate::kernels::similarity::{aosm, gates};
 use crate::tensor::Tensor;
 
 impl Var {

@@ -2,9 +2,9 @@
 
 use crate::Result;
 use crate::autograd::Var;
-use crate::kernels::elementwise::{self, Activation, Unary};
-use crate::kernels::matmul::{self, Options};
-use crate::kernels::reduce;
+use crate::kernels::elementwise::unary::{self, Activation, Unary};
+use crate::kernels::linear::matmul::{self, Options};
+use crate::kernels::rows::reduce;
 use crate::tensor::Tensor;
 
 /// op(a) op(b) without an epilogue.
@@ -80,7 +80,7 @@ impl Var {
         Ok(self.tape().record("linear", &inputs, output.y, saved, move |back| {
             let (x, w) = (&back.saved[0], &back.saved[1]);
             let g = match (activation, back.saved.get(2)) {
-                (Some(activation), Some(pre)) => elementwise::backward(Unary::Activation(activation), pre, back.grad)?,
+                (Some(activation), Some(pre)) => unary::backward(Unary::Activation(activation), pre, back.grad)?,
                 _ => back.grad.clone(),
             };
             let (rows_x, rows_g) = (x.reshape([x.rows(), x.width()])?, g.reshape([g.rows(), g.width()])?);

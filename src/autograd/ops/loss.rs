@@ -2,8 +2,9 @@
 
 use crate::Result;
 use crate::autograd::{Var, concat};
-use crate::kernels::elementwise::Activation;
-use crate::kernels::{cross_entropy, hinge, pick};
+use crate::kernels::elementwise::unary::Activation;
+use crate::kernels::loss::{cross_entropy, hinge};
+use crate::kernels::ranking::pick;
 use crate::tensor::Tensor;
 
 impl Var {

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::autograd::Var;
 use crate::kernels::pooling::{self, AttentionPool, Masked, Pooled};
-use crate::kernels::{max_similarity, soft_similarity};
+use crate::kernels::similarity::{max_similarity, soft_similarity};
 use crate::tensor::Tensor;
 
 impl Var {

@@ -2,9 +2,9 @@
 
 use crate::Result;
 use crate::autograd::Var;
-use crate::kernels::l2_normalize::{self, Divisor};
-use crate::kernels::layer_norm::{self, Norm, Residual};
-use crate::kernels::{reduce, softmax};
+use crate::kernels::rows::l2_normalize::{self, Divisor};
+use crate::kernels::rows::layer_norm::{self, Norm, Residual};
+use crate::kernels::rows::{reduce, softmax};
 
 impl Var {
     /// Softmax over the last dimension.

@@ -3,8 +3,10 @@
 use std::ops::Range;
 
 use crate::autograd::Var;
-use crate::kernels::conv1d::{self, Conv1d};
-use crate::kernels::{embedding, permute, pick};
+use crate::kernels::elementwise::permute;
+use crate::kernels::linear::conv1d::{self, Conv1d};
+use crate::kernels::linear::embedding;
+use crate::kernels::ranking::pick;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 

@@ -4,14 +4,15 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Cut, MASK_DEFINES, Masks, Options, Output, Params, Sizes, check_dropout, defines, dropout, fits_u32};
 use crate::Result;
-use crate::kernels::{launch, reduce};
+use crate::kernels::launch;
+use crate::kernels::rows::reduce;
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
 
 const OP: &str = "attention backward";
-const SUBGROUP: &str = include_str!("../../../shaders/attention_backward_subgroup.wgsl");
-const TILED: &str = include_str!("../../../shaders/attention_backward_tiled.wgsl");
-const DELTA: &str = include_str!("../../../shaders/attention_delta.wgsl");
+const SUBGROUP: &str = include_str!("../../../shaders/attention/attention_backward_subgroup.wgsl");
+const TILED: &str = include_str!("../../../shaders/attention/attention_backward_tiled.wgsl");
+const DELTA: &str = include_str!("../../../shaders/attention/attention_delta.wgsl");
 
 /// The gradients of attention's inputs, each of its input's shape.
 #[derive(Clone, Debug)]
@@ -52,7 +53,7 @@ fn delta_variant(vec4: bool) -> Variant {
     Variant::own("attention_delta", DELTA, if vec4 { vec![("VEC4", 1)] } else { vec![] })
 }
 
-pub(super) fn variants() -> Vec<Variant> {
+pub(crate) fn variants() -> Vec<Variant> {
     let mut variants = vec![delta_variant(false), delta_variant(true)];
     let kinds = MASK_DEFINES
         .into_iter()

@@ -1,6 +1,6 @@
 //! Attention in plain Rust and f64.
 
-use crate::kernels::dropout::{self, Dropout};
+use crate::kernels::elementwise::dropout::{self, Dropout};
 
 /// A call's extents and options.
 #[derive(Clone, Debug)]

@@ -281,7 +281,7 @@ fn dropout_keeps_its_share_and_the_mean() {
         let on = case.on(&gpu);
         let y = forward(&on.q, &on.k, &on.v, &on.options()).unwrap().y.to_vec().unwrap();
         for (i, y) in y.iter().enumerate() {
-            let factor = crate::kernels::dropout::cpu::factor(DROPOUT, i);
+            let factor = crate::kernels::elementwise::dropout::cpu::factor(DROPOUT, i);
             assert!((y * keys as f32 - factor).abs() < 1e-5, "element {i}: {y}, factor {factor}");
         }
         let kept = y.iter().filter(|&&y| y != 0.0).count() as f64 / y.len() as f64;

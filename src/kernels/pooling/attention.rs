@@ -4,14 +4,14 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Extents, Masked, SPANS, defines, fill_of, span, spanned};
 use crate::gpu::KernelFamily;
-use crate::kernels::dropout::Dropout;
+use crate::kernels::elementwise::dropout::Dropout;
 use crate::kernels::launch;
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
-const WGSL: &str = include_str!("../../../shaders/pool_attention.wgsl");
-const ROWS: &str = include_str!("../../../shaders/pool_attention_rows.wgsl");
+const WGSL: &str = include_str!("../../../shaders/pooling/pool_attention.wgsl");
+const ROWS: &str = include_str!("../../../shaders/pooling/pool_attention_rows.wgsl");
 
 /// The ways to pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -90,7 +90,7 @@ fn backward_variant(k: Kind, family: KernelFamily) -> Variant {
     Variant::own("pool_attention_rows", ROWS, defines)
 }
 
-pub(super) fn variants() -> Vec<Variant> {
+pub(crate) fn variants() -> Vec<Variant> {
     let subgroups = [4, 8, 16].map(|size| KernelFamily::Subgroup { size });
     let mut all = Vec::new();
     for bits in 0..16 {
@@ -225,7 +225,7 @@ pub fn attention_backward(
 pub mod cpu {
     use super::super::cpu::{counted, slope, weight};
     use super::super::{AttentionPool, Masked};
-    use crate::kernels::dropout;
+    use crate::kernels::elementwise::dropout;
 
     /// As [`super::attention`], for x of `shape` [B, S, D] and as many logits as x has elements or rows: y and weights.
     pub fn attention(

@@ -12,8 +12,8 @@ use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
-const MEAN: &str = include_str!("../../../shaders/pool_mean.wgsl");
-const MAX: &str = include_str!("../../../shaders/pool_max.wgsl");
+const MEAN: &str = include_str!("../../../shaders/pooling/pool_mean.wgsl");
+const MAX: &str = include_str!("../../../shaders/pooling/pool_max.wgsl");
 
 /// What becomes of the positions whose mask is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -79,7 +79,7 @@ fn span(family: KernelFamily) -> u32 {
 /// All that [`span`] returns.
 const SPANS: [u32; 2] = [1, 4];
 
-pub(super) fn variants() -> Vec<Variant> {
+pub(crate) fn variants() -> Vec<Variant> {
     let mut all = attention::variants();
     for (span, vec4) in SPANS.into_iter().flat_map(|span| [(span, false), (span, true)]) {
         for masked in [false, true] {

@@ -1,8 +1,8 @@
 use super::*;
 use crate::Gpu;
-use crate::kernels::dropout::Dropout;
-use crate::kernels::elementwise::cpu::value_and_derivative;
-use crate::kernels::elementwise::{Activation, Unary};
+use crate::kernels::elementwise::dropout::Dropout;
+use crate::kernels::elementwise::unary::cpu::value_and_derivative;
+use crate::kernels::elementwise::unary::{Activation, Unary};
 use crate::kernels::golden::Golden;
 use crate::kernels::testing::{
     assert_close, assert_slices_close, differences, gpus, inner, noise, noise_tensor, to_f32, to_f64,

@@ -13,7 +13,7 @@ mod tests;
 
 use crate::autograd::{AttentionOptions, Tape, Var, concat};
 use crate::gpu::Gpu;
-use crate::kernels::elementwise::Activation;
+use crate::kernels::elementwise::unary::Activation;
 use crate::nn::{
     AttentionBlock, Embedding, FeedForward, Init, LayerNorm, Linear, LinearInit, MultiHeadAttention, ParameterStore,
 };

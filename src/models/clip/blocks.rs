@@ -3,7 +3,7 @@
 use super::config::TowerConfig;
 use crate::Result;
 use crate::autograd::{AttentionOptions, Var};
-use crate::kernels::elementwise::Activation;
+use crate::kernels::elementwise::unary::Activation;
 use crate::nn::TransformerBlock;
 use crate::nn::{FeedForward, Init, LayerNorm, Linear, LinearInit, MultiHeadAttention, NormPlace, ParameterStore};
 

@@ -2,7 +2,7 @@
 
 use super::{Padding, Reloclnet, ReloclnetConfig};
 use crate::autograd::{AttentionOptions, Tape, Var, concat};
-use crate::kernels::elementwise::Activation;
+use crate::kernels::elementwise::unary::Activation;
 use crate::nn::{AttentionBlock, Init, LayerNorm, Linear, MultiHeadAttention, Parameter, ParameterStore};
 use crate::tensor::Tensor;
 use crate::{Error, Result};

@@ -3,7 +3,7 @@
 use super::scores::mean;
 use super::{ClipLevels, RankingLoss, Reloclnet, ReloclnetConfig, ReloclnetInputs};
 use crate::autograd::{Tape, Var};
-use crate::kernels::elementwise::Activation;
+use crate::kernels::elementwise::unary::Activation;
 use crate::random::Random;
 use crate::tensor::Tensor;
 use crate::{Error, Result};

@@ -80,7 +80,7 @@ impl Reloclnet {
     }
 
     /// The span logits (Nq, Nv, Lc) of each query in every video. Search computes them for the best videos alone, see
-    /// [`crate::kernels::spans`].
+    /// [`crate::kernels::similarity::spans`].
     ///
     /// # Errors
     /// As [`Reloclnet::video_scores`].

@@ -8,9 +8,12 @@ use super::segment::Segment;
 use super::{MomentIndex, Prediction, nms};
 use crate::autograd::{Tape, Var};
 use crate::data::moments::pad_tokens;
-use crate::kernels::binary::{self, Binary};
-use crate::kernels::elementwise::{self, Unary};
-use crate::kernels::{l2_normalize, max_similarity, permute, spans, topk};
+use crate::kernels::elementwise::binary::{self, Binary};
+use crate::kernels::elementwise::permute;
+use crate::kernels::elementwise::unary::{self, Unary};
+use crate::kernels::ranking::topk;
+use crate::kernels::rows::l2_normalize;
+use crate::kernels::similarity::{max_similarity, spans};
 use crate::models::reloclnet::{Padding, Reloclnet};
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};
@@ -209,8 +212,8 @@ impl<'a> MomentSearch<'a> {
         watch.lap("score videos")?;
         let count = self.options.max_videos.min(self.index.videos().len());
         let (best, places) = topk::forward(&scores, count)?;
-        let scaled = elementwise::forward(Unary::Affine { scale: self.options.alpha, shift: 0.0 }, &best)?;
-        let weights = elementwise::forward(Unary::Exp, &scaled)?;
+        let scaled = unary::forward(Unary::Affine { scale: self.options.alpha, shift: 0.0 }, &best)?;
+        let weights = unary::forward(Unary::Exp, &scaled)?;
         let (places, weight_values) = (places.to_u32()?, weights.to_vec()?);
         watch.lap("choose videos")?;
         let (starts, ends) = self.probabilities(vectors, &places)?;
@@ -288,7 +291,7 @@ impl<'a> MomentSearch<'a> {
                 });
             }
             let none = || Error::Argument { op: "MomentSearch", argument: "queries", why: "have no stream".into() };
-            elementwise::forward(Unary::Affine { scale: share, shift: 0.0 }, &sum.ok_or_else(none)?)
+            unary::forward(Unary::Affine { scale: share, shift: 0.0 }, &sum.ok_or_else(none)?)
         };
         let parts: Vec<Tensor> = self.index.segments().iter().map(score).collect::<Result<_>>()?;
         permute::concat(&parts.iter().collect::<Vec<_>>(), 1)

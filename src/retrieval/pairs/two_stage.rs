@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use super::gallery::{Gallery, TextTile};
 use crate::autograd::{Tape, Var, concat};
-use crate::kernels::{matmul, permute, topk};
+use crate::kernels::elementwise::permute;
+use crate::kernels::linear::matmul;
+use crate::kernels::ranking::topk;
 use crate::models::clip::TextFeatures;
 use crate::models::pair::TwoStageModel;
 use crate::models::pairing::PairList;

@@ -1,0 +1,607 @@
+//! Convolution along one axis, and images cut into patches for the one with stride and size of a patch, which is a
+//! matmul of the patches.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::kernels::{expect_iterations, fits_u32, launch};
+use crate::shader::Variant;
+use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
+
+const WGSL: &str = include_str!("../../../shaders/linear/conv1d.wgsl");
+const WEIGHTS: &str = include_str!("../../../shaders/linear/conv1d_weights.wgsl");
+const PATCHES: &str = include_str!("../../../shaders/linear/patches.wgsl");
+
+/// The most sums that a weight's gradient is first made of.
+const SLOTS: usize = 1024;
+/// By how much a stage reduces the sums.
+const FOLD: usize = 32;
+/// The most positions that an invocation sums: software adapters end longer loops.
+const LONGEST: usize = 1 << 15;
+
+/// How a convolution walks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv1d {
+    /// Positions from one step to the next; at least 1.
+    pub stride: usize,
+    /// Zeros before the start and after the end.
+    pub padding: usize,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    count: u32,
+    cin: u32,
+    cout: u32,
+    taps: u32,
+    length: u32,
+    steps: u32,
+    stride: u32,
+    padding: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct WeightParams {
+    count: u32,
+    positions: u32,
+    slots: u32,
+    cin: u32,
+    cout: u32,
+    taps: u32,
+    length: u32,
+    steps: u32,
+    stride: u32,
+    padding: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct PatchParams {
+    count: u32,
+    channels: u32,
+    height: u32,
+    width: u32,
+    patch_rows: u32,
+    patch_columns: u32,
+    grid_rows: u32,
+    grid_columns: u32,
+}
+
+fn variant(name: &'static str, source: &'static str, defines: &[&'static str]) -> Variant {
+    Variant::own(name, source, defines.iter().map(|&d| (d, 1)).collect())
+}
+
+pub(crate) fn variants() -> Vec<Variant> {
+    let conv = [&[][..], &["BIAS"], &["GRAD"]].map(|d| variant("conv1d", WGSL, d));
+    let weights = [&[][..], &["BIAS"], &["FOLD"]].map(|d| variant("conv1d_weights", WEIGHTS, d));
+    let patches = [&[][..], &["VEC4"], &["FOLD"], &["VEC4", "FOLD"]].map(|d| variant("patches", PATCHES, d));
+    [&conv[..], &weights, &patches].concat()
+}
+
+/// The extents of one call.
+#[derive(Clone, Copy)]
+struct Extents {
+    batch: usize,
+    cin: usize,
+    cout: usize,
+    taps: usize,
+    length: usize,
+    steps: usize,
+    conv: Conv1d,
+}
+
+impl Extents {
+    /// For x of shape [B, Cin, L] and a weight of shape [Cout, Cin, K].
+    fn new(op: &'static str, x: [usize; 3], weight: [usize; 3], conv: Conv1d) -> Result<Self> {
+        let ([batch, cin, length], [cout, of, taps]) = (x, weight);
+        if of != cin {
+            let why = "the weight's second axis is x's channels";
+            return Err(Error::ShapeMismatch { op, left: x.to_vec(), right: weight.to_vec(), why });
+        }
+        if conv.stride == 0 {
+            return Err(Error::Argument { op, argument: "stride", why: "is 0".into() });
+        }
+        // The shaders add padding and stride to places.
+        let padded = conv.padding.checked_mul(2).and_then(|p| p.checked_add(length)).unwrap_or(usize::MAX);
+        fits_u32(op, &[padded])?;
+        fits_u32(op, &[conv.stride])?;
+        if taps == 0 || taps > padded {
+            let expected = format!("[channels out, channels in, 1 to {padded}]");
+            return Err(Error::Shape { op, argument: "weight", expected, got: weight.to_vec() });
+        }
+        let steps = (padded - taps) / conv.stride + 1;
+        for extents in [x, weight, [batch, cout, steps]] {
+            fits_u32(op, &extents)?;
+        }
+        Ok(Self { batch, cin, cout, taps, length, steps, conv })
+    }
+
+    fn y_shape(self) -> [usize; 3] {
+        [self.batch, self.cout, self.steps]
+    }
+
+    fn params(self, count: usize) -> Params {
+        Params {
+            count: count as u32,
+            cin: self.cin as u32,
+            cout: self.cout as u32,
+            taps: self.taps as u32,
+            length: self.length as u32,
+            steps: self.steps as u32,
+            stride: self.conv.stride as u32,
+            padding: self.conv.padding as u32,
+        }
+    }
+
+    fn flops(self) -> u64 {
+        [self.batch, self.cout, self.steps, self.cin, self.taps].iter().fold(2, |n, &d| n.saturating_mul(d as u64))
+    }
+}
+
+/// The three extents of `tensor`.
+fn three(op: &'static str, argument: &'static str, tensor: &Tensor, axes: &str) -> Result<[usize; 3]> {
+    tensor.expect_dtype(op, argument, DType::F32)?;
+    let got = tensor.shape();
+    got.try_into().map_err(|_| Error::Shape { op, argument, expected: axes.into(), got: got.to_vec() })
+}
+
+const X: &str = "[batch, channels, length]";
+const WEIGHT: &str = "[channels out, channels in, taps]";
+
+/// Cross-correlation of x, (B, Cin, L), with weight, (Cout, Cin, K), plus bias, (Cout): (B, Cout, M) with
+/// M = (L + 2 padding - K) / stride + 1.
+///
+/// # Errors
+/// [`Error::Shape`], [`Error::ShapeMismatch`] and [`Error::DType`] unless the arguments are as said, with
+/// 1 <= K <= L + 2 padding; [`Error::Argument`] for a stride of 0; [`Error::LimitExceeded`]; device errors.
+pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv1d) -> Result<Tensor> {
+    let op = "conv1d";
+    let e = Extents::new(op, three(op, "x", x, X)?, three(op, "weight", weight, WEIGHT)?, conv)?;
+    if let Some(bias) = bias {
+        bias.expect_dtype(op, "bias", DType::F32)?;
+        bias.expect_shape(op, "bias", &[e.cout])?;
+    }
+    expect_iterations(x.gpu(), op, e.cin.saturating_mul(e.taps + 2))?;
+    let y = Tensor::uninit(x.gpu(), op, e.y_shape())?;
+    let tensors: Vec<&Tensor> = [x, weight, &y].into_iter().chain(bias).collect();
+    let variant = variant("conv1d", WGSL, if bias.is_some() { &["BIAS"] } else { &[] });
+    launch(op, &variant, &tensors, &e.params(y.len()), x.gpu().grid(y.len().div_ceil(64)), e.flops())?;
+    Ok(y)
+}
+
+/// The gradient of [`forward`]'s x, [B, Cin, `length`], from its result's, [B, Cout, M].
+///
+/// # Errors
+/// As [`forward`]; [`Error::Shape`] unless the gradient is that of such an x.
+pub fn backward_x(gradient: &Tensor, weight: &Tensor, length: usize, conv: Conv1d) -> Result<Tensor> {
+    let op = "conv1d backward";
+    let weight_shape @ [_, cin, _] = three(op, "weight", weight, WEIGHT)?;
+    let [batch, ..] = three(op, "gradient", gradient, X)?;
+    let e = Extents::new(op, [batch, cin, length], weight_shape, conv)?;
+    gradient.expect_shape(op, "gradient", &e.y_shape())?;
+    expect_iterations(gradient.gpu(), op, e.taps.saturating_mul(e.cout.saturating_add(2)))?;
+    let dx = Tensor::uninit(gradient.gpu(), op, [batch, cin, length])?;
+    let grid = gradient.gpu().grid(dx.len().div_ceil(64));
+    launch(op, &variant("conv1d", WGSL, &["GRAD"]), &[gradient, weight, &dx], &e.params(dx.len()), grid, e.flops())?;
+    Ok(dx)
+}
+
+/// The gradient of [`forward`]'s weight, [Cout, Cin, `taps`], from its x and its result's gradient, [B, Cout, M].
+///
+/// # Errors
+/// As [`forward`]; [`Error::Shape`] unless the gradient is that of such a weight.
+pub fn backward_weight(gradient: &Tensor, x: &Tensor, taps: usize, conv: Conv1d) -> Result<Tensor> {
+    let op = "conv1d backward weight";
+    let x_shape @ [_, cin, _] = three(op, "x", x, X)?;
+    let [_, cout, _] = three(op, "gradient", gradient, X)?;
+    let e = Extents::new(op, x_shape, [cout, cin, taps], conv)?;
+    gradient.expect_shape(op, "gradient", &e.y_shape())?;
+    reduce(op, e, &[gradient, x], &[cout, cin, taps], &variant("conv1d_weights", WEIGHTS, &[]))
+}
+
+/// The gradient of [`forward`]'s bias, (Cout), from its result's, `gradient`, (B, Cout, M).
+///
+/// # Errors
+/// [`Error::Shape`] unless the gradient has three axes; [`Error::DType`] unless it is f32; device errors.
+pub fn backward_bias(gradient: &Tensor) -> Result<Tensor> {
+    let op = "conv1d backward bias";
+    let [batch, cout, steps] = three(op, "gradient", gradient, X)?;
+    fits_u32(op, &[batch, cout, steps])?;
+    let conv = Conv1d { stride: 1, padding: 0 };
+    let e = Extents { batch, cin: 1, cout, taps: 1, length: steps, steps, conv };
+    reduce(op, e, &[gradient], &[cout], &variant("conv1d_weights", WEIGHTS, &["BIAS"]))
+}
+
+/// Of how many sums over `positions` each of `rows` weights is first made.
+fn first_slots(positions: usize, rows: usize) -> usize {
+    // Many weights keep the device busy with few sums of each.
+    let busy = positions.div_ceil(FOLD).min(SLOTS).min((1 << 18) / rows.min(1 << 18));
+    busy.max(positions.div_ceil(LONGEST))
+}
+
+/// Sums over all positions for each element of `shape`: by `first` over some of them, then of those sums.
+fn reduce(op: &'static str, e: Extents, inputs: &[&Tensor], shape: &[usize], first: &Variant) -> Result<Tensor> {
+    let gpu = inputs[0].gpu();
+    let rows: usize = shape.iter().product();
+    if rows == 0 || e.batch == 0 || e.steps == 0 {
+        return Tensor::zeros(gpu, op, shape);
+    }
+    let positions = e.batch * e.steps;
+    let mut params = WeightParams {
+        count: 0,
+        positions: positions as u32,
+        slots: 0,
+        cin: e.cin as u32,
+        cout: e.cout as u32,
+        taps: e.taps as u32,
+        length: e.length as u32,
+        steps: e.steps as u32,
+        stride: e.conv.stride as u32,
+        padding: e.conv.padding as u32,
+    };
+    let mut slots = first_slots(positions, rows);
+    let mut stage = |slots: usize, tensors: &[&Tensor], variant: &Variant| -> Result<()> {
+        params.count = fits_u32(op, &[rows, slots])?;
+        params.slots = slots as u32;
+        launch(op, variant, tensors, &params, gpu.grid((rows * slots).div_ceil(64)), 0)?;
+        params.positions = params.slots;
+        Ok(())
+    };
+    let mut sums = Tensor::uninit(gpu, op, [rows, slots])?;
+    let tensors: Vec<&Tensor> = [inputs[0], &sums].into_iter().chain(inputs.get(1).copied()).collect();
+    stage(slots, &tensors, first)?;
+    while slots > 1 {
+        slots = slots.div_ceil(FOLD);
+        let fewer = Tensor::uninit(gpu, op, [rows, slots])?;
+        stage(slots, &[&sums, &fewer], &variant("conv1d_weights", WEIGHTS, &["FOLD"]))?;
+        sums = fewer;
+    }
+    sums.reshape(shape)
+}
+
+/// `patch` x `patch` pieces of images, [N, C, H, W], as rows: [N grid, C patch patch], grid = (H / patch) (W / patch),
+/// row-major; less than a patch at the lower and right edge is left out. A convolution of stride `patch` with weight
+/// [Wout, C, patch, patch] is the product with that weight as [Wout, C patch patch], transposed.
+///
+/// # Errors
+/// [`Error::Shape`] unless the images have four axes; [`Error::Argument`] for a patch of 0; [`Error::DType`] unless
+/// they are f32; device errors.
+pub fn unfold_patches(images: &Tensor, patch: usize) -> Result<Tensor> {
+    let op = "unfold patches";
+    images.expect_dtype(op, "images", DType::F32)?;
+    let (params, shape, vec4) = patches(op, images.shape(), patch)?;
+    let rows = Tensor::uninit(images.gpu(), op, shape)?;
+    let count = rows.len() / if vec4 { 4 } else { 1 };
+    let params = PatchParams { count: count as u32, ..params };
+    let variant = variant("patches", PATCHES, if vec4 { &["VEC4"] } else { &[] });
+    launch(op, &variant, &[images, &rows], &params, images.gpu().grid(count.div_ceil(64)), 0)?;
+    Ok(rows)
+}
+
+/// Puts rows of [`unfold_patches`] back into images of `shape` [N, C, H, W]; zero where no patch lies. Its gradient.
+///
+/// # Errors
+/// As [`unfold_patches`]; [`Error::Shape`] unless the rows are those of such images.
+pub fn fold_patches(rows: &Tensor, shape: &[usize], patch: usize) -> Result<Tensor> {
+    let op = "fold patches";
+    rows.expect_dtype(op, "rows", DType::F32)?;
+    let (params, expected, vec4) = patches(op, shape, patch)?;
+    rows.expect_shape(op, "rows", &expected)?;
+    let images = Tensor::uninit(rows.gpu(), op, shape)?;
+    let count = images.len() / if vec4 { 4 } else { 1 };
+    let params = PatchParams { count: count as u32, ..params };
+    let variant = variant("patches", PATCHES, if vec4 { &["VEC4", "FOLD"] } else { &["FOLD"] });
+    launch(op, &variant, &[rows, &images], &params, rows.gpu().grid(count.div_ceil(64)), 0)?;
+    Ok(images)
+}
+
+/// Parameters but for the count, the shape of the rows, and whether four pixels can be read at once.
+fn patches(op: &'static str, shape: &[usize], patch: usize) -> Result<(PatchParams, [usize; 2], bool)> {
+    let &[n, channels, height, width] = shape else {
+        let expected = "[images, channels, height, width]".into();
+        return Err(Error::Shape { op, argument: "images", expected, got: shape.to_vec() });
+    };
+    if patch == 0 {
+        return Err(Error::Argument { op, argument: "patch", why: "is 0".into() });
+    }
+    for extents in [[n, channels, height, width], [1, channels, patch, patch], [n, 1, height / patch, width / patch]] {
+        fits_u32(op, &extents)?;
+    }
+    let vec4 = patch.is_multiple_of(4) && width.is_multiple_of(4);
+    let lanes = if vec4 { 4 } else { 1 };
+    let params = PatchParams {
+        count: 0,
+        channels: channels as u32,
+        height: height as u32,
+        width: (width / lanes) as u32,
+        patch_rows: patch as u32,
+        patch_columns: (patch / lanes) as u32,
+        grid_rows: (height / patch) as u32,
+        grid_columns: (width / patch) as u32,
+    };
+    Ok((params, [n * (height / patch) * (width / patch), channels * patch * patch], vec4))
+}
+
+/// The same in plain Rust, in f64.
+pub mod cpu {
+    use super::Conv1d;
+
+    /// Calls `each` with every triple of indices that belong together, in y, x and the weight. `x` and `weight` are
+    /// shapes.
+    fn walk(x: [usize; 3], weight: [usize; 3], conv: Conv1d, mut each: impl FnMut(usize, usize, usize)) {
+        let ([batch, cin, length], [cout, _, taps]) = (x, weight);
+        let steps = steps(x, weight, conv);
+        for b in 0..batch {
+            for o in 0..cout {
+                for m in 0..steps {
+                    for c in 0..cin {
+                        for k in 0..taps {
+                            let place = m * conv.stride + k;
+                            if (conv.padding..conv.padding + length).contains(&place) {
+                                let at = (b * cin + c) * length + place - conv.padding;
+                                each((b * cout + o) * steps + m, at, (o * cin + c) * taps + k);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// M, the length of y.
+    pub fn steps(x: [usize; 3], weight: [usize; 3], conv: Conv1d) -> usize {
+        (x[2] + 2 * conv.padding - weight[2]) / conv.stride + 1
+    }
+
+    /// As [`crate::kernels::forward`], each array with its shape.
+    pub fn forward(
+        (x, xs): (&[f64], [usize; 3]),
+        (weight, ws): (&[f64], [usize; 3]),
+        bias: Option<&[f64]>,
+        conv: Conv1d,
+    ) -> Vec<f64> {
+        let steps = steps(xs, ws, conv);
+        let mut y: Vec<f64> = (0..xs[0] * ws[0] * steps).map(|i| bias.map_or(0.0, |b| b[i / steps % ws[0]])).collect();
+        walk(xs, ws, conv, |i, at, w| y[i] += x[at] * weight[w]);
+        y
+    }
+
+    /// The gradients of x, weight and bias.
+    pub fn backward(
+        gradient: &[f64],
+        (x, xs): (&[f64], [usize; 3]),
+        (weight, ws): (&[f64], [usize; 3]),
+        conv: Conv1d,
+    ) -> [Vec<f64>; 3] {
+        let steps = steps(xs, ws, conv);
+        let (mut dx, mut dw, mut db) = (vec![0.0; x.len()], vec![0.0; weight.len()], vec![0.0; ws[0]]);
+        walk(xs, ws, conv, |i, at, w| {
+            dx[at] += gradient[i] * weight[w];
+            dw[w] += gradient[i] * x[at];
+        });
+        gradient.iter().enumerate().for_each(|(i, g)| db[i / steps % ws[0]] += g);
+        [dx, dw, db]
+    }
+
+    /// For each element of the rows that [`crate::kernels::unfold_patches`] makes, its index in images of `shape`.
+    pub fn patch_indices(shape: [usize; 4], patch: usize) -> Vec<usize> {
+        let [n, channels, height, width] = shape;
+        let mut indices = Vec::new();
+        for image in 0..n {
+            for i in 0..height / patch {
+                for j in 0..width / patch {
+                    for c in 0..channels {
+                        for y in i * patch..(i + 1) * patch {
+                            let line = ((image * channels + c) * height + y) * width;
+                            indices.extend(line + j * patch..line + (j + 1) * patch);
+                        }
+                    }
+                }
+            }
+        }
+        indices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::golden::Golden;
+    use crate::kernels::testing::{
+        assert_close, assert_slices_close, differences, gpus, inner, noise, noise_tensor, to_f32, to_f64,
+    };
+
+    /// x, weight, stride, padding.
+    const CASES: [([usize; 3], [usize; 3], usize, usize); 9] = [
+        ([1, 1, 1], [1, 1, 1], 1, 0),
+        ([3, 1, 12], [1, 1, 5], 1, 2),
+        ([2, 3, 7], [4, 3, 3], 1, 0),
+        ([2, 3, 7], [4, 3, 3], 2, 1),
+        ([1, 2, 5], [3, 2, 5], 3, 0),
+        ([2, 2, 3], [1, 2, 6], 1, 2),
+        ([1, 1, 4], [2, 1, 2], 5, 3),
+        ([5, 1, 257], [1, 1, 5], 1, 2),
+        ([37, 2, 1031], [2, 2, 3], 1, 1),
+    ];
+
+    #[test]
+    fn all_directions_equal_their_twins() {
+        for gpu in gpus() {
+            for (xs, ws, stride, padding) in CASES {
+                let conv = Conv1d { stride, padding };
+                let ys = [xs[0], ws[0], cpu::steps(xs, ws, conv)];
+                let [x, weight, bias, g] = [(&xs[..], 1), (&ws, 2), (&ws[..1], 3), (&ys, 4)].map(|(shape, seed)| {
+                    let values = to_f64(&noise(shape.iter().product(), seed));
+                    (noise_tensor(&gpu, shape, seed), values)
+                });
+                for b in [None, Some(&bias)] {
+                    let y = forward(&x.0, &weight.0, b.map(|b| &b.0), conv).unwrap();
+                    assert_eq!(y.shape(), ys);
+                    let expected = cpu::forward((&x.1, xs), (&weight.1, ws), b.map(|b| &b.1[..]), conv);
+                    assert_close(&y, &to_f32(&expected), 1e-5, 2e-6);
+                }
+                let [dx, dw, db] = cpu::backward(&g.1, (&x.1, xs), (&weight.1, ws), conv);
+                assert_close(&backward_x(&g.0, &weight.0, xs[2], conv).unwrap(), &to_f32(&dx), 1e-5, 2e-6);
+                // Sums of many products of both signs.
+                let atol = 1e-6 * ((ys[0] * ys[2]) as f32).sqrt();
+                let got = backward_weight(&g.0, &x.0, ws[2], conv).unwrap();
+                assert_eq!(got.shape(), ws);
+                assert_close(&got, &to_f32(&dw), 1e-5, atol);
+                assert_close(&backward_bias(&g.0).unwrap(), &to_f32(&db), 1e-5, atol);
+                let again = backward_weight(&g.0, &x.0, ws[2], conv).unwrap();
+                assert_eq!(got.to_vec().unwrap(), again.to_vec().unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_equal_finite_differences_of_the_twin() {
+        for (xs, ws, stride, padding) in &CASES[..7] {
+            let (xs, ws, conv) = (*xs, *ws, Conv1d { stride: *stride, padding: *padding });
+            let count = xs[0] * ws[0] * cpu::steps(xs, ws, conv);
+            let [x, w, b, g] = [(xs.iter().product(), 1), (ws.iter().product(), 2), (ws[0], 3), (count, 4)]
+                .map(|(n, seed)| to_f64(&noise(n, seed)));
+            let loss = |x: &[f64], w: &[f64], b: &[f64]| inner(&cpu::forward((x, xs), (w, ws), Some(b), conv), &g);
+            let differences = [
+                differences(&x, |x| loss(x, &w, &b)),
+                differences(&w, |w| loss(&x, w, &b)),
+                differences(&b, |b| loss(&x, &w, b)),
+            ];
+            for (got, expected) in cpu::backward(&g, (&x, xs), (&w, ws), conv).iter().zip(&differences) {
+                assert_slices_close(&to_f32(got), &to_f32(expected), 1e-5, 1e-7);
+            }
+        }
+    }
+
+    #[test]
+    fn patches_equal_their_twin() {
+        for gpu in gpus() {
+            for (shape, patch) in [
+                ([1, 1, 1, 1], 1),
+                ([2, 3, 8, 8], 4),
+                ([2, 3, 6, 9], 3),
+                ([3, 2, 11, 8], 4),
+                ([1, 3, 7, 10], 4),
+                ([2, 1, 28, 42], 14),
+                ([1, 2, 3, 3], 4),
+                ([0, 3, 8, 8], 4),
+            ] {
+                let count = shape.iter().product();
+                let images = noise(count, 1);
+                let indices = cpu::patch_indices(shape, patch);
+                let rows = unfold_patches(&Tensor::from_slice(&gpu, shape, &images).unwrap(), patch).unwrap();
+                let grid = (shape[2] / patch) * (shape[3] / patch);
+                assert_eq!(rows.shape(), [shape[0] * grid, shape[1] * patch * patch]);
+                let expected: Vec<f32> = indices.iter().map(|&i| images[i]).collect();
+                assert_eq!(rows.to_vec().unwrap(), expected);
+                let g = noise(indices.len(), 2);
+                let mut expected = vec![0.0; count];
+                indices.iter().zip(&g).for_each(|(&i, &g)| expected[i] += g);
+                let g = Tensor::from_slice(&gpu, rows.shape(), &g).unwrap();
+                assert_eq!(fold_patches(&g, &shape, patch).unwrap().to_vec().unwrap(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_corners() {
+        let conv = Conv1d { stride: 1, padding: 1 };
+        for gpu in gpus() {
+            let [x, w, g] = [[2, 3, 4], [5, 3, 3], [2, 5, 4]].map(|s| noise_tensor(&gpu, &s, 1));
+            let vector = noise_tensor(&gpu, &[4], 1);
+            let ids = Tensor::from_u32(&gpu, [1, 1, 1], &[0]).unwrap();
+            assert!(matches!(forward(&vector, &w, None, conv), Err(Error::Shape { argument: "x", .. })));
+            assert!(matches!(forward(&x, &vector, None, conv), Err(Error::Shape { argument: "weight", .. })));
+            assert!(matches!(forward(&g, &w, None, conv), Err(Error::ShapeMismatch { .. })));
+            assert!(matches!(forward(&x, &w, Some(&vector), conv), Err(Error::Shape { argument: "bias", .. })));
+            assert!(matches!(forward(&ids, &w, None, conv), Err(Error::DType { .. })));
+            assert!(matches!(forward(&x, &w, None, Conv1d { stride: 0, padding: 1 }), Err(Error::Argument { .. })));
+            let huge = Conv1d { stride: 1, padding: usize::MAX / 2 };
+            assert!(matches!(forward(&x, &w, None, huge), Err(Error::LimitExceeded { .. })));
+            let long = noise_tensor(&gpu, &[5, 3, 7], 1);
+            assert!(matches!(forward(&x, &long, None, conv), Err(Error::Shape { argument: "weight", .. })));
+            assert!(matches!(backward_x(&g, &w, 5, conv), Err(Error::Shape { argument: "gradient", .. })));
+            assert!(matches!(backward_weight(&g, &x, 4, conv), Err(Error::Shape { argument: "gradient", .. })));
+            assert!(matches!(backward_bias(&vector), Err(Error::Shape { .. })));
+            assert!(matches!(unfold_patches(&x, 2), Err(Error::Shape { .. })));
+            let image = noise_tensor(&gpu, &[1, 1, 4, 4], 1);
+            assert!(matches!(unfold_patches(&image, 0), Err(Error::Argument { .. })));
+            assert!(matches!(fold_patches(&vector, &[1, 1, 4, 4], 2), Err(Error::Shape { argument: "rows", .. })));
+
+            let none = Tensor::zeros(&gpu, "test", [0, 3, 4]).unwrap();
+            assert_eq!(forward(&none, &w, None, conv).unwrap().shape(), [0, 5, 4]);
+            let g = Tensor::zeros(&gpu, "test", [0, 5, 4]).unwrap();
+            assert_eq!(backward_x(&g, &w, 4, conv).unwrap().shape(), [0, 3, 4]);
+            assert_eq!(backward_weight(&g, &none, 3, conv).unwrap().to_vec().unwrap(), [0.0; 45]);
+            assert_eq!(backward_bias(&g).unwrap().to_vec().unwrap(), [0.0; 5]);
+        }
+    }
+
+    #[test]
+    fn golden_conv1d() {
+        let Some(golden) = Golden::open("conv1d-k5") else { return };
+        let conv = Conv1d { stride: 1, padding: 2 };
+        for gpu in gpus() {
+            let [x, w, g] = ["x", "weight", "cotangent"].map(|n| golden.upload(&gpu, &format!("input.{n}")));
+            let y = forward(&x, &w, None, conv).unwrap().to_vec().unwrap();
+            golden.check("output.y", &y);
+            golden.check_loss(&y);
+            golden.check("grad_input.x", &backward_x(&g, &w, x.width(), conv).unwrap().to_vec().unwrap());
+            golden.check("grad_input.weight", &backward_weight(&g, &x, 5, conv).unwrap().to_vec().unwrap());
+        }
+    }
+
+    #[test]
+    fn golden_patch_embedding() {
+        for (case, patch) in [("patch_embed-p4", 4), ("patch_embed-p8", 8)] {
+            let Some(golden) = Golden::open(case) else { return };
+            let shape = golden.get("input.x").shape();
+            let width = golden.get("input.weight").shape()[0];
+            let w = golden.get("input.weight").data();
+            let g = golden.get("input.cotangent").data();
+            for gpu in gpus() {
+                let rows = unfold_patches(&golden.upload(&gpu, "input.x"), patch).unwrap();
+                let (count, k) = (rows.rows(), rows.width());
+                let values = rows.to_vec().unwrap();
+                let mut y = vec![0.0; count * width];
+                let (mut dw, mut drows) = (vec![0.0; w.len()], vec![0.0; values.len()]);
+                for (i, y) in y.iter_mut().enumerate() {
+                    let (r, o) = (i / width, i % width);
+                    for c in 0..k {
+                        *y += values[r * k + c] * w[o * k + c];
+                        dw[o * k + c] += g[i] * values[r * k + c];
+                        drows[r * k + c] += g[i] * w[o * k + c];
+                    }
+                }
+                golden.check("output.y", &y);
+                golden.check_loss(&y);
+                golden.check("grad_input.weight", &dw);
+                let drows = Tensor::from_slice(&gpu, rows.shape(), &drows).unwrap();
+                golden.check("grad_input.x", &fold_patches(&drows, shape, patch).unwrap().to_vec().unwrap());
+            }
+        }
+    }
+
+    /// Software adapters end loops that are too long.
+    #[test]
+    fn many_channels_and_positions_are_summed_to_their_end() {
+        for (positions, rows) in [(1, 1), (33, 1 << 20), (1 << 17, 1 << 18), (1 << 31, 1)] {
+            let slots = first_slots(positions, rows);
+            assert!((1..=positions).contains(&slots) && positions.div_ceil(slots) <= LONGEST, "{positions} {rows}");
+        }
+        let conv = Conv1d { stride: 1, padding: 0 };
+        for gpu in gpus().into_iter().filter(|gpu| gpu.report().is_software()) {
+            for (taps, most) in [(1, 21_845), (3, 13_107)] {
+                let (xs, ws) = ([1, most, 3], [1, most, taps]);
+                let (x, w) = (noise(most * 3, 1), noise(most * taps, 2));
+                let y = forward(&noise_tensor(&gpu, &xs, 1), &noise_tensor(&gpu, &ws, 2), None, conv).unwrap();
+                assert_close(&y, &to_f32(&cpu::forward((&to_f64(&x), xs), (&to_f64(&w), ws), None, conv)), 1e-4, 1e-3);
+                let longer = [[1, most + 1, 3], [1, most + 1, taps]].map(|shape| noise_tensor(&gpu, &shape, 1));
+                let refused = forward(&longer[0], &longer[1], None, conv);
+                assert!(matches!(refused, Err(Error::LimitExceeded { .. })));
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Losses as scalars.
+
+pub mod cross_entropy;
+pub mod hinge;
+pub mod total;

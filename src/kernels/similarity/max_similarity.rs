@@ -1,0 +1,380 @@
+//! The similarity of every query to every video: the largest dot product with a clip of the video.
+//!
+//! | family | a workgroup's queries x clips | when |
+//! |---|---|---|
+//! | subgroup of s | 32 x 4s | more than 16 queries |
+//! | | 8 x 4s (16 x 4s for s = 16) | otherwise |
+//! | tiled | 64 x 64 | more than 8 queries |
+//! | | 8 x 128 | otherwise |
+//!
+//! A workgroup walks the clips of one video and keeps only the best of each query, so the (queries, videos, clips) dot
+//! products are never in memory. The kernels are those of [`crate::kernels::linear::matmul`] with this end.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::gpu::KernelFamily;
+use crate::kernels::{MOST_FLOPS, expect_iterations, fits_u32, launch};
+use crate::shader::Variant;
+use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
+
+const OP: &str = "max similarity";
+const BACKWARD: &str = "max similarity backward";
+const SUBGROUP: &str = include_str!("../../../shaders/similarity/max_similarity_subgroup.wgsl");
+const TILED: &str = include_str!("../../../shaders/similarity/max_similarity_tiled.wgsl");
+const QUERIES: &str = include_str!("../../../shaders/similarity/max_similarity_queries.wgsl");
+const CLIPS: &str = include_str!("../../../shaders/similarity/max_similarity_clips.wgsl");
+
+/// The score of a video without a valid clip: the published model's mask value.
+pub const NO_CLIP: f32 = -1e10;
+
+const MASK: u32 = 1;
+const SCALE: u32 = 2;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    queries: u32,
+    videos: u32,
+    clips: u32,
+    width: u32,
+    tiles: u32,
+    first: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct GradParams {
+    queries: u32,
+    videos: u32,
+    clips: u32,
+    width: u32,
+    per_row: u32,
+    flags: u32,
+}
+
+/// A workgroup's tile, as the shader's defines give it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tile {
+    Subgroup { lanes: u32, groups: u32 },
+    Tiled { tx: u32, ty: u32 },
+}
+
+impl Tile {
+    const LARGE: Self = Self::Tiled { tx: 16, ty: 16 };
+    const THIN: Self = Self::Tiled { tx: 32, ty: 2 };
+
+    fn all() -> Vec<Self> {
+        let subgroup = [(4, 2), (4, 8), (8, 1), (8, 4), (16, 1), (16, 2)];
+        let subgroup = subgroup.map(|(lanes, groups)| Self::Subgroup { lanes, groups });
+        subgroup.into_iter().chain([Self::LARGE, Self::THIN]).collect()
+    }
+
+    fn choose(family: KernelFamily, queries: usize) -> Self {
+        match family {
+            KernelFamily::Subgroup { size: lanes } if queries > 16 => Self::Subgroup { lanes, groups: 32 / lanes },
+            KernelFamily::Subgroup { size: lanes } => Self::Subgroup { lanes, groups: 8u32.div_ceil(lanes) },
+            KernelFamily::Tiled if queries > 8 => Self::LARGE,
+            KernelFamily::Tiled => Self::THIN,
+        }
+    }
+
+    /// Iterations of an invocation: over the clips, in steps of an extent and for the mask's end, and within over the
+    /// width.
+    fn iterations(self, e: &Extents) -> usize {
+        let step = if matches!(self, Self::Subgroup { .. }) { 4 } else { 16 };
+        e.clips.div_ceil(self.extent().1) * (e.width.div_ceil(step) + 6) + 64
+    }
+
+    /// Queries and clips.
+    fn extent(self) -> (usize, usize) {
+        match self {
+            Self::Subgroup { lanes, groups } => ((lanes * groups) as usize, 4 * lanes as usize),
+            Self::Tiled { tx, ty } => (4 * ty as usize, 4 * tx as usize),
+        }
+    }
+}
+
+fn variant(tile: Tile, vec: bool, half: bool) -> Variant {
+    let (name, source, mut defines) = match tile {
+        Tile::Subgroup { lanes, groups } => {
+            ("max_similarity_subgroup", SUBGROUP, vec![("LANES", lanes), ("GROUPS", groups)])
+        }
+        Tile::Tiled { tx, ty } => {
+            let loads = |t: u32| (16 * t).div_ceil(tx * ty);
+            let defines = vec![("TX", tx), ("TY", ty), ("Q_LOADS", loads(ty)), ("X_LOADS", loads(tx))];
+            ("max_similarity_tiled", TILED, defines)
+        }
+    };
+    defines.extend([("VEC", vec), ("HALF", half)].into_iter().filter(|d| d.1).map(|(name, _)| (name, 1)));
+    Variant::own(name, source, defines)
+}
+
+/// One of the two gradients' kernels.
+fn grad_variant(name: &'static str, source: &'static str, vec: bool, span: u32) -> Variant {
+    let mut defines = vec![("SPAN", span)];
+    if vec {
+        defines.push(("VEC", 1));
+    }
+    Variant::own(name, source, defines)
+}
+
+fn queries_variant(vec: bool, span: u32) -> Variant {
+    grad_variant("max_similarity_queries", QUERIES, vec, span)
+}
+
+fn clips_variant(vec: bool, span: u32) -> Variant {
+    grad_variant("max_similarity_clips", CLIPS, vec, span)
+}
+
+/// How many neighbours in a row an invocation of the gradients works on: one where neighbouring invocations share a
+/// fetch, more where each fetch of a position costs as much as one of a row's elements.
+fn span(family: KernelFamily) -> u32 {
+    match family {
+        KernelFamily::Tiled => 1,
+        KernelFamily::Subgroup { .. } => 4,
+    }
+}
+
+pub(crate) fn variants() -> Vec<Variant> {
+    let mut all = Vec::new();
+    for vec in [false, true] {
+        all.extend(Tile::all().into_iter().flat_map(|tile| [false, true].map(|half| variant(tile, vec, half))));
+        all.extend([1, 4].into_iter().flat_map(|span| [queries_variant(vec, span), clips_variant(vec, span)]));
+    }
+    all
+}
+
+/// The extents of a call.
+#[derive(Clone, Copy)]
+struct Extents {
+    queries: usize,
+    videos: usize,
+    clips: usize,
+    width: usize,
+}
+
+impl Extents {
+    /// Those of the operands, after checks of them and of what has an element for each clip.
+    fn of(op: &'static str, q: &Tensor, x: &Tensor, per_clip: [(&'static str, Option<&Tensor>); 2]) -> Result<Self> {
+        q.expect_dtype(op, "queries", DType::F32)?;
+        let &[queries, width] = q.shape() else {
+            return Err(Error::Shape {
+                op,
+                argument: "queries",
+                expected: "[queries, width]".into(),
+                got: q.shape().to_vec(),
+            });
+        };
+        let stored = if is_half(x) { width / 2 } else { width };
+        let e = match *x.shape() {
+            [videos, clips, last] if last == stored && width > 0 => Self { queries, videos, clips, width },
+            _ => {
+                let expected = format!("[videos, clips, {stored}], and a width above 0");
+                return Err(Error::Shape { op, argument: "clips", expected, got: x.shape().to_vec() });
+            }
+        };
+        if is_half(x) && !width.is_multiple_of(2) {
+            let expected = "an even width, as the clips' f16 come in pairs".into();
+            return Err(Error::Shape { op, argument: "queries", expected, got: q.shape().to_vec() });
+        }
+        for (argument, tensor) in per_clip {
+            if let Some(tensor) = tensor {
+                tensor.expect_dtype(op, argument, DType::F32)?;
+                tensor.expect_shape(op, argument, &[e.videos, e.clips])?;
+            }
+        }
+        fits_u32(op, &[e.queries, e.width])?;
+        fits_u32(op, &[e.queries, e.videos])?;
+        fits_u32(op, &[e.videos, e.clips, e.width])?;
+        Ok(e)
+    }
+
+    /// Whether rows can be read as vec4.
+    fn vec(self) -> bool {
+        self.width.is_multiple_of(4)
+    }
+}
+
+/// Whether clips are kept as pairs of halves.
+fn is_half(clips: &Tensor) -> bool {
+    clips.dtype() == DType::U32
+}
+
+/// For every query and video, the largest of scale * ⟨q, x⟩ over the video's clips x with a mask above 0.5, and the
+/// first clip that has it: (scores f32, positions u32), both `[queries, videos]`.
+///
+/// q is f32 `[queries, width]`; clips are f32 `[videos, clips, width]`, or u32 `[videos, clips, width / 2]` of two halves
+/// each, the first in the low bits, whose products and sums are f32. Mask and scale are f32 `[videos, clips]`, and
+/// without them every clip counts, with a factor of 1. A scale of 1 / ‖x‖ makes cosines of clips that are kept as they
+/// came. A video without a valid clip has the score [`NO_CLIP`] at position 2³² - 1. NaN counts as the largest, so that
+/// it shows.
+///
+/// # Errors
+/// [`Error::Shape`] and [`Error::DType`] unless all are as above, with a width of at least 1 (an even one for
+/// halves); [`Error::LimitExceeded`] for 2³² elements or more and, on software adapters, for videos of millions of
+/// numbers; device errors.
+pub fn forward(q: &Tensor, clips: &Tensor, mask: Option<&Tensor>, scale: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+    run(q, clips, mask, scale, None, MOST_FLOPS)
+}
+
+/// [`forward`], with another tile and other dispatches than the rules' if given.
+fn run(
+    q: &Tensor,
+    clips: &Tensor,
+    mask: Option<&Tensor>,
+    scale: Option<&Tensor>,
+    force: Option<Tile>,
+    most_flops: u64,
+) -> Result<(Tensor, Tensor)> {
+    let e = Extents::of(OP, q, clips, [("mask", mask), ("scale", scale)])?;
+    let gpu = q.gpu();
+    let shape = [e.queries, e.videos];
+    if e.clips == 0 {
+        let pairs = e.queries * e.videos;
+        let scores = Tensor::from_slice(gpu, shape, &vec![NO_CLIP; pairs])?;
+        return Ok((scores, Tensor::from_u32(gpu, shape, &vec![u32::MAX; pairs])?));
+    }
+    let scores = Tensor::uninit(gpu, OP, shape)?;
+    let positions = Tensor::uninit_of(gpu, OP, shape, DType::U32)?;
+    if scores.is_empty() {
+        return Ok((scores, positions));
+    }
+    let tile = force.unwrap_or_else(|| Tile::choose(gpu.family(), e.queries));
+    expect_iterations(gpu, OP, tile.iterations(&e))?;
+    let tiles = e.queries.div_ceil(tile.extent().0);
+    let total = fits_u32(OP, &[e.videos, tiles])? as usize;
+    let variant = variant(tile, e.vec(), is_half(clips));
+    let tensors = [q, clips, mask.unwrap_or(q), scale.unwrap_or(q), &scores, &positions];
+    let flags = if mask.is_some() { MASK } else { 0 } | if scale.is_some() { SCALE } else { 0 };
+    let flops = 2 * (e.queries * e.clips * e.width) as u64 / tiles as u64;
+    let most = usize::try_from(most_flops / flops.max(1)).unwrap_or(usize::MAX).max(1);
+    for first in (0..total).step_by(most) {
+        let groups = most.min(total - first);
+        let params = Params {
+            queries: e.queries as u32,
+            videos: e.videos as u32,
+            clips: e.clips as u32,
+            width: e.width as u32,
+            tiles: tiles as u32,
+            first: first as u32,
+            flags,
+        };
+        launch(OP, &variant, &tensors, &params, gpu.grid(groups), flops * groups as u64)?;
+    }
+    Ok((scores, positions))
+}
+
+/// The gradients of [`forward`]'s queries, `[queries, width]`, and clips, `[videos, clips, width]`, each if `wanted`,
+/// from that of the scores, `upstream`, and the positions, both `[queries, videos]`. All of a score's gradient goes to
+/// the clip at its position, nothing where there is none. The scale has no gradient.
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward(
+    q: &Tensor,
+    clips: &Tensor,
+    positions: &Tensor,
+    scale: Option<&Tensor>,
+    upstream: &Tensor,
+    wanted: [bool; 2],
+) -> Result<[Option<Tensor>; 2]> {
+    clips.expect_dtype(BACKWARD, "clips", DType::F32)?;
+    let e = Extents::of(BACKWARD, q, clips, [("scale", scale), ("scale", None)])?;
+    upstream.expect_dtype(BACKWARD, "upstream", DType::F32)?;
+    upstream.expect_shape(BACKWARD, "upstream", &[e.queries, e.videos])?;
+    positions.expect_dtype(BACKWARD, "positions", DType::U32)?;
+    positions.expect_shape(BACKWARD, "positions", &[e.queries, e.videos])?;
+    let width = if e.vec() { e.width / 4 } else { e.width };
+    let span = span(q.gpu().family());
+    let columns = e.clips.saturating_add(e.queries).saturating_mul(span as usize + 2);
+    expect_iterations(q.gpu(), BACKWARD, columns.max(e.videos).saturating_add(1))?;
+    let per_row = width.div_ceil(span as usize);
+    let params = GradParams {
+        queries: e.queries as u32,
+        videos: e.videos as u32,
+        clips: e.clips as u32,
+        width: width as u32,
+        per_row: per_row as u32,
+        flags: if scale.is_some() { SCALE } else { 0 },
+    };
+    let gradient = |like: &Tensor, other: &Tensor, variant: Variant, rows: usize| -> Result<Tensor> {
+        if upstream.is_empty() || clips.is_empty() {
+            return Tensor::zeros(q.gpu(), BACKWARD, like.shape());
+        }
+        let d = Tensor::uninit(q.gpu(), BACKWARD, like.shape())?;
+        let tensors = [upstream, positions, other, scale.unwrap_or(upstream), &d];
+        let flops = 2 * (e.queries * e.videos * e.width) as u64;
+        launch(BACKWARD, &variant, &tensors, &params, q.gpu().grid((rows * per_row).div_ceil(64)), flops)?;
+        Ok(d)
+    };
+    let [for_q, for_clips] = wanted;
+    Ok([
+        for_q.then(|| gradient(q, clips, queries_variant(e.vec(), span), e.queries)).transpose()?,
+        for_clips.then(|| gradient(clips, q, clips_variant(e.vec(), span), e.videos)).transpose()?,
+    ])
+}
+
+/// The same in plain Rust.
+pub mod cpu {
+    /// Extents: queries, videos, clips, width.
+    pub type Extents = [usize; 4];
+
+    /// Scores and positions; `mask` and `scale` have an element for each clip.
+    pub fn forward(
+        [queries, videos, clips, width]: Extents,
+        q: &[f64],
+        x: &[f64],
+        mask: &[f32],
+        scale: &[f64],
+    ) -> (Vec<f64>, Vec<u32>) {
+        let (mut scores, mut positions) = (Vec::new(), Vec::new());
+        for m in 0..queries {
+            for n in 0..videos {
+                let (mut best, mut at) = (f64::from(super::NO_CLIP), u32::MAX);
+                for l in (0..clips).filter(|l| mask[n * clips + l] > 0.5) {
+                    let row = n * clips + l;
+                    let pairs = q[m * width..].iter().zip(&x[row * width..(row + 1) * width]);
+                    let value = scale[row] * pairs.map(|(a, b)| a * b).sum::<f64>();
+                    if at == u32::MAX || value > best || (value.is_nan() && !best.is_nan()) {
+                        (best, at) = (value, l as u32);
+                    }
+                }
+                scores.push(best);
+                positions.push(at);
+            }
+        }
+        (scores, positions)
+    }
+
+    /// Gradients of q and x, given those of the scores, `g`.
+    pub fn backward(
+        [queries, videos, clips, width]: Extents,
+        q: &[f64],
+        x: &[f64],
+        positions: &[u32],
+        scale: &[f64],
+        g: &[f64],
+    ) -> (Vec<f64>, Vec<f64>) {
+        let (mut dq, mut dx) = (vec![0.0; q.len()], vec![0.0; x.len()]);
+        for m in 0..queries {
+            for n in 0..videos {
+                let at = positions[m * videos + n];
+                if at == u32::MAX {
+                    continue;
+                }
+                let row = n * clips + at as usize;
+                let factor = g[m * videos + n] * scale[row];
+                for d in 0..width {
+                    dq[m * width + d] += factor * x[row * width + d];
+                    dx[row * width + d] += factor * q[m * width + d];
+                }
+            }
+        }
+        (dq, dx)
+    }
+}
+
+#[cfg(test)]
+mod tests;
