@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Parser};
-use reelgrad::data::{atomic, npy, safetensors};
+use reelgrad::data::formats::{atomic, npy, safetensors};
 use reelgrad::retrieval::compat::CompatMetrics;
 use reelgrad::retrieval::ranking::{Source, Tiles};
 use reelgrad::retrieval::{Compat, RetrievalMetrics, Ties};

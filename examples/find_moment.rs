@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use reelgrad::data::atomic;
+use reelgrad::data::formats::atomic;
 use reelgrad::data::moments::{MomentQuery, MomentSource, Problems};
 use reelgrad::gpu::Gpu;
 use reelgrad::models::reloclnet::Reloclnet;
@@ -168,9 +168,9 @@ fn wanted(options: &Options, settings: &Settings, data: &dyn MomentSource) -> Re
 
 fn read_features(path: &Path) -> Result<Array> {
     if path.extension().is_some_and(|e| e == "npy") {
-        return reelgrad::data::npy::read(path);
+        return reelgrad::data::formats::npy::read(path);
     }
-    let mut tensors = reelgrad::data::safetensors::read(path)?;
+    let mut tensors = reelgrad::data::formats::safetensors::read(path)?;
     match (tensors.len(), tensors.pop_first()) {
         (1, Some((_, array))) => Ok(array),
         (n, _) => Err(Error::malformed(path, "tensors", format!("must be one, there are {n}"))),

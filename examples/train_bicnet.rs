@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use reelgrad::data::atomic;
 use reelgrad::data::bicnet::{Dims, SampleSource};
+use reelgrad::data::formats::atomic;
 use reelgrad::gpu::Gpu;
 use reelgrad::models::bicnet::Bicnet;
 use reelgrad::models::two_space::TwoSpaceModel;

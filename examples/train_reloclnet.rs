@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use reelgrad::data::atomic;
+use reelgrad::data::formats::atomic;
 use reelgrad::data::moments::{MomentSource, Problems};
 use reelgrad::gpu::Gpu;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use common::{gpu, noise};
 use reelgrad::autograd::Tape;
-use reelgrad::data::safetensors;
+use reelgrad::data::formats::safetensors;
 use reelgrad::gpu::Gpu;
 use reelgrad::models::clip::{Clip, ClipActivation, ClipConfig, ClipLayout, EndOfText, TowerConfig};
 use reelgrad::models::eercf::{Eercf, EercfConfig};

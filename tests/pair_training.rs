@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::{Outcome, builder, noise, outcome};
-use reelgrad::data::frames::FrameSet;
+use reelgrad::data::media::frames::FrameSet;
 use reelgrad::data::pairs::PairSource;
 use reelgrad::models::clip::{ClipConfig, MAX_LOGIT_SCALE, TowerConfig};
 use reelgrad::models::clip4clip::{BaseConfig, Clip4Clip};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use common::{gpu, noise};
 use reelgrad::autograd::{Tape, Var};
-use reelgrad::data::safetensors;
+use reelgrad::data::formats::safetensors;
 use reelgrad::models::reloclnet::{
     NegativeDraws, Padding, Reloclnet, ReloclnetConfig, ReloclnetInputs, StreamInput, Streams,
 };

@@ -11,7 +11,7 @@ use common::{Outcome, builder, gpu, outcome};
 use reelgrad::autograd::{Tape, Var};
 use reelgrad::data::bicnet::{BicnetDataset, DatasetKind, Dims, Sample, SampleSource};
 use reelgrad::data::captions::Part;
-use reelgrad::data::safetensors::TensorFile;
+use reelgrad::data::formats::safetensors::TensorFile;
 use reelgrad::data::synthetic::{World, WorldConfig};
 use reelgrad::gpu::GpuBuilder;
 use reelgrad::models::bicnet::{Bicnet, BicnetConfig, BicnetInputs};

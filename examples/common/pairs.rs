@@ -9,14 +9,14 @@ use std::time::Instant;
 
 use clap::Args;
 use reelgrad::data::captions::{Dataset, Part};
-use reelgrad::data::frames::{Choice, Sampling};
+use reelgrad::data::media::frames::{Choice, Sampling};
+use reelgrad::data::media::pixels::Preprocess;
+use reelgrad::data::media::video::VideoInput;
 use reelgrad::data::moments::Problems;
-use reelgrad::data::pair_dataset::PairDataset;
 use reelgrad::data::pairs::PairSource;
-use reelgrad::data::pixels::Preprocess;
+use reelgrad::data::pairs::dataset::PairDataset;
 use reelgrad::data::synthetic::{ClipPairs, ClipWorld, ClipWorldConfig, Split};
 use reelgrad::data::tokenizer::{Cleaning, Tokenizer};
-use reelgrad::data::video::VideoInput;
 use reelgrad::gpu::Gpu;
 use reelgrad::models::clip::{ClipConfig, TowerConfig, read_clip};
 use reelgrad::models::clip4clip::{Base, BaseConfig};

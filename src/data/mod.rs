@@ -1,30 +1,15 @@
 //! Datasets: annotations, feature files, and the synthetic world.
 
-pub mod atomic;
 pub mod bicnet;
 pub mod captions;
-pub(crate) mod digest;
-mod elements;
-pub mod frames;
-#[cfg(feature = "datasets")]
-pub mod hdf5;
-#[cfg(feature = "datasets")]
-pub mod hdf5_write;
+pub mod formats;
+pub mod media;
 pub mod moments;
-#[cfg(feature = "datasets")]
-pub mod npy;
-#[cfg(all(feature = "datasets", feature = "text"))]
-pub mod pair_dataset;
 pub mod pairs;
-pub mod pixels;
-pub mod safetensors;
 #[cfg(feature = "datasets")]
 pub mod synthetic;
-pub(crate) mod text;
 #[cfg(feature = "text")]
 pub mod tokenizer;
-pub mod video;
-pub mod weights;
 
 #[cfg(test)]
 pub(crate) mod testing;

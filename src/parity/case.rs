@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::Row;
 use crate::autograd::{Gradients, Tape, Var};
-use crate::data::pixels::Image;
-use crate::data::safetensors::TensorFile;
+use crate::data::formats::safetensors::TensorFile;
+use crate::data::media::pixels::Image;
 use crate::nn::ParameterStore;
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Gpu, Result};

@@ -10,11 +10,9 @@ use serde_json::Value;
 use super::Row;
 use super::case::Case;
 use crate::autograd::{Tape, Var};
+use crate::data::media::pixels::Preprocess;
 #[cfg(feature = "text")]
-use crate::data::{
-    pixels::Preprocess,
-    tokenizer::{Padding, Tokenizer},
-};
+use crate::data::tokenizer::{Padding, Tokenizer};
 use crate::models::clip::{Clip, ClipActivation, ClipConfig, EndOfText, TowerConfig, names};
 use crate::nn::ParameterStore;
 use crate::tensor::{Array, Tensor};

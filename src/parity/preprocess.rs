@@ -3,7 +3,7 @@
 use super::Row;
 use super::case::Case;
 use crate::Result;
-use crate::data::pixels::{CropOffset, Preprocess};
+use crate::data::media::pixels::{CropOffset, Preprocess};
 
 /// Recomputes every picture of a case; bytes must be equal.
 ///

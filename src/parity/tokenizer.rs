@@ -70,8 +70,8 @@ fn wide(ids: &[u32]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::formats::text::read_json;
     use crate::data::testing::Folder;
-    use crate::data::text::read_json;
 
     #[test]
     fn the_golden_cases_pass() {

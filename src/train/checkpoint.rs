@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::digest::Digest;
-use crate::data::{atomic, safetensors};
+use crate::data::formats::digest::Digest;
+use crate::data::formats::{atomic, safetensors};
 use crate::tensor::Array;
 use crate::{Error, Result};
 

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::checkpoint;
 use super::run_folder::{CONFIG, RunFolder, Slot, slot_path};
-use crate::data::safetensors;
+use crate::data::formats::safetensors;
 use crate::gpu::Gpu;
 use crate::models::bicnet::{Bicnet, BicnetConfig};
 use crate::models::reloclnet::{Reloclnet, ReloclnetConfig};

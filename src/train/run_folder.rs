@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::checkpoint::{self, Checkpoint};
 use super::history::History;
-use crate::data::atomic;
+use crate::data::formats::atomic;
 use crate::{Error, Result};
 
 pub(super) const CONFIG: &str = "config.json";

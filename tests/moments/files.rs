@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use reelgrad::data::safetensors;
+use reelgrad::data::formats::safetensors;
 use reelgrad::models::reloclnet::{Padding, Reloclnet, Streams};
 use reelgrad::random::Random;
 use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentSearch};

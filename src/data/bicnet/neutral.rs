@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::{Dims, Sample, SampleSource};
 use crate::data::captions::{self, Split, VideoCaptions};
-use crate::data::moments::Problems;
 #[cfg(feature = "datasets")]
-use crate::data::npy::NpzFile;
-use crate::data::safetensors::TensorFile;
+use crate::data::formats::npy::NpzFile;
+use crate::data::formats::safetensors::TensorFile;
+use crate::data::moments::Problems;
 use crate::data::{checked_index, extents, find_non_finite, require};
 use crate::tensor::Array;
 use crate::{Error, Result};

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Dims, Sample, SampleSource};
 use crate::data::captions::{self, Part, Split};
-use crate::data::hdf5::{FeatureFile, FeatureSet};
+use crate::data::formats::hdf5::{FeatureFile, FeatureSet};
+use crate::data::formats::text::{Entries, read_json};
 use crate::data::moments::Problems;
-use crate::data::text::{Entries, read_json};
 use crate::data::{checked_index, extents, require};
 use crate::{Error, Result};
 

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::data::captions::{Part, Split, VideoCaptions};
-use crate::data::safetensors;
+use crate::data::formats::safetensors;
 use crate::data::testing::{Folder, mutations};
 
 fn filled(shape: impl Into<Vec<usize>>, start: f32) -> Array {
@@ -276,7 +276,7 @@ mod official {
         let mut writer = zip::ZipWriter::new(std::fs::File::create(folder.path("train.npz")).unwrap());
         for (name, array) in safetensors::read(&tensors).unwrap() {
             let path = folder.path("one.npy");
-            crate::data::npy::write_npy(&path, &array).unwrap();
+            crate::data::formats::npy::write_npy(&path, &array).unwrap();
             writer.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
             std::io::Write::write_all(&mut writer, &std::fs::read(&path).unwrap()).unwrap();
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Builder, Ids, Problems, Split, VideoCaptions};
-use crate::data::text::{Checked, Entries, for_each_line, read_json};
+use crate::data::formats::text::{Checked, Entries, for_each_line, read_json};
 use crate::{Error, Result};
 
 /// How to turn MSVD's pickle into JSON, once and where one trusts the file.

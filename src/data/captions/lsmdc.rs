@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::{Builder, Problems, Split, VideoCaptions, duplicate};
-use crate::data::text::for_each_line;
+use crate::data::formats::text::for_each_line;
 use crate::{Error, Result};
 
 /// Columns of a row: the clip's id, four times, the sentence.

@@ -9,7 +9,7 @@ use super::Ids;
 #[cfg(feature = "datasets")]
 use super::table::for_each_record;
 use super::{Builder, Problems, Split, VideoCaptions};
-use crate::data::text::{Checked, read_json};
+use crate::data::formats::text::{Checked, read_json};
 use crate::{Error, Result};
 
 /// Reads `{"sentences": [{"video_id": "...", "caption": "..."}, ...]}`: MSR-VTT's `MSRVTT_data.json` and the

@@ -6,9 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Builder, Problems, Split, VideoCaptions};
-use crate::data::atomic;
+use crate::data::formats::atomic;
+use crate::data::formats::text::{for_each_line, parse_line};
 use crate::data::moments::check_window;
-use crate::data::text::{for_each_line, parse_line};
 use crate::{Error, Result};
 
 #[derive(Deserialize, Serialize)]

@@ -6,8 +6,8 @@ use std::path::Path;
 use super::{Ids, Problems, Split, VideoCaptions, missing, read_id_list};
 use crate::Error;
 use crate::Result;
+use crate::data::formats::text::{Checked, read_json};
 use crate::data::moments::{MomentSplit, MomentVideo, read_activitynet, read_didemo};
-use crate::data::text::{Checked, read_json};
 
 /// Seconds of a DiDeMo video that are looked at.
 const DIDEMO_SECONDS: f64 = 31.0;

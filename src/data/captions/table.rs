@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::data::text::{MAX_LINE_BYTES, read_file, without_mark};
+use crate::data::formats::text::{MAX_LINE_BYTES, read_file, without_mark};
 use crate::{Error, Result};
 
 /// Calls `take` with the place and the named columns of every row. A row that is damaged, over 1 MiB or not UTF-8 is

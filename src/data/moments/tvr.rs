@@ -8,7 +8,7 @@ use super::{
     Clips, MomentQuery, MomentSource, MomentSplit, MomentVideo, Problems, Timing, Widths, l2_normalize_rows, read_tvr,
     resample,
 };
-use crate::data::hdf5::FeatureFile;
+use crate::data::formats::hdf5::FeatureFile;
 use crate::data::{checked_index, extents, require};
 use crate::tensor::Array;
 use crate::{Error, Result};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::hdf5_write;
+use crate::data::formats::hdf5_write;
 use crate::data::moments::write_tvr;
 use crate::data::testing::Folder;
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::captions::TOKEN_DIMS;
 use super::world::{Split, World, WorldConfig};
-use crate::data::{atomic, hdf5_write};
+use crate::data::formats::{atomic, hdf5_write};
 use crate::{Error, Result};
 
 /// What the published layout has no place for: how the world was made, and which videos are twins.

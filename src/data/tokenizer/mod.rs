@@ -9,7 +9,7 @@ mod tests;
 use std::io::Write;
 use std::path::Path;
 
-use super::{atomic, text};
+use super::formats::{atomic, text};
 use crate::{Error, Result};
 
 pub use cleaning::Cleaning;

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::MAX_FILE_BYTES;
-use crate::data::text;
+use crate::data::formats::text;
 use crate::{Error, Result};
 
 const START: &str = "<|startoftext|>";

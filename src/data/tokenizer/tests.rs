@@ -138,7 +138,7 @@ fn a_hugging_face_model_gets_its_ids() {
         eprintln!("skipped: {} is not at hand", folder.display());
         return;
     }
-    let file = crate::data::safetensors::TensorFile::open(folder.join("expected.safetensors")).unwrap();
+    let file = crate::data::formats::safetensors::TensorFile::open(folder.join("expected.safetensors")).unwrap();
     let texts = ["a man is playing a guitar", "Two dogs run!", "it's raining"];
     let tokens = Tokenizer::open(&folder).unwrap().encode(&texts, 11, Padding::End).unwrap();
     let wide = |values: &[u32]| values.iter().map(|&v| i64::from(v)).collect::<Vec<_>>();

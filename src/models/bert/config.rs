@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::data::text::read_json;
+use crate::data::formats::text::read_json;
 use crate::{Error, Result};
 
 /// Which of the two networks.

@@ -10,7 +10,7 @@ use crate::tensor::Array;
 #[cfg(feature = "datasets")]
 use crate::{
     Error,
-    data::{atomic, hdf5_write},
+    data::formats::{atomic, hdf5_write},
 };
 
 /// Tokens of one batch, padding included: bounds the memory, at about 40 KB a token in networks of base size.

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use super::*;
 use crate::data::bicnet::{BicnetDataset, DatasetKind, SampleSource};
 use crate::data::captions::Part;
-use crate::data::hdf5_write;
+use crate::data::formats::hdf5_write;
+use crate::data::formats::safetensors;
 use crate::data::moments::{
     MomentQuery, MomentSource, MomentSplit, MomentVideo, Problems, TvrDataset, TvrFiles, TvrOptions, l2_normalize_rows,
     write_tvr,
 };
-use crate::data::safetensors;
 use crate::data::testing::{Folder, mutations};
 use crate::kernels::testing::gpus;
 use crate::tensor::Array;

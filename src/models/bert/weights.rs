@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Bert, BertConfig};
-use crate::data::{atomic, safetensors, weights};
+use crate::data::formats::{atomic, safetensors, weights};
 use crate::gpu::Gpu;
 use crate::tensor::Array;
 use crate::{Error, Result};

@@ -151,7 +151,7 @@ impl ClipConfig {
     /// [`Error::Io`]; [`Error::Malformed`] for other JSON, another model type, or sizes and activations that do not fit.
     pub fn from_hugging_face(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let json: Value = crate::data::text::read_json(path)?;
+        let json: Value = crate::data::formats::text::read_json(path)?;
         let malformed = |place: &str, problem: &dyn std::fmt::Display| Error::malformed(path, place, problem);
         if json["model_type"].as_str() != Some("clip") {
             return Err(malformed("model_type", &format!("is {}, not \"clip\"", json["model_type"])));

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::{Clip, ClipConfig, names};
-use crate::data::{atomic, safetensors, weights};
+use crate::data::formats::{atomic, safetensors, weights};
 use crate::gpu::Gpu;
 use crate::nn::ParameterStore;
 use crate::tensor::Array;

@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::segment::Segment;
 use crate::autograd::{Tape, Var};
-use crate::data::digest::{self, Digest};
+use crate::data::find_non_finite;
+use crate::data::formats::digest::{self, Digest};
+use crate::data::formats::{atomic, safetensors};
 use crate::data::moments::{Clips, MomentSource, MomentVideo, Problems, pad_clips};
-use crate::data::{atomic, find_non_finite, safetensors};
 use crate::gpu::Gpu;
 use crate::models::reloclnet::{Reloclnet, upload_streams};
 use crate::tensor::{Array, Precision, Tensor};

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::data::atomic;
-use crate::data::text::{Entries, for_each_line, parse_line, read_json};
+use crate::data::formats::atomic;
+use crate::data::formats::text::{Entries, for_each_line, parse_line, read_json};
 use crate::{Error, Result};
 
 /// Largest number up to which f64, and so every JSON library, holds all integers.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Builder, MomentQuery, MomentSplit, Place, Problems};
 use crate::Result;
-use crate::data::text::{Checked, Entries, read_json};
+use crate::data::formats::text::{Checked, Entries, read_json};
 
 /// Reads `{"<video id>": {"duration": .., "timestamps": [[start, end], ..], "sentences": ["..", ..]}, ..}`: ActivityNet
 /// Captions' `train.json`, `val_1.json` and `val_2.json`.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Builder, MomentQuery, MomentSplit, Place, Problems, check_window};
 use crate::Result;
-use crate::data::text::for_each_line;
+use crate::data::formats::text::for_each_line;
 
 /// Reads lines `VIDEO start end##sentence`: Charades-STA's `charades_sta_train.txt` and `charades_sta_test.txt`.
 ///

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Builder, MomentQuery, MomentSplit, Place, Problems};
 use crate::Result;
-use crate::data::text::{Checked, read_json};
+use crate::data::formats::text::{Checked, read_json};
 
 /// Seconds of a segment.
 const SEGMENT: f64 = 5.0;

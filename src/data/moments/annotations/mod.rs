@@ -22,7 +22,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{MomentQuery, MomentSplit, MomentVideo, Problems, check_window};
-use crate::data::atomic;
+use crate::data::formats::atomic;
 use crate::{Error, Result};
 
 /// Seconds by which a moment may overshoot its video: durations and moments come from different players.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Builder, MomentQuery, MomentSplit, Place, Problems, write_lines};
 use crate::Result;
+use crate::data::formats::text::{for_each_line, parse_line};
 use crate::data::moments::Saliency;
-use crate::data::text::{for_each_line, parse_line};
 
 /// Seconds of a clip that is scored.
 const CLIP: f64 = 2.0;

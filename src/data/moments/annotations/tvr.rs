@@ -7,9 +7,9 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use super::{Builder, MomentQuery, MomentSplit, Place, Problems, SLACK, write_lines};
-use crate::data::atomic;
+use crate::data::formats::atomic;
+use crate::data::formats::text::{Checked, Entries, for_each_line, parse_line, read_json};
 use crate::data::moments::{MomentVideo, QueryKind};
-use crate::data::text::{Checked, Entries, for_each_line, parse_line, read_json};
 use crate::{Error, Result};
 
 /// The file with the durations and numbers of all splits' videos.

@@ -1,9 +1,9 @@
 //! A split of the world as texts and videos for models on CLIP's towers.
 
 use super::{ClipCaption, ClipWorld};
-use crate::data::frames::FrameSet;
+use crate::data::media::frames::FrameSet;
+use crate::data::media::pixels::Preprocess;
 use crate::data::pairs::PairSource;
-use crate::data::pixels::Preprocess;
 use crate::data::synthetic::Split;
 use crate::data::tokenizer::{Padding, Tokenizer};
 use crate::{Error, Result};

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::*;
-use crate::data::hdf5::FeatureFile;
+use crate::data::formats::hdf5::FeatureFile;
 use crate::data::moments::{MomentSource, Problems, QueryKind, TvrDataset, TvrFiles, TvrOptions, clip_span};
 
 fn small(seed: u64) -> MomentWorldConfig {

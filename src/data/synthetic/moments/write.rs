@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{MomentWorld, MomentWorldConfig, SimulatedVideo, Stretch};
 use crate::Result;
+use crate::data::formats::{atomic, hdf5_write};
 use crate::data::moments::write_tvr;
 use crate::data::synthetic::captions::phrase;
 use crate::data::synthetic::world::Split;
 use crate::data::synthetic::write::{create_folder, read_manifest, remove_manifest, write_json};
-use crate::data::{atomic, hdf5_write};
 use crate::tensor::Array;
 
 /// TVR's names of the splits. Unlike TVR's, the labels of the test are given.

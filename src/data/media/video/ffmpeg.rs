@@ -9,9 +9,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::child::{Ended, run};
-use crate::data::atomic;
-use crate::data::frames::{Grid, Sampling};
-use crate::data::pixels::{Image, MAX_PIXELS};
+use crate::data::formats::atomic;
+use crate::data::media::frames::{Grid, Sampling};
+use crate::data::media::pixels::{Image, MAX_PIXELS};
 use crate::{Error, Result};
 
 /// Most of ffprobe's answer that is read.

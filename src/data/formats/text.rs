@@ -123,7 +123,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
 }
 
 /// A row of a larger JSON document that is checked by itself: one of the wrong form does not fail the others.
-pub(crate) struct Checked<T>(pub(super) std::result::Result<T, String>);
+pub(crate) struct Checked<T>(pub(in crate::data) std::result::Result<T, String>);
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Checked<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {

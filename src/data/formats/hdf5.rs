@@ -10,7 +10,7 @@ use hdf5_reader::error::Error as H5Error;
 use hdf5_reader::{ByteOrder, Dataset, Datatype, FileStorage, H5Type, Hdf5File, OpenOptions, SliceInfo, SliceInfoElem};
 
 use super::elements::{Element, byte_count};
-use super::find_non_finite;
+use crate::data::find_non_finite;
 use crate::tensor::Array;
 use crate::{Error, Result};
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::text::read_json;
+use crate::data::formats::text::read_json;
 use crate::{Error, Result};
 
 /// Most pixels in a picture that is read or made: 64 megapixels.

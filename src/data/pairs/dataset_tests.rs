@@ -1,8 +1,8 @@
 use super::*;
 use crate::data::captions::VideoCaptions;
-use crate::data::frames::{Choice, Sampling};
+use crate::data::media::frames::{Choice, Sampling};
+use crate::data::media::pixels::{Image, Preprocess};
 use crate::data::pairs::{collate, collate_frames};
-use crate::data::pixels::{Image, Preprocess};
 use crate::data::testing::Folder;
 
 const WORDS: usize = 6;

@@ -151,7 +151,7 @@ fn a_hugging_face_model_gets_its_pixels() {
         eprintln!("skipped: {} is not at hand", folder.display());
         return;
     }
-    let file = crate::data::safetensors::TensorFile::open(folder.join("expected.safetensors")).unwrap();
+    let file = crate::data::formats::safetensors::TensorFile::open(folder.join("expected.safetensors")).unwrap();
     let preprocess = Preprocess::from_json(folder.join("preprocessor_config.json")).unwrap();
     let mut values = Vec::new();
     for name in ["input.image0", "input.image1", "input.image2"] {

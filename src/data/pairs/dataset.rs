@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use super::captions::Split;
-use super::frames::FrameSet;
-use super::moments::Problems;
-use super::pairs::PairSource;
-use super::tokenizer::{Padding, Tokenizer};
-use super::video::{Ffmpeg, LoadFailure, VideoInput, VideoSource};
+use super::PairSource;
+use crate::data::captions::Split;
+use crate::data::media::frames::FrameSet;
+use crate::data::media::video::{Ffmpeg, LoadFailure, VideoInput, VideoSource};
+use crate::data::moments::Problems;
+use crate::data::tokenizer::{Padding, Tokenizer};
 use crate::{Error, Result};
 
 /// Captions and videos of a split. Videos are decoded whenever they are asked for.
@@ -86,7 +86,7 @@ impl PairDataset {
     }
 
     fn index(&self, what: &'static str, index: usize, len: usize) -> Result<usize> {
-        super::checked_index(what, index, len)
+        crate::data::checked_index(what, index, len)
     }
 }
 
@@ -151,5 +151,5 @@ impl PairSource for PairDataset {
 }
 
 #[cfg(all(test, feature = "images"))]
-#[path = "pair_dataset_tests.rs"]
+#[path = "dataset_tests.rs"]
 mod tests;

@@ -1,7 +1,10 @@
 //! Texts and videos as the towers take them, one pair at a time: what a trainer reads.
 
-use crate::data::frames::FrameSet;
-use crate::data::video::LoadFailure;
+#[cfg(all(feature = "datasets", feature = "text"))]
+pub mod dataset;
+
+use crate::data::media::frames::FrameSet;
+use crate::data::media::video::LoadFailure;
 use crate::{Error, Result};
 
 /// Texts that belong to videos.

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::data::pixels::Image;
+use crate::data::media::pixels::Image;
 use crate::data::testing::Folder;
 
 fn ffmpeg() -> Option<Ffmpeg> {
