@@ -1,14 +1,14 @@
 //! Finding adapters and describing them.
 
+use std::convert::Infallible;
+use std::str::FromStr;
+
 use crate::gpu::KernelFamily;
 use crate::shader::ParamsIn;
 use crate::{Error, Result};
 
 /// The back ends this crate is built for.
-const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN
-    .union(wgpu::Backends::METAL)
-    .union(wgpu::Backends::DX12)
-    .union(wgpu::Backends::BROWSER_WEBGPU);
+const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
 
 /// Which adapter to open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,14 +24,16 @@ pub enum AdapterChoice {
     Name(String),
 }
 
-impl AdapterChoice {
-    /// Reads a choice as users write it: "fastest", "low-power", a number, or part of a name.
-    pub fn parse(text: &str) -> Self {
-        match text {
+/// As users write it: "fastest" (or nothing), "low-power", a number, or part of a name.
+impl FromStr for AdapterChoice {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text {
             "" | "fastest" => Self::Fastest,
             "low-power" => Self::LowPower,
             _ => text.parse().map_or_else(|_| Self::Name(text.to_string()), Self::Index),
-        }
+        })
     }
 }
 

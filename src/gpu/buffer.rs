@@ -71,6 +71,8 @@ pub(super) struct Pool {
     device: wgpu::Device,
     health: Arc<Health>,
     max_buffer: u64,
+    /// How much may be reserved.
+    limit: u64,
     state: Mutex<State>,
 }
 
@@ -111,8 +113,8 @@ pub struct MemoryReport {
 }
 
 impl Pool {
-    pub(super) fn new(device: wgpu::Device, health: Arc<Health>, limits: &wgpu::Limits) -> Arc<Self> {
-        Arc::new(Self { device, health, max_buffer: limits.max_buffer_size, state: Mutex::default() })
+    pub(super) fn new(device: wgpu::Device, health: Arc<Health>, max_buffer: u64, limit: Option<u64>) -> Arc<Self> {
+        Arc::new(Self { device, health, max_buffer, limit: limit.unwrap_or(u64::MAX), state: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -146,33 +148,35 @@ impl Pool {
     }
 
     fn create(&self, label: &'static str, bytes: u64) -> Result<Slot> {
-        for attempt in 0..2 {
-            let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-            let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-            let raw = self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(label),
-                size: bytes,
-                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
-            let (invalid, exhausted) = (pollster::block_on(validation.pop()), pollster::block_on(memory.pop()));
-            if let Some(error) = invalid {
-                return Err(Error::Gpu { op: label.into(), message: error.to_string() });
-            }
-            if exhausted.is_none() {
-                self.health.check()?;
-                let mut state = self.lock();
-                state.reserved += bytes;
-                state.created += 1;
-                return Ok(Slot { raw, bytes, batch: AtomicU64::new(0) });
-            }
-            // What lies free in other size classes may be all that is missing.
-            if attempt == 0 {
-                self.trim();
-                let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
-            }
+        let mut state = self.lock();
+        if bytes > self.limit.saturating_sub(state.reserved) {
+            return Err(Error::OutOfMemory { op: label.into(), bytes, live_bytes: state.live });
         }
-        Err(Error::OutOfMemory { op: label.into(), bytes, live_bytes: self.lock().live })
+        // Before the driver is asked, so that threads cannot exceed the limit together.
+        state.reserved += bytes;
+        drop(state);
+        let raw = self.create_raw(label, bytes).inspect_err(|_| self.lock().reserved -= bytes)?;
+        self.lock().created += 1;
+        Ok(Slot { raw, bytes, batch: AtomicU64::new(0) })
+    }
+
+    fn create_raw(&self, label: &'static str, bytes: u64) -> Result<wgpu::Buffer> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let raw = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: bytes,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let (invalid, exhausted) = (pollster::block_on(validation.pop()), pollster::block_on(memory.pop()));
+        if let Some(error) = invalid {
+            return Err(Error::Gpu { op: label.into(), message: error.to_string() });
+        }
+        if exhausted.is_some() {
+            return Err(Error::OutOfMemory { op: label.into(), bytes, live_bytes: self.lock().live });
+        }
+        self.health.check().map(|()| raw)
     }
 
     fn give_back(&self, label: &'static str, slot: Slot) {
@@ -184,6 +188,7 @@ impl Pool {
         state.free.entry(slot.bytes).or_default().push(slot);
     }
 
+    /// Drops the free buffers; work that still uses one holds its memory until it is done.
     pub(super) fn trim(&self) {
         let mut state = self.lock();
         let free: u64 = state.free.iter().map(|(bytes, slots)| bytes * slots.len() as u64).sum();

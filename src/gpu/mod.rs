@@ -9,6 +9,7 @@ mod buffer;
 mod disk_cache;
 mod family;
 mod health;
+mod params;
 mod pipeline;
 mod profile;
 mod recorder;
@@ -29,6 +30,7 @@ use crate::{Error, Result};
 use buffer::Pool;
 use disk_cache::DiskCache;
 use health::Health;
+use params::MAX_PARAMS;
 use pipeline::PipelineCache;
 use recorder::Recorder;
 
@@ -57,7 +59,46 @@ struct Options {
     max_dispatches_per_submit: usize,
     timeout: Duration,
     binding_limit: Option<u64>,
+    memory_limit: Option<u64>,
     pipeline_cache: Option<PathBuf>,
+}
+
+impl Options {
+    /// The family that was asked for, if the adapter runs it; otherwise the adapter's own.
+    fn family(&self, info: &wgpu::AdapterInfo, available: wgpu::Features) -> Result<KernelFamily> {
+        let Some(family) = self.family else { return Ok(KernelFamily::for_adapter(info, available)) };
+        let KernelFamily::Subgroup { size } = family else { return Ok(family) };
+        if !available.contains(wgpu::Features::SUBGROUP) {
+            return Err(Error::MissingFeature {
+                op: "the subgroup kernel family",
+                feature: "SUBGROUP",
+                remedy: "use KernelFamily::Tiled",
+            });
+        }
+        // Lanes beyond the adapter's subgroup would never hear of each other.
+        if !matches!(size, 4 | 8 | 16) || size > info.subgroup_min_size {
+            let most = info.subgroup_min_size;
+            let why = format!("has subgroups of {size}; 4, 8 or 16 are possible, up to this adapter's {most}");
+            return Err(Error::Argument { op: "opening the device", argument: "family", why });
+        }
+        Ok(family)
+    }
+
+    /// The features to ask the device for.
+    fn features(&self, available: wgpu::Features) -> Result<wgpu::Features> {
+        let mut wanted = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16;
+        wanted.set(wgpu::Features::IMMEDIATES, self.immediates);
+        wanted.set(wgpu::Features::TIMESTAMP_QUERY, self.profile);
+        wanted.set(wgpu::Features::PIPELINE_CACHE, self.pipeline_cache.is_some());
+        if self.profile && !available.contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Err(Error::MissingFeature {
+                op: "profiling",
+                feature: "TIMESTAMP_QUERY",
+                remedy: "build the Gpu without profile(true)",
+            });
+        }
+        Ok(available & wanted)
+    }
 }
 
 /// Chooses an adapter and the ways to use it; made by [`Gpu::builder`].
@@ -96,13 +137,14 @@ impl GpuBuilder {
         self
     }
 
-    /// How many dispatches are batched into one submission (default 128). 1 helps to find a driver's bug.
+    /// How many dispatches, copies among them, are batched into one submission (default 128). 1 helps to find a driver's
+    /// bug.
     pub fn max_dispatches_per_submit(mut self, count: usize) -> Self {
         self.0.max_dispatches_per_submit = count.max(1);
         self
     }
 
-    /// How long a readback waits for the device (default 120 s).
+    /// How long to wait for the device before it is [`Error::Timeout`] (default 120 s).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.0.timeout = timeout;
         self
@@ -111,6 +153,13 @@ impl GpuBuilder {
     /// Treats the device as if a binding could hold at most this many bytes; for testing what large sizes do.
     pub fn binding_limit(mut self, bytes: u64) -> Self {
         self.0.binding_limit = Some(bytes);
+        self
+    }
+
+    /// Lets tensors take at most so many bytes of GPU memory; beyond that is [`Error::OutOfMemory`]. For sharing a GPU with
+    /// other programs. The default is what the driver gives.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.0.memory_limit = Some(bytes);
         self
     }
 
@@ -153,6 +202,7 @@ impl Gpu {
             max_dispatches_per_submit: 128,
             timeout: Duration::from_secs(120),
             binding_limit: None,
+            memory_limit: None,
             pipeline_cache: None,
         })
     }
@@ -161,42 +211,8 @@ impl Gpu {
         let adapter = adapter::choose(&options.choice)?;
         let available = adapter.features();
         let info = adapter.get_info();
-        let family = match options.family {
-            Some(KernelFamily::Subgroup { .. }) if !available.contains(wgpu::Features::SUBGROUP) => {
-                return Err(Error::MissingFeature {
-                    op: "the subgroup kernel family",
-                    feature: "SUBGROUP",
-                    remedy: "use KernelFamily::Tiled",
-                });
-            }
-            // Lanes beyond the adapter's subgroup would never hear of each other.
-            Some(KernelFamily::Subgroup { size }) if !matches!(size, 4 | 8 | 16) || size > info.subgroup_min_size => {
-                let why = format!(
-                    "has subgroups of {size}; 4, 8 or 16 are possible, up to this adapter's {}",
-                    info.subgroup_min_size
-                );
-                return Err(Error::Argument { op: "opening the device", argument: "family", why });
-            }
-            Some(family) => family,
-            None => KernelFamily::for_adapter(&info, available),
-        };
-        if options.profile && !available.contains(wgpu::Features::TIMESTAMP_QUERY) {
-            return Err(Error::MissingFeature {
-                op: "profiling",
-                feature: "TIMESTAMP_QUERY",
-                remedy: "build the Gpu without profile(true)",
-            });
-        }
-        let mut features = available & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16);
-        if options.immediates {
-            features |= available & wgpu::Features::IMMEDIATES;
-        }
-        if options.profile {
-            features |= wgpu::Features::TIMESTAMP_QUERY;
-        }
-        if options.pipeline_cache.is_some() {
-            features |= available & wgpu::Features::PIPELINE_CACHE;
-        }
+        let family = options.family(&info, available)?;
+        let features = options.features(available)?;
         // Limits must be asked for; otherwise the device keeps to WebGPU's smallest.
         let mut limits = adapter.limits();
         if !features.contains(wgpu::Features::IMMEDIATES) {
@@ -217,18 +233,13 @@ impl Gpu {
         if let Some(bytes) = options.binding_limit {
             limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);
         }
-        let params =
-            if features.contains(wgpu::Features::IMMEDIATES) && limits.max_immediate_size >= recorder::MAX_PARAMS {
-                ParamsIn::Immediates
-            } else {
-                ParamsIn::Uniform
-            };
+        let params = if limits.max_immediate_size >= MAX_PARAMS { ParamsIn::Immediates } else { ParamsIn::Uniform };
         let report = AdapterReport::new(&info, available, limits, family, params);
         log::info!("{}", report.line());
-        let pool = Pool::new(device.clone(), health.clone(), &report.limits);
+        let pool = Pool::new(device.clone(), health.clone(), report.limits.max_buffer_size, options.memory_limit);
         let disk = options.pipeline_cache.as_deref().and_then(|folder| DiskCache::open(&device, &info, folder));
         let pipelines = PipelineCache::new(device.clone(), options.checked, params, disk);
-        let recorder = Recorder::new(&device, &queue, &options, params);
+        let recorder = Recorder::new(&device, &queue, &options, &report);
         Ok(Self(Arc::new(Inner { report, device, queue, health, pool, pipelines, recorder, options })))
     }
 
@@ -248,7 +259,16 @@ impl Gpu {
     /// [`Error::LimitExceeded`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn allocate(&self, label: &'static str, bytes: u64) -> Result<Buffer> {
         self.0.health.check()?;
-        self.0.pool.allocate(label, bytes)
+        self.with_memory(|| self.0.pool.allocate(label, bytes))
+    }
+
+    /// `attempt`, and once more if memory is short: work under way holds some that was given back, and free buffers of
+    /// other sizes may be all that is missing.
+    fn with_memory<T>(&self, attempt: impl Fn() -> Result<T>) -> Result<T> {
+        match attempt() {
+            Err(Error::OutOfMemory { .. }) => self.trim().and_then(|()| attempt()),
+            result => result,
+        }
     }
 
     /// Compiles `variants` in parallel, so that no launch has to wait for its shader.
@@ -319,7 +339,7 @@ impl Gpu {
     /// Submits what is pending, waits, and returns the bytes of each range.
     pub(crate) fn read(&self, op: &'static str, ranges: &[(&Buffer, u64, u64)]) -> Result<Vec<Vec<u8>>> {
         ranges.iter().try_for_each(|r| self.expect_own(op, r.0))?;
-        self.0.recorder.read(&self.0, op, ranges)
+        self.with_memory(|| self.0.recorder.read(&self.0, op, ranges))
     }
 
     /// Mixed devices would fail inside the driver, and for good.
@@ -356,9 +376,15 @@ impl Gpu {
         self.0.pool.reset_peak();
     }
 
-    /// Gives unused buffers back to the driver.
-    pub fn trim(&self) {
+    /// Waits for the work under way, and gives unused buffers back to the driver.
+    ///
+    /// # Errors
+    /// As [`Gpu::synchronize`].
+    pub fn trim(&self) -> Result<()> {
+        self.synchronize()?;
+        self.0.recorder.trim();
         self.0.pool.trim();
+        Ok(())
     }
 
     /// The times of every kernel since the last call; empty unless the device was built with `profile(true)`.

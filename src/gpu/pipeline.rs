@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::disk_cache::DiskCache;
-use crate::shader::{ParamsIn, Variant, bindings, preprocess};
+use super::params::{MAX_PARAMS, uniform_layout};
+use crate::shader::{BindingDecl, ParamsIn, Variant, bindings, preprocess};
 use crate::{Error, Result};
 
 /// A compiled variant.
@@ -65,52 +66,23 @@ impl PipelineCache {
         let label = variant.label();
         let wgsl = preprocess(variant, self.params)?;
         let declared = bindings(&wgsl);
-        let device = &self.device;
-        // Errors of scopes are reported to the thread that pushed them.
-        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
-        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let descriptor =
-            wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
         let checked = self.checked || !variant.trusted;
-        let module = if checked {
-            device.create_shader_module(descriptor)
-        } else {
-            let mut checks = wgpu::ShaderRuntimeChecks::checked();
-            checks.bounds_checks = false;
-            checks.force_loop_bounding = false;
-            // SAFETY: only the crate's own shaders get here. Each guards its tail itself and has uniform, finite
-            // loops; the test suite runs all of them in checked mode too.
-            unsafe { device.create_shader_module_trusted(descriptor, checks) }
+        // Errors of scopes are reported to the thread that pushed them.
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let module = self.module(&label, wgsl, checked);
+        let layout = self.storage_layout(&label, &declared);
+        let (uniform, immediate_size) = match self.params {
+            ParamsIn::Immediates => (None, MAX_PARAMS),
+            ParamsIn::Uniform => (Some(Some(&self.uniform)), 0),
         };
-        let entries: Vec<wgpu::BindGroupLayoutEntry> = declared
-            .iter()
-            .map(|b| wgpu::BindGroupLayoutEntry {
-                binding: b.index,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty: wgpu::BufferBindingType::Storage { read_only: !b.writes },
-                    has_dynamic_offset: false,
-                    min_binding_size: None,
-                },
-                count: None,
-            })
-            .collect();
-        let layout = device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
-        let groups: &[Option<&wgpu::BindGroupLayout>] = match self.params {
-            ParamsIn::Immediates => &[Some(&layout)],
-            ParamsIn::Uniform => &[Some(&layout), Some(&self.uniform)],
-        };
-        let immediate_size = match self.params {
-            ParamsIn::Immediates => super::recorder::MAX_PARAMS,
-            ParamsIn::Uniform => 0,
-        };
-        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        let groups: Vec<_> = [Some(&layout)].into_iter().chain(uniform).collect();
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(&label),
-            bind_group_layouts: groups,
+            bind_group_layouts: &groups,
             immediate_size,
         });
-        let raw = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        let raw = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&label),
             layout: Some(&pipeline_layout),
             module: &module,
@@ -127,6 +99,36 @@ impl PipelineCache {
         }
         Ok(Pipeline { raw, layout, buffers: declared.len(), label })
     }
+
+    fn module(&self, label: &str, wgsl: String, checked: bool) -> wgpu::ShaderModule {
+        let source = wgpu::ShaderSource::Wgsl(wgsl.into());
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source };
+        if checked {
+            return self.device.create_shader_module(descriptor);
+        }
+        let mut checks = wgpu::ShaderRuntimeChecks::checked();
+        checks.bounds_checks = false;
+        checks.force_loop_bounding = false;
+        // SAFETY: only the crate's own shaders get here. Each guards its tail itself and has uniform, finite loops; the
+        // test suite runs all of them in checked mode too.
+        unsafe { self.device.create_shader_module_trusted(descriptor, checks) }
+    }
+
+    /// Group 0: the storage buffers that the shader declares.
+    fn storage_layout(&self, label: &str, declared: &[BindingDecl]) -> wgpu::BindGroupLayout {
+        let entry = |b: &BindingDecl| wgpu::BindGroupLayoutEntry {
+            binding: b.index,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Storage { read_only: !b.writes },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        };
+        let entries: Vec<_> = declared.iter().map(entry).collect();
+        self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(label), entries: &entries })
+    }
 }
 
 impl Drop for PipelineCache {
@@ -135,21 +137,4 @@ impl Drop for PipelineCache {
             disk.save();
         }
     }
-}
-
-/// Group 1 of every pipeline where parameters travel in a uniform buffer.
-pub(super) fn uniform_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
-    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: Some("params"),
-        entries: &[wgpu::BindGroupLayoutEntry {
-            binding: 0,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: wgpu::BufferBindingType::Uniform,
-                has_dynamic_offset: true,
-                min_binding_size: None,
-            },
-            count: None,
-        }],
-    })
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 
 use super::Inner;
+use super::recorder::wait;
 use crate::{Error, Result};
 
 /// What the kernels of a run took.
@@ -155,15 +156,16 @@ impl Timeline {
         }
     }
 
-    /// Waits for the batch just submitted and keeps its events.
+    /// Waits for the batch that was submitted as `index` and keeps its events.
     pub(super) fn collect<'a>(
         &self,
         gpu: &Inner,
+        index: wgpu::SubmissionIndex,
         done: impl Iterator<Item = (&'static str, &'a str, u64, u64)>,
     ) -> Result<()> {
         let failed = |message: String| Error::Gpu { op: "profile".into(), message };
         self.mapped.map_async(wgpu::MapMode::Read, .., |_| {});
-        gpu.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| failed(e.to_string()))?;
+        wait(gpu, "profile", index).inspect_err(|_| self.mapped.unmap())?;
         {
             let view = self.mapped.get_mapped_range(..).map_err(|e| failed(e.to_string()))?;
             let ticks: Vec<u64> =

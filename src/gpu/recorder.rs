@@ -3,19 +3,18 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::pipeline::{Pipeline, uniform_layout};
+use super::params::{Arena, MAX_PARAMS};
+use super::pipeline::Pipeline;
 use super::profile::{Profile, Timeline};
-use super::{Buffer, Inner, Options};
+use super::{AdapterReport, Buffer, Inner, Options};
 use crate::shader::{ParamsIn, Variant};
 use crate::{Error, Result};
 
-/// Bytes that the parameters of a call may take: the smallest immediate size of Vulkan and DX12.
-pub(crate) const MAX_PARAMS: u32 = 128;
-/// A slot of the uniform arena: the largest offset alignment of any adapter.
-const SLOT: u64 = 256;
 /// Floating-point operations after which a submission ends: a second at 100 GFLOP/s, as small GPUs make. Systems that draw
 /// with the same GPU end what takes several.
 const MOST_FLOPS: u64 = 100_000_000_000;
+/// What stands before the ranges of a readback: the status, and what aligns them.
+const STATUS_BYTES: u64 = 16;
 /// Submissions that may be under way before the recorder waits for the oldest.
 const MAX_IN_FLIGHT: usize = 4;
 
@@ -72,19 +71,18 @@ enum Command {
 }
 
 pub(super) struct Recorder {
-    max_dispatches: usize,
+    max_commands: usize,
     alignment: u64,
     max_binding: u64,
     /// Each readback writes a fresh number here last, and checks that it arrived: some drivers lose work silently.
     status: wgpu::Buffer,
-    arena: Option<(wgpu::Buffer, wgpu::BindGroup)>,
+    arena: Option<Arena>,
     timeline: Option<Timeline>,
     state: Mutex<State>,
 }
 
 struct State {
     commands: Vec<Command>,
-    dispatches: usize,
     flops: u64,
     /// The number of the batch that is being recorded; starts at 1, so that 0 means "never used".
     batch: u64,
@@ -94,30 +92,8 @@ struct State {
 }
 
 impl Recorder {
-    pub(super) fn new(device: &wgpu::Device, queue: &wgpu::Queue, options: &Options, params: ParamsIn) -> Self {
-        let max_dispatches = options.max_dispatches_per_submit;
-        let limits = device.limits();
-        let arena = (params == ParamsIn::Uniform).then(|| {
-            let buffer = device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("params"),
-                size: SLOT * max_dispatches as u64,
-                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
-            let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some("params"),
-                layout: &uniform_layout(device),
-                entries: &[wgpu::BindGroupEntry {
-                    binding: 0,
-                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer: &buffer,
-                        offset: 0,
-                        size: std::num::NonZeroU64::new(MAX_PARAMS.into()),
-                    }),
-                }],
-            });
-            (buffer, group)
-        });
+    pub(super) fn new(device: &wgpu::Device, queue: &wgpu::Queue, options: &Options, report: &AdapterReport) -> Self {
+        let max_commands = options.max_dispatches_per_submit;
         let status = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("status"),
             size: 16,
@@ -125,17 +101,14 @@ impl Recorder {
             mapped_at_creation: false,
         });
         Self {
-            max_dispatches,
-            alignment: u64::from(limits.min_storage_buffer_offset_alignment),
-            max_binding: options.binding_limit.map_or(limits.max_storage_buffer_binding_size, |bytes| {
-                bytes.min(limits.max_storage_buffer_binding_size)
-            }),
+            max_commands,
+            alignment: report.limits.min_storage_buffer_offset_alignment.into(),
+            max_binding: report.limits.max_storage_buffer_binding_size,
             status,
-            arena,
-            timeline: options.profile.then(|| Timeline::new(device, queue, max_dispatches)),
+            arena: (report.params == ParamsIn::Uniform).then(|| Arena::new(device, max_commands)),
+            timeline: options.profile.then(|| Timeline::new(device, queue, max_commands)),
             state: Mutex::new(State {
                 commands: Vec::new(),
-                dispatches: 0,
                 flops: 0,
                 batch: 1,
                 in_flight: VecDeque::new(),
@@ -173,22 +146,26 @@ impl Recorder {
             layout: &pipeline.layout,
             entries: &entries,
         });
-        let bytes = launch.bindings.iter().map(|b| b.bytes).sum();
-        state.commands.push(Command::Dispatch {
+        let dispatch = Command::Dispatch {
             op: launch.op,
             pipeline,
             group,
             params: launch.params.to_vec(),
             grid: launch.grid,
             flops: launch.flops,
-            bytes,
-        });
-        state.dispatches += 1;
+            bytes: launch.bindings.iter().map(|b| b.bytes).sum(),
+        };
         state.flops += launch.flops;
-        if state.dispatches >= self.max_dispatches || state.flops >= MOST_FLOPS {
-            self.submit(gpu, &mut state, &[])?;
+        self.push(gpu, &mut state, dispatch)
+    }
+
+    /// Adds to the batch, and submits it when it is full.
+    fn push(&self, gpu: &Inner, state: &mut State, command: Command) -> Result<()> {
+        state.commands.push(command);
+        if state.commands.len() < self.max_commands && state.flops < MOST_FLOPS {
+            return gpu.health.check();
         }
-        Ok(())
+        self.submit(gpu, state)
     }
 
     fn check(&self, launch: &Launch<'_>, pipeline: &Pipeline) -> Result<()> {
@@ -234,7 +211,7 @@ impl Recorder {
     pub(super) fn upload(&self, gpu: &Inner, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
         let mut state = self.lock();
         if buffer.last_batch() == state.batch {
-            self.submit(gpu, &mut state, &[])?;
+            self.submit(gpu, &mut state)?;
         }
         gpu.queue.write_buffer(buffer.raw(), offset, bytes);
         Ok(())
@@ -244,46 +221,49 @@ impl Recorder {
         let mut state = self.lock();
         from.0.used_in(state.batch);
         to.0.used_in(state.batch);
-        state.commands.push(Command::Copy {
+        let copy = Command::Copy {
             from: from.0.raw().clone(),
             from_offset: from.1,
             to: to.0.raw().clone(),
             to_offset: to.1,
             bytes: bytes.next_multiple_of(4),
-        });
-        gpu.health.check()
+        };
+        self.push(gpu, &mut state, copy)
     }
 
     pub(super) fn clear(&self, gpu: &Inner, buffer: &Buffer, offset: u64, bytes: u64) -> Result<()> {
         let mut state = self.lock();
         buffer.used_in(state.batch);
-        state.commands.push(Command::Clear { buffer: buffer.raw().clone(), offset, bytes: bytes.next_multiple_of(4) });
-        gpu.health.check()
+        let clear = Command::Clear { buffer: buffer.raw().clone(), offset, bytes: bytes.next_multiple_of(4) };
+        self.push(gpu, &mut state, clear)
     }
 
     pub(super) fn flush(&self, gpu: &Inner) -> Result<()> {
-        self.submit(gpu, &mut self.lock(), &[])
+        self.submit(gpu, &mut self.lock())
     }
 
     pub(super) fn synchronize(&self, gpu: &Inner) -> Result<()> {
-        let mut state = self.lock();
-        self.submit(gpu, &mut state, &[])?;
-        while let Some(index) = state.in_flight.pop_front() {
-            wait(gpu, "synchronize", index)?;
-        }
-        gpu.health.check()
+        self.flush(gpu)?;
+        let last = self.lock().in_flight.back().cloned();
+        last.map_or(Ok(()), |last| wait(gpu, "synchronize", last))
+    }
+
+    /// Submits the pending batch, if there is one.
+    fn submit(&self, gpu: &Inner, state: &mut State) -> Result<()> {
+        if state.commands.is_empty() { gpu.health.check() } else { self.send(gpu, state, &[]).map(drop) }
     }
 
     /// Encodes and submits the pending batch, followed by `reads`.
-    fn submit(&self, gpu: &Inner, state: &mut State, reads: &[Read]) -> Result<()> {
-        if state.commands.is_empty() && reads.is_empty() {
-            return gpu.health.check();
-        }
+    fn send(&self, gpu: &Inner, state: &mut State, reads: &[Read]) -> Result<wgpu::SubmissionIndex> {
         let commands = std::mem::take(&mut state.commands);
-        (state.dispatches, state.flops) = (0, 0);
+        state.flops = 0;
         state.batch += 1;
-        if let Some((arena, _)) = &self.arena {
-            gpu.queue.write_buffer(arena, 0, &arena_bytes(&commands));
+        if let Some(arena) = &self.arena {
+            let params = commands.iter().filter_map(|c| match c {
+                Command::Dispatch { params, .. } => Some(params.as_slice()),
+                _ => None,
+            });
+            arena.write(&gpu.queue, params);
         }
         let mut encoder =
             gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("reelgrad") });
@@ -299,15 +279,15 @@ impl Recorder {
                 }
                 _ => None,
             });
-            timeline.collect(gpu, done)?;
+            timeline.collect(gpu, index.clone(), done)?;
         }
-        state.in_flight.push_back(index);
+        state.in_flight.push_back(index.clone());
         while state.in_flight.len() > MAX_IN_FLIGHT {
             if let Some(oldest) = state.in_flight.pop_front() {
                 wait(gpu, "submit", oldest)?;
             }
         }
-        gpu.health.check()
+        gpu.health.check().map(|()| index)
     }
 
     fn encode(&self, encoder: &mut wgpu::CommandEncoder, commands: &[Command]) {
@@ -349,42 +329,27 @@ impl Recorder {
         pass.set_pipeline(&pipeline.raw);
         pass.set_bind_group(0, group, &[]);
         match &self.arena {
-            Some((_, arena)) => pass.set_bind_group(1, arena, &[number as u32 * SLOT as u32]),
+            Some(arena) => arena.bind(pass, number),
             None if params.is_empty() => {}
             None => pass.set_immediates(0, params),
         }
         pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
     }
 
+    /// Submits what is pending, waits without keeping others from recording, and returns the bytes of each range.
     pub(super) fn read(&self, gpu: &Inner, op: &'static str, ranges: &[(&Buffer, u64, u64)]) -> Result<Vec<Vec<u8>>> {
         gpu.health.check()?;
-        let mut state = self.lock();
-        let mut at = 16;
-        let starts: Vec<u64> = ranges
-            .iter()
-            .map(|r| {
-                let start = at;
-                at += r.2.next_multiple_of(16);
-                start
-            })
-            .collect();
-        let nonce = self.record_status(gpu, &mut state)?;
-        let staging = self.staging(gpu, &mut state, at)?;
-        let mut reads = vec![Read { from: self.status.clone(), offset: 0, staging: staging.clone(), at: 0, bytes: 4 }];
-        for (&(buffer, offset, bytes), &at) in ranges.iter().zip(&starts) {
-            if bytes > 0 {
-                let bytes = bytes.next_multiple_of(4);
-                reads.push(Read { from: buffer.raw().clone(), offset, staging: staging.clone(), at, bytes });
-            }
+        let (mut starts, mut end) = (Vec::with_capacity(ranges.len()), STATUS_BYTES);
+        for range in ranges {
+            starts.push(end);
+            end += range.2.next_multiple_of(16);
         }
-        self.submit(gpu, &mut state, &reads)?;
+        let (staging, nonce, index) = self.submit_read(gpu, ranges, &starts, end)?;
         let (sender, receiver) = std::sync::mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |result| {
             let _ = sender.send(result);
         });
-        while let Some(index) = state.in_flight.pop_front() {
-            wait(gpu, op, index)?;
-        }
+        wait(gpu, op, index)?;
         let failed = |message: String| Error::Gpu { op: op.into(), message };
         match receiver.recv_timeout(gpu.options.timeout) {
             Ok(Ok(())) => {}
@@ -400,12 +365,39 @@ impl Recorder {
             ranges.iter().zip(&starts).map(|(r, &at)| view[at as usize..(at + r.2) as usize].to_vec()).collect()
         };
         staging.unmap();
-        state.staging.push(staging);
+        self.lock().staging.push(staging);
         gpu.health.check()?;
         Ok(bytes)
     }
 
-    /// Records the dispatch that proves, when its number arrives, that the work before it was done.
+    /// Submits what is pending, then the copies of `ranges` to `starts` in a staging buffer of `bytes`, and the status: a
+    /// number of its own that says, when it arrives, that the work before it was done.
+    fn submit_read(
+        &self,
+        gpu: &Inner,
+        ranges: &[(&Buffer, u64, u64)],
+        starts: &[u64],
+        bytes: u64,
+    ) -> Result<(wgpu::Buffer, u32, wgpu::SubmissionIndex)> {
+        let mut state = self.lock();
+        let staging = self.staging(gpu, &mut state, bytes)?;
+        let read = |from: &wgpu::Buffer, offset: u64, at: u64, bytes: u64| Read {
+            from: from.clone(),
+            offset,
+            staging: staging.clone(),
+            at,
+            bytes: bytes.next_multiple_of(4),
+        };
+        let filled = ranges.iter().zip(starts).filter(|(r, _)| r.2 > 0);
+        let reads: Vec<Read> = std::iter::once(read(&self.status, 0, 0, 4))
+            .chain(filled.map(|(&(buffer, offset, bytes), &at)| read(buffer.raw(), offset, at, bytes)))
+            .collect();
+        let nonce = self.record_status(gpu, &mut state)?;
+        let index = self.send(gpu, &mut state, &reads)?;
+        Ok((staging, nonce, index))
+    }
+
+    /// Records the dispatch that writes the next number.
     fn record_status(&self, gpu: &Inner, state: &mut State) -> Result<u32> {
         state.nonce = state.nonce.wrapping_add(1);
         let pipeline = gpu.pipelines.get(&status_variant())?;
@@ -415,22 +407,8 @@ impl Recorder {
             entries: &[wgpu::BindGroupEntry { binding: 0, resource: self.status.as_entire_binding() }],
         });
         let params = state.nonce.to_le_bytes().to_vec();
-        state.commands.push(Command::Dispatch {
-            op: "status",
-            pipeline,
-            group,
-            params,
-            grid: [1, 1, 1],
-            flops: 0,
-            bytes: 4,
-        });
-        // It may be one more than a batch holds; the arena and the timeline have no room for that.
-        if state.dispatches + 1 > self.max_dispatches {
-            let last = state.commands.pop();
-            self.submit(gpu, state, &[])?;
-            state.commands.extend(last);
-        }
-        state.dispatches += 1;
+        let dispatch = Command::Dispatch { op: "status", pipeline, group, params, grid: [1, 1, 1], flops: 0, bytes: 4 };
+        self.push(gpu, state, dispatch)?;
         Ok(state.nonce)
     }
 
@@ -453,6 +431,11 @@ impl Recorder {
                 Err(Error::OutOfMemory { op: "readback".into(), bytes: size, live_bytes: gpu.pool.report().live })
             }
         }
+    }
+
+    /// Drops the staging buffers of readbacks.
+    pub(super) fn trim(&self) {
+        self.lock().staging.clear();
     }
 
     pub(super) fn take_profile(&self) -> Profile {
@@ -480,18 +463,6 @@ struct Read {
     bytes: u64,
 }
 
-fn arena_bytes(commands: &[Command]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for command in commands {
-        if let Command::Dispatch { params, .. } = command {
-            let start = bytes.len();
-            bytes.extend_from_slice(params);
-            bytes.resize(start + SLOT as usize, 0);
-        }
-    }
-    bytes
-}
-
 pub(super) fn wait(gpu: &Inner, op: &'static str, index: wgpu::SubmissionIndex) -> Result<()> {
     let wait = wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(gpu.options.timeout) };
     match gpu.device.poll(wait) {
@@ -500,3 +471,6 @@ pub(super) fn wait(gpu: &Inner, op: &'static str, index: wgpu::SubmissionIndex) 
         Err(error) => gpu.health.check().and(Err(Error::Gpu { op: op.into(), message: error.to_string() })),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,18 +2,20 @@
 
 use std::sync::OnceLock;
 
-use crate::gpu::{AdapterChoice, Gpu, KernelFamily};
+use crate::gpu::{Gpu, GpuBuilder, KernelFamily};
 use crate::tensor::Tensor;
 
-/// The devices a kernel is tested on: both families where the adapter can run both. The environment variables
-/// `REELGRAD_ADAPTER` and `REELGRAD_CHECKED=1` choose the adapter and checked shaders; `REELGRAD_ONE_FAMILY=1` leaves the
-/// adapter's own family alone.
+/// The adapter and the shader mode that the environment variables `REELGRAD_ADAPTER` and `REELGRAD_CHECKED=1` choose.
+pub(crate) fn builder() -> GpuBuilder {
+    let Ok(adapter) = std::env::var("REELGRAD_ADAPTER").unwrap_or_default().parse();
+    Gpu::builder().adapter(adapter).checked(std::env::var("REELGRAD_CHECKED").is_ok_and(|v| v == "1"))
+}
+
+/// The devices a kernel is tested on: both families where the adapter can run both; the environment
+/// variable `REELGRAD_ONE_FAMILY=1` leaves the adapter's own family alone.
 pub(crate) fn gpus() -> Vec<Gpu> {
     static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
     GPUS.get_or_init(|| {
-        let adapter = AdapterChoice::parse(&std::env::var("REELGRAD_ADAPTER").unwrap_or_default());
-        let checked = std::env::var("REELGRAD_CHECKED").is_ok_and(|v| v == "1");
-        let builder = || Gpu::builder().adapter(adapter.clone()).checked(checked);
         let chosen = builder().build().expect("the tests need a GPU adapter; on Debian: mesa-vulkan-drivers");
         match chosen.family() {
             KernelFamily::Tiled => vec![chosen],
