@@ -34,11 +34,10 @@ pub(super) fn checked_len(op: &'static str, shape: &[usize]) -> Result<usize> {
 /// `shape` seen as `[outer, n, inner]` around `axis`.
 ///
 /// # Errors
-/// [`Error::Argument`] if there is no such axis.
+/// [`Error::IndexOutOfRange`] if there is no such axis.
 pub(super) fn around(op: &'static str, shape: &[usize], axis: usize) -> Result<[usize; 3]> {
     if axis >= shape.len() {
-        let why = format!("{axis} is not one of the axes of {shape:?}");
-        return Err(Error::Argument { op, argument: "axis", why });
+        return Err(Error::IndexOutOfRange { op, index: axis as u64, len: shape.len() as u64 });
     }
     Ok([shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product()])
 }

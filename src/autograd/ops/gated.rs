@@ -2,7 +2,6 @@
 
 use crate::Result;
 use crate::autograd::Var;
-use crate::gpu::KernelFamily;
 use crate::kernels::similarity::{aosm, gates};
 use crate::tensor::Tensor;
 
@@ -18,10 +17,10 @@ impl Var {
     pub fn gates(&self, grams: &Var, mask: Option<&Tensor>, temperature: f32) -> Result<Var> {
         let y = gates::forward(self.value(), grams.value(), mask, None, temperature)?;
         let saved = vec![y.clone(), grams.value().clone()];
-        Ok(self.tape().record("gates", &[self, grams], y, saved, move |b| {
+        self.tape().record("gates", &[("self", self), ("grams", grams)], y, saved, move |b| {
             let wanted = [b.needs[0], b.needs[1]];
             Ok(gates::backward(b.grad, &b.saved[0], &b.saved[1], temperature, wanted)?.into())
-        }))
+        })
     }
 
     /// Attention over similarity matrices: scores (B, V, n) of these rows and those of `y`, both (B, n, V, F). For a
@@ -32,24 +31,10 @@ impl Var {
     /// [`crate::Error::Shape`]; [`crate::Error::Argument`] unless the temperature is above 0;
     /// [`crate::Error::LimitExceeded`] for more than [`aosm::MOST_ROWS`] rows.
     pub fn aosm(&self, y: &Var, matrix: &Var, temperature: f32) -> Result<Var> {
-        if self.value().gpu().family() != KernelFamily::Tiled {
-            return self.aosm_by_matmul(y, matrix, temperature);
-        }
-        let scores = aosm::forward(self.value(), y.value(), matrix.value(), temperature)?;
-        let saved = vec![self.value().clone(), y.value().clone(), matrix.value().clone(), scores.clone()];
-        Ok(self.tape().record("aosm", &[self, y, matrix], scores, saved, move |b| {
-            let [x, y, matrix, scores] = [0, 1, 2, 3].map(|i| &b.saved[i]);
-            let wanted = [b.needs[0], b.needs[1], b.needs[2]];
-            Ok(aosm::backward(b.grad, x, y, matrix, scores, temperature, wanted)?.into())
-        }))
-    }
-
-    /// [`Var::aosm`] with the m of all pairs in memory, (B, V, n, n): software adapters multiply matrices far faster than
-    /// they run the fused kernel, which waits at barriers.
-    fn aosm_by_matmul(&self, y: &Var, matrix: &Var, temperature: f32) -> Result<Var> {
-        aosm::check(self.value(), y.value(), matrix.value(), temperature)?;
-        let by_pair = |x: &Var| x.permute(&[0, 2, 1, 3]);
-        let m = by_pair(self)?.matmul_transposed(&by_pair(y)?, false, true)?;
-        m.scale(1.0 / temperature)?.softmax()?.matmul(matrix)?.mul(&m)?.sum(3)
+        let output = aosm::forward(self.value(), y.value(), matrix.value(), temperature)?;
+        let inputs = [("self", self), ("y", y), ("matrix", matrix)];
+        self.tape().record("aosm", &inputs, output.scores, output.kept, move |b| {
+            Ok(aosm::backward(b.grad, b.saved, temperature, [b.needs[0], b.needs[1], b.needs[2]])?.into())
+        })
     }
 }

@@ -84,7 +84,7 @@ fn removed(shape: &[usize], axis: usize) -> Vec<usize> {
 /// The sum over `axis`, which disappears from the shape.
 ///
 /// # Errors
-/// [`Error::Argument`] if x has no such axis; [`Error::DType`] unless x is f32; device errors.
+/// [`Error::IndexOutOfRange`] if x has no such axis; [`Error::DType`] unless x is f32; device errors.
 pub fn sum(x: &Tensor, axis: usize) -> Result<Tensor> {
     let view = around("sum", x.shape(), axis)?;
     sum_view("sum", x, view, 1.0)?.reshape(removed(x.shape(), axis))
@@ -163,13 +163,12 @@ pub fn sum_to(x: &Tensor, shape: &[usize], factor: f32) -> Result<Tensor> {
 /// [`mean`] (factor 1 / n).
 ///
 /// # Errors
-/// [`Error::Argument`] if `axis` is beyond x's dimensions; [`Error::LimitExceeded`]; device errors.
+/// [`Error::IndexOutOfRange`] if `axis` is beyond x's dimensions; [`Error::LimitExceeded`]; device errors.
 pub fn expand(x: &Tensor, axis: usize, n: usize, factor: f32) -> Result<Tensor> {
     const OP: &str = "expand";
     let mut shape = x.shape().to_vec();
     if axis > shape.len() {
-        let why = format!("{axis} is beyond the {} axes of {shape:?}", shape.len());
-        return Err(Error::Argument { op: OP, argument: "axis", why });
+        return Err(Error::IndexOutOfRange { op: OP, index: axis as u64, len: shape.len() as u64 + 1 });
     }
     shape.insert(axis, n);
     expand_view(OP, x, around(OP, &shape, axis)?, factor)?.reshape(shape)
@@ -179,7 +178,8 @@ pub fn expand(x: &Tensor, axis: usize, n: usize, factor: f32) -> Result<Tensor> 
 /// What NaN does is not defined, except that the index is a valid one.
 ///
 /// # Errors
-/// [`Error::Argument`] if x has no such axis or its extent is 0; [`Error::DType`] unless x is f32; device errors.
+/// [`Error::IndexOutOfRange`] if x has no such axis, [`Error::Argument`] if its extent is 0; [`Error::DType`] unless x is
+/// f32; device errors.
 pub fn max(x: &Tensor, axis: usize) -> Result<(Tensor, Tensor)> {
     const OP: &str = "max";
     x.expect_dtype(OP, "x", DType::F32)?;
@@ -213,7 +213,8 @@ pub fn max(x: &Tensor, axis: usize) -> Result<(Tensor, Tensor)> {
 /// The gradient of [`max`] for x, whose `axis` had extent `n`, from the indices and the gradient `g` of the values.
 ///
 /// # Errors
-/// [`Error::Shape`] unless `g` and `indices` agree; [`Error::DType`] unless they are f32 and u32; device errors.
+/// [`Error::Shape`] unless `g` and `indices` agree; [`Error::IndexOutOfRange`] if `axis` is beyond their dimensions;
+/// [`Error::DType`] unless they are f32 and u32; device errors.
 pub fn max_backward(g: &Tensor, indices: &Tensor, axis: usize, n: usize) -> Result<Tensor> {
     const OP: &str = "max backward";
     g.expect_dtype(OP, "gradient", DType::F32)?;
@@ -221,8 +222,7 @@ pub fn max_backward(g: &Tensor, indices: &Tensor, axis: usize, n: usize) -> Resu
     indices.expect_shape(OP, "indices", g.shape())?;
     let mut shape = g.shape().to_vec();
     if axis > shape.len() {
-        let why = format!("{axis} is beyond the {} axes of {shape:?}", shape.len());
-        return Err(Error::Argument { op: OP, argument: "axis", why });
+        return Err(Error::IndexOutOfRange { op: OP, index: axis as u64, len: shape.len() as u64 + 1 });
     }
     shape.insert(axis, n);
     checked_len(OP, &shape)?;
@@ -439,8 +439,8 @@ mod tests {
             assert_eq!(expand(&x, 3, 4, 1.0).unwrap().shape(), [2, 0, 3, 4]);
             assert_eq!(max(&x, 0).unwrap().0.shape(), [0, 3]);
             assert!(matches!(max(&x, 1), Err(Error::Argument { .. })));
-            assert!(matches!(sum(&x, 3), Err(Error::Argument { .. })));
-            assert!(matches!(expand(&x, 4, 2, 1.0), Err(Error::Argument { .. })));
+            assert!(matches!(sum(&x, 3), Err(Error::IndexOutOfRange { index: 3, len: 3, .. })));
+            assert!(matches!(expand(&x, 4, 2, 1.0), Err(Error::IndexOutOfRange { index: 4, len: 4, .. })));
             let ids = Tensor::from_u32(&gpu, [3], &[1, 2, 3]).unwrap();
             assert!(matches!(sum(&ids, 0), Err(Error::DType { .. })));
         }

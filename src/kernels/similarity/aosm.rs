@@ -1,12 +1,15 @@
 //! Attention over the similarity matrix, as X-CLIP names it: what GLCCL makes of frame-word dot products.
 //!
 //! For every pair of a text and a video, the rows x and y have a matrix M of dot products. Row k's score is the mean of
-//! the row's products, weighted by their own softmax times a learned matrix. M is never in memory: a workgroup makes it
-//! for one pair, a few rows at a time, and backward makes it again. One kernel serves both families: between two
-//! barriers an invocation has so much to do that they cost little even on software adapters.
+//! the row's products, weighted by their own softmax times a learned matrix. In the tiled family M is never in memory: a
+//! workgroup makes it for one pair, a few rows at a time, and backward makes it again. Software adapters, which wait long
+//! at its barriers, multiply matrices far faster than that; see `products`.
+
+mod products;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::gpu::KernelFamily;
 use crate::kernels::layout::checked_len;
 use crate::kernels::rows::reduce;
 use crate::kernels::{expect_iterations, inverse_temperature, launch};
@@ -174,6 +177,15 @@ struct Call<'a> {
     inverse: f32,
 }
 
+/// What [`forward`] gives.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// `[texts, videos, rows]`.
+    pub scores: Tensor,
+    /// What [`backward`] needs.
+    pub kept: Vec<Tensor>,
+}
+
 /// The scores `[texts, videos, rows]` of `x` and `y`, both `[texts, rows, videos, frames]`: with m_kl the dot product,
 /// over the frames, of row k of x and row l of y for a text and a video, and p_k = softmax(m_k / temperature), the score
 /// is Σ_ab p_ka matrix_ab m_kb. `matrix` is `[rows, rows]`.
@@ -182,17 +194,17 @@ struct Call<'a> {
 /// [`Error::Shape`] and [`Error::DType`] unless all are as above, [`Error::Argument`] unless the temperature is above 0,
 /// [`Error::LimitExceeded`] for more than [`MOST_ROWS`] rows, for 2³¹ elements and, on software adapters, for thousands
 /// of frames; device errors.
-pub fn forward(x: &Tensor, y: &Tensor, matrix: &Tensor, temperature: f32) -> Result<Tensor> {
-    run(x, y, matrix, temperature, ITERATIONS)
+pub fn forward(x: &Tensor, y: &Tensor, matrix: &Tensor, temperature: f32) -> Result<Output> {
+    let empty = Extents::of(OP, x, y, matrix)?.is_empty();
+    let inverse = inverse_temperature(OP, temperature)?;
+    if x.gpu().family() != KernelFamily::Tiled && !empty {
+        return products::forward(x, y, matrix, inverse);
+    }
+    let scores = run(x, y, matrix, temperature, ITERATIONS)?;
+    Ok(Output { kept: vec![x.clone(), y.clone(), matrix.clone(), scores.clone()], scores })
 }
 
-/// Whether [`forward`] takes these arguments.
-pub(crate) fn check(x: &Tensor, y: &Tensor, matrix: &Tensor, temperature: f32) -> Result<()> {
-    Extents::of(OP, x, y, matrix)?;
-    inverse_temperature(OP, temperature).map(|_| ())
-}
-
-/// [`forward`], with other dispatches than the rule's.
+/// [`forward`] of the tiled family, in dispatches of so many iterations.
 fn run(x: &Tensor, y: &Tensor, matrix: &Tensor, temperature: f32, most_iterations: usize) -> Result<Tensor> {
     let e = Extents::of(OP, x, y, matrix)?;
     let inverse = inverse_temperature(OP, temperature)?;
@@ -206,24 +218,28 @@ fn run(x: &Tensor, y: &Tensor, matrix: &Tensor, temperature: f32, most_iteration
     Ok(scores)
 }
 
-/// The gradients of [`forward`]'s x, y and matrix, each if `wanted`, from the `scores` that it returned and their
-/// gradient `upstream`, both `[texts, videos, rows]`. Beside the gradients it takes up to 4 MiB.
+/// The gradients of [`forward`]'s x, y and matrix, each if `wanted`, from what it `kept` and the gradient of its scores,
+/// `upstream`. Beside the gradients the tiled family takes up to 4 MiB.
 ///
 /// # Errors
-/// As [`forward`].
+/// As [`forward`]; [`Error::Argument`] for what was not kept by it.
 pub fn backward(
     upstream: &Tensor,
-    x: &Tensor,
-    y: &Tensor,
-    matrix: &Tensor,
-    scores: &Tensor,
+    kept: &[Tensor],
     temperature: f32,
     wanted: [bool; 3],
 ) -> Result<[Option<Tensor>; 3]> {
-    run_backward(upstream, [x, y, matrix, scores], temperature, wanted, ITERATIONS)
+    match kept {
+        [x, y, matrix, scores] => run_backward(upstream, [x, y, matrix, scores], temperature, wanted, ITERATIONS),
+        [x, y, matrix, m, p, q] => {
+            let inverse = inverse_temperature(BACKWARD, temperature)?;
+            products::backward(upstream, [x, y, matrix, m, p, q], inverse, wanted)
+        }
+        _ => Err(Error::Argument { op: BACKWARD, argument: "kept", why: "is not what forward keeps".into() }),
+    }
 }
 
-/// [`backward`], with other dispatches than the rule's.
+/// [`backward`] of the tiled family, in dispatches of so many iterations.
 fn run_backward(
     upstream: &Tensor,
     [x, y, matrix, scores]: [&Tensor; 4],

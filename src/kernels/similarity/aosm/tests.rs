@@ -76,7 +76,7 @@ fn gradients_equal_the_twin() {
             let [hx, hy, hm] = host.each_ref().map(|v| to_f64(v));
             let g = noise(texts * videos * rows, 4);
             let expected = cpu::backward(extents, &to_f64(&g), &hx, &hy, &hm, T.into());
-            let scores = forward(&x, &y, &matrix, T).unwrap();
+            let scores = run(&x, &y, &matrix, T, ITERATIONS).unwrap();
             let upstream = poisoned(&gpu, &[texts, videos, rows], &g);
             let run = |wanted, most_iterations| {
                 let found = run_backward(&upstream, [&x, &y, &matrix, &scores], T, wanted, most_iterations).unwrap();
@@ -94,6 +94,33 @@ fn gradients_equal_the_twin() {
                 let mut alone = [None, None, None];
                 alone[i] = all[i].clone();
                 assert_eq!(run(wanted, ITERATIONS), alone);
+            }
+        }
+    }
+}
+
+/// As each family's rule has it: in one kernel, or by products of matrices.
+#[test]
+fn each_family_equals_the_twin() {
+    for gpu in gpus() {
+        for extents in [[1, 1, 1, 1], [2, 3, 4, 5], [3, 31, 2, 6], [1, 33, 2, 13]] {
+            let [texts, rows, videos, _] = extents;
+            let host = problem(extents, 9);
+            let [x, y, matrix] = upload(&gpu, extents, &host);
+            let [hx, hy, hm] = host.each_ref().map(|v| to_f64(v));
+            let Output { scores, kept } = forward(&x, &y, &matrix, T).unwrap();
+            let expected = cpu::forward(extents, &hx, &hy, &hm, T.into());
+            assert_slices_close(&scores.to_vec().unwrap(), &to_f32(&expected), 1e-4, 1e-5 * largest(&expected));
+            let g = noise(texts * videos * rows, 4);
+            let expected = cpu::backward(extents, &to_f64(&g), &hx, &hy, &hm, T.into());
+            let upstream = poisoned(&gpu, &[texts, videos, rows], &g);
+            for wanted in [[true; 3], [true, false, false], [false, true, false], [false, false, true]] {
+                let found = backward(&upstream, &kept, T, wanted).unwrap();
+                assert_eq!(found.each_ref().map(Option::is_some), wanted);
+                for (got, expected) in found.iter().zip(&expected) {
+                    let Some(got) = got else { continue };
+                    assert_slices_close(&got.to_vec().unwrap(), &to_f32(expected), 1e-4, 2e-5 * largest(expected));
+                }
             }
         }
     }
@@ -132,7 +159,7 @@ fn a_low_temperature_takes_the_largest_product() {
         let y = t(&[1, 2, 1, 1], &[-40.0, 50.0]);
         let matrix = t(&[2, 2], &[1.0, 0.5, 0.25, 2.0]);
         // The products are -12000, 15000 and 80, -100.
-        let scores = forward(&x, &y, &matrix, 0.01).unwrap();
+        let scores = forward(&x, &y, &matrix, 0.01).unwrap().scores;
         assert_eq!(scores.to_vec().unwrap(), [0.25 * -12000.0 + 2.0 * 15000.0, 80.0 - 0.5 * 100.0]);
     }
 }
@@ -158,9 +185,9 @@ fn nothing_in_gives_nothing_out() {
         for [b, n, v, f] in [[0, 3, 2, 4], [2, 0, 3, 4], [2, 3, 0, 4], [2, 3, 4, 0]] {
             let x = noise_tensor(&gpu, &[b, n, v, f], 1);
             let matrix = noise_tensor(&gpu, &[n, n], 2);
-            let scores = forward(&x, &x, &matrix, T).unwrap();
+            let Output { scores, kept } = forward(&x, &x, &matrix, T).unwrap();
             assert_eq!(scores.to_vec().unwrap(), vec![0.0; b * v * n]);
-            let [dx, dy, dmatrix] = backward(&scores, &x, &x, &matrix, &scores, T, [true; 3]).unwrap();
+            let [dx, dy, dmatrix] = backward(&scores, &kept, T, [true; 3]).unwrap();
             assert!(dx.unwrap().is_empty() && dy.unwrap().is_empty());
             assert_eq!(dmatrix.unwrap().to_vec().unwrap(), vec![0.0; n * n]);
         }
@@ -180,8 +207,8 @@ fn wrong_arguments_are_errors() {
         let error = of(&t(&[1, n, 1, 1]), &t(&[1, n, 1, 1]), &t(&[n, n]));
         assert!(matches!(error, Error::LimitExceeded { limit, .. } if limit == MOST_ROWS as u64));
         assert!(matches!(forward(&x, &x, &matrix, 0.0), Err(Error::Argument { argument: "temperature", .. })));
-        let scores = forward(&x, &x, &matrix, T).unwrap();
-        let error = backward(&t(&[2, 3, 4]), &x, &x, &matrix, &scores, T, [true; 3]).map(drop).unwrap_err();
+        let kept = forward(&x, &x, &matrix, T).unwrap().kept;
+        let error = backward(&t(&[2, 3, 4]), &kept, T, [true; 3]).map(drop).unwrap_err();
         assert!(matches!(error, Error::Shape { argument: "upstream", .. }));
     }
 }
@@ -192,6 +219,6 @@ fn too_many_frames_for_a_software_adapter_are_an_error() {
     for gpu in gpus().into_iter().filter(|gpu| gpu.report().is_software()) {
         let x = noise_tensor(&gpu, &[1, 1, 1, 70_000], 1);
         let matrix = noise_tensor(&gpu, &[1, 1], 1);
-        assert!(matches!(forward(&x, &x, &matrix, T), Err(Error::LimitExceeded { .. })));
+        assert!(matches!(run(&x, &x, &matrix, T, ITERATIONS), Err(Error::LimitExceeded { .. })));
     }
 }
