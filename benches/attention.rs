@@ -9,7 +9,7 @@ use reelgrad::tensor::Tensor;
 const SIZES: [[usize; 4]; 2] = [[32, 8, 48, 64], [8, 8, 197, 64]];
 
 fn devices() -> Vec<Gpu> {
-    let adapter = AdapterChoice::parse(&std::env::var("REELGRAD_ADAPTER").unwrap_or_default());
+    let Ok(adapter) = std::env::var("REELGRAD_ADAPTER").unwrap_or_default().parse::<AdapterChoice>();
     let builder = || Gpu::builder().adapter(adapter.clone());
     let chosen = builder().build().expect("the benches need a GPU adapter");
     if chosen.family() == KernelFamily::Tiled {

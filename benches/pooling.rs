@@ -1,7 +1,6 @@
 //! Pooling over the length, at 64 clips of 32 frames and 1024 channels. `REELGRAD_ADAPTER` chooses the adapter.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use reelgrad::gpu::AdapterChoice;
 use reelgrad::kernels::pooling::{self, AttentionPool, Masked};
 use reelgrad::{Gpu, Tensor};
 
@@ -12,7 +11,7 @@ fn values(count: usize) -> Vec<f32> {
 }
 
 fn pooling(c: &mut Criterion) {
-    let adapter = AdapterChoice::parse(&std::env::var("REELGRAD_ADAPTER").unwrap_or_default());
+    let Ok(adapter) = std::env::var("REELGRAD_ADAPTER").unwrap_or_default().parse();
     let gpu = Gpu::builder().adapter(adapter).build().expect("benches need a GPU adapter");
     let [batch, length, channels] = SHAPE;
     let tensor = |shape: &[usize]| {

@@ -86,7 +86,7 @@ fn run(x: &Tensor, upstream: Option<&Tensor>, b: f32) -> Result<Tensor> {
 fn squareplus(x: &Var, b: f32) -> Result<Var> {
     let y = run(x.value(), None, b)?;
     let rule = move |back: &Backward<'_>| Ok(vec![Some(run(&back.saved[0], Some(back.grad), b)?)]);
-    Ok(x.tape().record("squareplus", &[x], y, vec![x.value().clone()], rule))
+    x.tape().record("squareplus", &[("x", x)], y, vec![x.value().clone()], rule)
 }
 // The op ends here.
 

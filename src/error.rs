@@ -159,6 +159,20 @@ pub enum Error {
         /// The argument.
         argument: &'static str,
     },
+    /// An argument that needs a gradient is on another tape than the op.
+    #[error("{op}: {argument} is on another tape; make it there anew, or detach it and take it over as a constant")]
+    ForeignTape {
+        /// The operation.
+        op: &'static str,
+        /// The argument.
+        argument: &'static str,
+    },
+    /// A tape's way back was walked already.
+    #[error("{op}: backward has emptied this tape; begin a new one for each pass")]
+    TapeSpent {
+        /// The operation.
+        op: &'static str,
+    },
 
     // --- parameters ---
     /// A parameter is not in the store, or not in the model.

@@ -25,7 +25,7 @@ fn in_calls(gpu: &Gpu, model: &Glccl, sizes: &Sizes, each: usize) -> (Vec<Vec<f3
         stack(&heads).unwrap()
     });
     let calls: Vec<Var> = calls.collect();
-    let scores = concat(&calls.iter().collect::<Vec<_>>(), 1).unwrap();
+    let scores = concat(&calls, 1).unwrap();
     let values = scores.value().to_vec().unwrap();
     model.store().zero_gradients().unwrap();
     let upstream = Tensor::from_array(gpu, &noise(scores.shape(), 5)).unwrap();

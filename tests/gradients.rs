@@ -367,7 +367,7 @@ fn gated_similarities() {
     let mut cases = Vec::new();
     for [r, v, f] in [[1, 1, 2], [5, 3, 6], [7, 2, 17], [33, 2, 4]] {
         let (dots, frames, seen) = ([r, v, f], [v, f, 7], [v, f]);
-        let grams = |z: &Var| z.matmul_transposed(z, false, true);
+        let grams = |z: &Var| z.matmul_nt(z);
         let name = format!("gates {r} {v} {f}");
         cases.push(case(name.clone(), &[&dots, &frames], move |x| x[0].gates(&grams(&x[1])?, None, 1.5)));
         cases.push(case(name + " mask", &[&dots, &frames], move |x| {

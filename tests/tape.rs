@@ -9,7 +9,7 @@ use reelgrad::kernels::elementwise::unary::Activation;
 use reelgrad::kernels::pooling::Masked;
 use reelgrad::kernels::rows::l2_normalize::Divisor;
 use reelgrad::kernels::rows::layer_norm::Norm;
-use reelgrad::{Array, Gpu, Result, Tensor};
+use reelgrad::{Array, Error, Gpu, Result, Tensor};
 
 fn passes(f: impl Fn(&Var) -> Result<Var>) -> bool {
     let x = noise(&[5, 7], 1);
@@ -23,9 +23,9 @@ fn square(x: &Var, rule: fn(Tensor, &Tensor) -> Result<Tensor>) -> Result<Var> {
         Ok(tape.constant(a.clone()).mul(&tape.constant(b.clone()))?.scale(2.0)?.into_value())
     };
     let y = x.detach().square()?.into_value();
-    Ok(x.tape().record("square", &[x], y, vec![x.value().clone()], move |b| {
+    x.tape().record("square", &[("x", x)], y, vec![x.value().clone()], move |b| {
         Ok(vec![Some(rule(product(&b.saved[0], b.grad)?, &b.saved[0])?)])
-    }))
+    })
 }
 
 #[test]
@@ -164,6 +164,84 @@ fn inference_records_nothing() {
     // A detached value keeps what comes after it off the tape.
     let x = leaves(&recording);
     assert!(!x[0].detach().square().unwrap().needs_gradient());
+}
+
+#[test]
+fn a_tape_is_walked_back_once() {
+    let tape = Tape::new(&gpu());
+    let x = &leaves(&tape)[1];
+    let y = x.square().unwrap().sum_all().unwrap();
+    assert!(tape.backward(&y).unwrap().get(x).is_some());
+    assert!(matches!(tape.backward(&y), Err(Error::TapeSpent { op: "backward" })));
+    assert!(matches!(x.square(), Err(Error::TapeSpent { op: "square" })));
+    assert!(matches!(tape.checkpoint(&[x], |_, x| x[0].square()), Err(Error::TapeSpent { op: "checkpoint" })));
+    // What needs no gradient needs no way back.
+    x.detach().square().unwrap();
+    // A seed of a wrong shape takes nothing.
+    let tape = Tape::new(&gpu());
+    let x = &leaves(&tape)[1];
+    assert!(matches!(tape.backward(x), Err(Error::Shape { .. })));
+    assert!(tape.backward(&x.sum_all().unwrap()).unwrap().get(x).is_some());
+}
+
+#[test]
+fn tapes_do_not_mix() {
+    let (one, two, inference) = (Tape::new(&gpu()), Tape::new(&gpu()), Tape::inference(&gpu()));
+    let (a, b) = (&leaves(&one)[1], &leaves(&two)[1]);
+    let foreign = |result: Result<Var>, op: &str, argument: &str| {
+        let right = matches!(result, Err(Error::ForeignTape { op: o, argument: a }) if o == op && a == argument);
+        assert!(right, "{result:?}");
+    };
+    foreign(a.mul(b), "mul", "other");
+    foreign(a.linear(a, None, None, Some(b)), "linear", "residual");
+    foreign(concat(&[a, b], 0), "concat", "parts");
+    foreign(one.checkpoint(&[a, b], |_, x| x[0].mul(&x[1])), "checkpoint", "inputs");
+    // Ops go onto the tape of self, and that of a constant may not record.
+    foreign(inference.constant(a.value().clone()).mul(a), "mul", "other");
+    let loss = b.sum_all().unwrap();
+    assert!(matches!(one.backward(&loss), Err(Error::ForeignTape { op: "backward", argument: "output" })));
+    // Constants belong everywhere.
+    let y = a.mul(&b.detach()).unwrap().mul(&inference.constant(b.value().clone())).unwrap();
+    let gradients = one.backward(&y.sum_all().unwrap()).unwrap();
+    assert!(gradients.get(a).is_some() && gradients.get(b).is_none());
+    assert!(two.backward(&loss).unwrap().get(b).is_some());
+}
+
+#[test]
+fn a_checkpoint_works_on_its_own_tape() {
+    let tape = Tape::new(&gpu());
+    let x = leaves(&tape).remove(1);
+    let body = |f: fn(&Var, &Var) -> Result<Var>| {
+        let outside = x.clone();
+        tape.checkpoint(&[&x], move |_, inside| f(&inside[0], &outside))
+    };
+    let foreign = |result| matches!(result, Err(Error::ForeignTape { .. }));
+    assert!(foreign(body(|inside, outside| inside.mul(outside))));
+    assert!(foreign(body(|inside, outside| outside.mul(inside))));
+    assert!(foreign(body(|_, outside| outside.square())));
+    // An input that the result does not depend on has a gradient of zeros.
+    let y = tape.checkpoint(&[&x, &x.scale(2.0).unwrap()], |_, inside| inside[0].square()).unwrap();
+    let gradients = tape.backward(&y.sum_all().unwrap()).unwrap();
+    let expected: Vec<f32> = x.value().to_vec().unwrap().iter().map(|x| 2.0 * x).collect();
+    assert_eq!(gradients.get(&x).unwrap().to_vec().unwrap(), expected);
+}
+
+#[test]
+fn a_gradient_that_a_rule_lacks_is_an_error() {
+    let lacking = |gradients: fn(&Tensor) -> Vec<Option<Tensor>>| {
+        let tape = Tape::new(&gpu());
+        let x = &leaves(&tape)[1];
+        let inputs = [("x", x), ("constant", &x.detach()), ("y", x)];
+        let y = tape.record("mine", &inputs, x.value().clone(), vec![], move |b| Ok(gradients(b.grad))).unwrap();
+        tape.backward(&y.sum_all().unwrap()).map(|gradients| gradients.get(x).is_some())
+    };
+    for gradients in [|_: &Tensor| vec![], |g: &Tensor| vec![None, None, Some(g.clone())]] {
+        let result = lacking(gradients);
+        assert!(matches!(result, Err(Error::NoGradient { op: "mine", argument: "x" })), "{result:?}");
+    }
+    let result = lacking(|g| vec![Some(g.clone()), None]);
+    assert!(matches!(result, Err(Error::NoGradient { op: "mine", argument: "y" })), "{result:?}");
+    assert!(lacking(|g| vec![Some(g.clone()), None, Some(g.clone())]).unwrap());
 }
 
 /// Ops on batches of 0: the first input's first extent is 0.

@@ -23,7 +23,8 @@ pub fn init_log() {
 /// The adapter that `--adapter` names, else the environment variable `REELGRAD_ADAPTER`, else the fastest.
 pub fn choice(adapter: Option<&str>) -> AdapterChoice {
     let variable = std::env::var("REELGRAD_ADAPTER").unwrap_or_default();
-    AdapterChoice::parse(adapter.unwrap_or(&variable))
+    let Ok(choice) = adapter.unwrap_or(&variable).parse();
+    choice
 }
 
 /// Opens the GPU; as [`open`].

@@ -62,22 +62,6 @@ pub fn check_gradient(
     let u: Vec<f32> = (0..output.value().len()).map(|_| random.normal()).collect();
     let grads = tape.backward_from(&output, Tensor::from_slice(gpu, output.shape(), &u)?)?;
 
-    let evaluate = |at: usize, direction: &[f32], step: f32| -> Result<Vec<f32>> {
-        let tape = Tape::inference(gpu);
-        let vars: Vec<Var> = inputs
-            .iter()
-            .enumerate()
-            .map(|(i, x)| {
-                let mut data = x.data().to_vec();
-                if i == at {
-                    data.iter_mut().zip(direction).for_each(|(x, v)| *x += step * v);
-                }
-                Ok(tape.constant(Tensor::from_slice(gpu, x.shape(), &data)?))
-            })
-            .collect::<Result<_>>()?;
-        f(&tape, &vars)?.value().to_vec()
-    };
-
     let mut reports = Vec::with_capacity(inputs.len());
     for (at, input) in inputs.iter().enumerate() {
         let v: Vec<f32> = (0..input.len()).map(|_| random.normal()).collect();
@@ -97,19 +81,44 @@ pub fn check_gradient(
         let square: f64 = input.data().iter().map(|&x| f64::from(x) * f64::from(x)).sum();
         let scale = (square / input.len().max(1) as f64).sqrt().max(1e-3) as f32;
         let step = options.step * scale;
-        let (above, below) = (evaluate(at, &v, 0.5 * step)?, evaluate(at, &v, -0.5 * step)?);
-        let terms: Vec<f64> = above
-            .iter()
-            .zip(&below)
-            .zip(&u)
-            .map(|((&a, &b), &u)| f64::from(u) * (f64::from(a) - f64::from(b)) / f64::from(step))
-            .collect();
+        let above = evaluate(gpu, inputs, at, &v, 0.5 * step, &f)?;
+        let below = evaluate(gpu, inputs, at, &v, -0.5 * step, &f)?;
+        let differences = above.iter().zip(&below).map(|(&a, &b)| (f64::from(a) - f64::from(b)) / f64::from(step));
+        let terms: Vec<f64> = differences.zip(&u).map(|(d, &u)| f64::from(u) * d).collect();
+        reports.push(InputReport::new(analytic, &terms));
+    }
+    let passed = reports.iter().all(|r| r.error <= options.tolerance);
+    Ok(GradientReport { inputs: reports, passed })
+}
+
+impl InputReport {
+    /// From the tape's projection, and the terms whose sum is that of the differences.
+    fn new(analytic: f64, terms: &[f64]) -> Self {
         let numeric: f64 = terms.iter().sum();
         // The sum of random-signed terms may happen to be near zero; its spread is the honest scale.
         let spread = terms.iter().map(|t| t * t).sum::<f64>().sqrt();
         let error = (analytic - numeric).abs() / analytic.abs().max(numeric.abs()).max(spread).max(1e-12);
-        reports.push(InputReport { analytic, numeric, error });
+        Self { analytic, numeric, error }
     }
-    let passed = reports.iter().all(|r| r.error <= options.tolerance);
-    Ok(GradientReport { inputs: reports, passed })
+}
+
+/// f where input `at` is `step` further along `direction`.
+fn evaluate(
+    gpu: &Gpu,
+    inputs: &[Array],
+    at: usize,
+    direction: &[f32],
+    step: f32,
+    f: impl Fn(&Tape, &[Var]) -> Result<Var>,
+) -> Result<Vec<f32>> {
+    let tape = Tape::inference(gpu);
+    let mut vars = Vec::with_capacity(inputs.len());
+    for (i, x) in inputs.iter().enumerate() {
+        let mut data = x.data().to_vec();
+        if i == at {
+            data.iter_mut().zip(direction).for_each(|(x, v)| *x += step * v);
+        }
+        vars.push(tape.constant(Tensor::from_slice(gpu, x.shape(), &data)?));
+    }
+    f(&tape, &vars)?.value().to_vec()
 }

@@ -9,6 +9,8 @@ use crate::kernels::elementwise::dropout::Dropout;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
+const BACKWARD: &str = "backward";
+
 /// A list of what was computed, to be differentiated. Clones share the list.
 #[derive(Clone)]
 pub struct Tape(Arc<Inner>);
@@ -24,9 +26,12 @@ struct State {
     records: Vec<Record>,
     leaves: BTreeMap<NodeId, Leaf>,
     next: NodeId,
+    /// Whether the way back was walked, which takes the records and leaves.
+    spent: bool,
     dropout: Option<DropoutStream>,
 }
 
+/// A number within one tape.
 type NodeId = usize;
 
 /// Which random numbers the next dropout takes.
@@ -43,11 +48,14 @@ enum Leaf {
     AddedInto(Tensor),
 }
 
+/// An input's name, and its node if it needs a gradient.
+type Input = (&'static str, Option<NodeId>);
+
 type Rule = Box<dyn FnOnce(&Backward<'_>) -> Result<Vec<Option<Tensor>>> + Send>;
 
 struct Record {
     op: &'static str,
-    inputs: Vec<Option<NodeId>>,
+    inputs: Vec<Input>,
     output: NodeId,
     saved: Vec<Tensor>,
     rule: Rule,
@@ -59,7 +67,8 @@ pub struct Backward<'a> {
     pub grad: &'a Tensor,
     /// The tensors that the op saved, in its order.
     pub saved: &'a [Tensor],
-    /// For each input, whether its gradient is wanted; a rule may return `None` for the others.
+    /// For each input, whether its gradient is wanted. A rule may return `None` for the others; a wanted gradient that is
+    /// `None` or left out is [`Error::NoGradient`].
     pub needs: &'a [bool],
 }
 
@@ -83,12 +92,16 @@ pub struct OpMemory {
 }
 
 /// Gradients by variable.
-pub struct Gradients(BTreeMap<NodeId, Tensor>);
+pub struct Gradients {
+    tape: Tape,
+    by_node: BTreeMap<NodeId, Tensor>,
+}
 
 impl Gradients {
-    /// The gradient of a variable made by [`Tape::leaf`]; `None` if the result does not depend on it.
+    /// The gradient of a variable made by [`Tape::leaf`]; `None` if the result does not depend on it, as on all variables
+    /// of other tapes.
     pub fn get(&self, var: &Var) -> Option<&Tensor> {
-        self.0.get(&var.node?)
+        if self.tape.owns(var) { self.by_node.get(&var.node?) } else { None }
     }
 }
 
@@ -115,6 +128,18 @@ impl Tape {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn owns(&self, var: &Var) -> bool {
+        Arc::ptr_eq(&self.0, &var.tape.0)
+    }
+
+    /// The node of an op's input. Constants have none, and may be of any tape.
+    fn input(&self, op: &'static str, &(argument, var): &(&'static str, &Var)) -> Result<Input> {
+        if var.node.is_some() && !self.owns(var) {
+            return Err(Error::ForeignTape { op, argument });
+        }
+        Ok((argument, var.node))
     }
 
     /// The GPU it computes on.
@@ -162,34 +187,45 @@ impl Tape {
         (probability > 0.0).then_some(Dropout { probability, seed: stream.seed, stream: number })
     }
 
-    /// Adds an op's result to the tape: `rule` turns the gradient of `value` into those of `inputs`, in their order,
-    /// from the `saved` tensors. Nothing is kept where no input needs a gradient.
+    /// Adds an op's result to the tape: `rule` turns the gradient of `value` into those of the named `inputs`, in their
+    /// order, from the `saved` tensors. Nothing is kept where no input needs a gradient.
+    ///
+    /// # Errors
+    /// [`Error::ForeignTape`] for an input that needs a gradient on another tape; a constant may be of any.
+    /// [`Error::TapeSpent`] after [`Tape::backward`].
     pub fn record(
         &self,
         op: &'static str,
-        inputs: &[&Var],
+        inputs: &[(&'static str, &Var)],
         value: Tensor,
         saved: Vec<Tensor>,
         rule: impl FnOnce(&Backward<'_>) -> Result<Vec<Option<Tensor>>> + Send + 'static,
-    ) -> Var {
-        let nodes: Vec<Option<NodeId>> = inputs.iter().map(|v| v.node).collect();
-        if nodes.iter().all(Option::is_none) {
-            return self.constant(value);
+    ) -> Result<Var> {
+        if inputs.iter().all(|(_, var)| var.node.is_none()) {
+            return Ok(self.constant(value));
         }
-        let mut state = self.state();
-        let output = state.new_node();
-        state.records.push(Record { op, inputs: nodes, output, saved, rule: Box::new(rule) });
-        Var { value, node: Some(output), tape: self.clone() }
+        let inputs = inputs.iter().map(|input| self.input(op, input)).collect::<Result<_>>()?;
+        self.push(op, inputs, value, saved, Box::new(rule))
     }
 
-    /// The gradients of a scalar with respect to every leaf. Empties the tape.
+    fn push(&self, op: &'static str, inputs: Vec<Input>, value: Tensor, saved: Vec<Tensor>, rule: Rule) -> Result<Var> {
+        let mut state = self.state();
+        if state.spent {
+            return Err(Error::TapeSpent { op });
+        }
+        let output = state.new_node();
+        state.records.push(Record { op, inputs, output, saved, rule });
+        Ok(Var { value, node: Some(output), tape: self.clone() })
+    }
+
+    /// The gradients of a scalar with respect to every leaf. Empties the tape, which is spent then.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `loss` has one element; what the rules return.
+    /// [`Error::Shape`] unless `loss` has one element; as [`Tape::backward_from`].
     pub fn backward(&self, loss: &Var) -> Result<Gradients> {
         if loss.value.len() != 1 {
             return Err(Error::Shape {
-                op: "backward",
+                op: BACKWARD,
                 argument: "loss",
                 expected: "one element".into(),
                 got: loss.shape().to_vec(),
@@ -199,14 +235,22 @@ impl Tape {
         self.backward_from(loss, one)
     }
 
-    /// The gradients of ⟨`output`, `seed`⟩ with respect to every leaf. Empties the tape.
+    /// The gradients of ⟨`output`, `seed`⟩ with respect to every leaf. Empties the tape, which is spent then.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `seed` has `output`'s shape; [`Error::NoGradient`] where an op has none.
+    /// [`Error::Shape`] unless `seed` has `output`'s shape; [`Error::ForeignTape`] for the output of another tape;
+    /// [`Error::TapeSpent`] the second time; [`Error::NoGradient`] where an op has none for an input that needs it;
+    /// what the rules return.
     pub fn backward_from(&self, output: &Var, seed: Tensor) -> Result<Gradients> {
-        seed.expect_shape("backward", "seed", output.shape())?;
+        seed.expect_shape(BACKWARD, "seed", output.shape())?;
+        if !self.owns(output) {
+            return Err(Error::ForeignTape { op: BACKWARD, argument: "output" });
+        }
         let (records, leaves) = {
             let mut state = self.state();
+            if std::mem::replace(&mut state.spent, true) {
+                return Err(Error::TapeSpent { op: BACKWARD });
+            }
             (std::mem::take(&mut state.records), std::mem::take(&mut state.leaves))
         };
         let mut grads: BTreeMap<NodeId, Tensor> = BTreeMap::new();
@@ -216,21 +260,16 @@ impl Tape {
         // Each record is consumed on the way, and what it saved with it.
         for record in records.into_iter().rev() {
             let Some(grad) = grads.remove(&record.output) else { continue };
-            let needs: Vec<bool> = record.inputs.iter().map(Option::is_some).collect();
-            let context = Backward { grad: &grad, saved: &record.saved, needs: &needs };
-            let inputs = (record.rule)(&context)?;
-            for (node, gradient) in record.inputs.iter().zip(inputs) {
-                let (Some(node), Some(gradient)) = (*node, gradient) else { continue };
-                match leaves.get(&node) {
-                    Some(Leaf::AddedInto(total)) => binary::add_assign(total, &gradient)?,
-                    _ => {
-                        let sum = match grads.remove(&node) {
-                            None => gradient,
-                            Some(earlier) => binary::forward(Binary::Add, &earlier, &gradient)?,
-                        };
-                        grads.insert(node, sum);
-                    }
+            for (node, gradient) in record.walk(&grad)? {
+                if let Some(Leaf::AddedInto(total)) = leaves.get(&node) {
+                    binary::add_assign(total, &gradient)?;
+                    continue;
                 }
+                let sum = match grads.remove(&node) {
+                    None => gradient,
+                    Some(earlier) => binary::forward(Binary::Add, &earlier, &gradient)?,
+                };
+                grads.insert(node, sum);
             }
         }
         // The seed of an output that is itself such a leaf is still to be delivered.
@@ -239,48 +278,52 @@ impl Tape {
                 binary::add_assign(total, gradient)?;
             }
         }
-        Ok(Gradients(grads))
+        Ok(Gradients { tape: self.clone(), by_node: grads })
     }
 
     /// Runs `body` without keeping its intermediate results, and runs it again on the way back: less memory for more
-    /// time. `body` must compute the same from the same inputs; dropout is replayed.
+    /// time. `body` must compute the same from the same inputs; dropout is replayed. It works on the tape that it is
+    /// given, and reaches what needs a gradient through its inputs, or takes it onto that tape, as parameters are.
     ///
     /// # Errors
-    /// What `body` returns.
+    /// What `body` returns; [`Error::ForeignTape`] where it uses variables of another tape.
     pub fn checkpoint(
         &self,
         inputs: &[&Var],
         body: impl Fn(&Tape, &[Var]) -> Result<Var> + Send + 'static,
     ) -> Result<Var> {
+        const OP: &str = "checkpoint";
+        let nodes = inputs.iter().map(|&v| self.input(OP, &("inputs", v))).collect::<Result<_>>()?;
         let dropout = self.state().dropout;
         let forward = Self::make(&self.0.gpu, false, dropout);
         let constants: Vec<Var> = inputs.iter().map(|v| forward.constant(v.value.clone())).collect();
-        let value = body(&forward, &constants)?.value;
+        let result = body(&forward, &constants)?;
+        if !forward.owns(&result) {
+            return Err(Error::ForeignTape { op: OP, argument: "result" });
+        }
         self.state().dropout = forward.state().dropout;
         if !self.0.recording {
-            return Ok(self.constant(value));
+            return Ok(self.constant(result.value));
         }
         let saved = inputs.iter().map(|v| v.value.clone()).collect();
         let gpu = self.0.gpu.clone();
-        // Parameters inside the body need gradients even if no input does.
-        let mut nodes: Vec<Option<NodeId>> = inputs.iter().map(|v| v.node).collect();
-        let mut state = self.state();
-        nodes.push(Some(state.new_node()));
-        let output = state.new_node();
-        let rule: Rule = Box::new(move |b: &Backward<'_>| {
+        // Recorded whatever the inputs need: parameters inside the body need gradients, too.
+        let rule = move |b: &Backward<'_>| {
             let again = Self::make(&gpu, true, dropout);
-            let leaves: Vec<Var> = b
-                .saved
-                .iter()
-                .zip(b.needs)
-                .map(|(t, &need)| if need { again.leaf(t.clone()) } else { again.constant(t.clone()) })
-                .collect();
+            let var = |(t, &need): (&Tensor, &bool)| {
+                if need { again.leaf(t.clone()) } else { again.constant(t.clone()) }
+            };
+            let leaves: Vec<Var> = b.saved.iter().zip(b.needs).map(var).collect();
             let result = body(&again, &leaves)?;
             let grads = again.backward_from(&result, b.grad.clone())?;
-            Ok(leaves.iter().map(|v| grads.get(v).cloned()).collect())
-        });
-        state.records.push(Record { op: "checkpoint", inputs: nodes, output, saved, rule });
-        Ok(Var { value, node: Some(output), tape: self.clone() })
+            let gradient = |v: &Var| match grads.get(v) {
+                Some(gradient) => Ok(gradient.clone()),
+                // The result does not depend on it.
+                None => Tensor::zeros(&gpu, OP, v.shape()),
+            };
+            leaves.iter().map(|v| v.needs_gradient().then(|| gradient(v)).transpose()).collect()
+        };
+        self.push(OP, nodes, result.value, saved, Box::new(rule))
     }
 
     /// What the tape holds for the way back, the most first.
@@ -294,6 +337,23 @@ impl Tape {
         let mut rows: Vec<OpMemory> = by_op.into_values().collect();
         rows.sort_by(|a, b| b.saved_bytes.cmp(&a.saved_bytes).then(a.op.cmp(b.op)));
         rows
+    }
+}
+
+impl Record {
+    /// The gradients of the inputs that need one, from that of the output.
+    fn walk(self, grad: &Tensor) -> Result<Vec<(NodeId, Tensor)>> {
+        let needs: Vec<bool> = self.inputs.iter().map(|(_, node)| node.is_some()).collect();
+        let mut gradients = (self.rule)(&Backward { grad, saved: &self.saved, needs: &needs })?.into_iter();
+        let mut found = Vec::with_capacity(needs.len());
+        for (argument, node) in self.inputs {
+            match (node, gradients.next().flatten()) {
+                (Some(node), Some(gradient)) => found.push((node, gradient)),
+                (Some(_), None) => return Err(Error::NoGradient { op: self.op, argument }),
+                (None, _) => {}
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -333,6 +393,12 @@ impl Var {
     /// The same value with no gradient flowing back.
     pub fn detach(&self) -> Var {
         self.tape.constant(self.value.clone())
+    }
+}
+
+impl AsRef<Var> for Var {
+    fn as_ref(&self) -> &Var {
+        self
     }
 }
 

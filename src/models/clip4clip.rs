@@ -315,7 +315,7 @@ impl Clip4Clip {
     /// # Errors
     /// [`Error::ShapeMismatch`].
     pub fn heads(&self, texts: &Var, videos: &Var) -> Result<Vec<Head>> {
-        let scores = texts.matmul_transposed(videos, false, true)?;
+        let scores = texts.matmul_nt(videos)?;
         Ok(vec![Head::new("sentence_video", scores.mul(&self.base.scale(texts.tape())?)?)])
     }
 }

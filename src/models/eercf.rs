@@ -248,7 +248,7 @@ impl Eercf {
         Ok(EercfVideos {
             video: self.base.mean_pool(&temporal, &features.mask)?,
             frames: unit(&features.frames)?,
-            grams: temporal.matmul_transposed(&temporal, false, true)?,
+            grams: temporal.matmul_nt(&temporal)?,
             temporal,
             patches: features.patches.as_ref().map(unit).transpose()?,
             mask: features.mask.clone(),
@@ -277,7 +277,7 @@ impl Eercf {
         sentences.value().expect_shape("EERCF", "sentences", &[batch, width])?;
         let a = frame_dots(t, &videos.frames, Pairing::All)?;
         let mut vectors = vec![("video", videos.video.clone())];
-        let against = |vector: &Var| t.matmul_transposed(vector, false, true);
+        let against = |vector: &Var| t.matmul_nt(vector);
 
         let mut heads =
             vec![(HEADS[0], coarse(&texts, videos)?), (HEADS[1], self.weak_frame(&a, &videos.mask, Pairing::All)?)];
@@ -415,7 +415,7 @@ impl Eercf {
         // Texts (B', D) with the patches of video v, one video at a time: no tensor has an entry for every pair and patch.
         let column = |texts: &Var, v: usize| -> Result<Var> {
             let rows = patches.slice(0, v..v + 1)?.reshape([count, width])?;
-            let dots = texts.matmul_transposed(&rows, false, true)?.scale(1.0 / temperature)?;
+            let dots = texts.matmul_nt(&rows)?.scale(1.0 / temperature)?;
             let gates = match mask {
                 None => dots.softmax()?,
                 Some(mask) => dots.masked_fill(&permute::slice(mask, 0, v..v + 1)?, f32::MIN)?.softmax()?,
@@ -438,7 +438,7 @@ impl Eercf {
                 (list.pairs().chunk_by(|a, b| a[1] == b[1]).map(run).collect::<Result<_>>()?, 0)
             }
         };
-        concat(&columns.iter().collect::<Vec<_>>(), along)
+        concat(&columns, along)
     }
 
     /// A frame's mask for each of its patches (N, F · P), where padding is left out.
@@ -459,7 +459,7 @@ fn shape(argument: &'static str, x: &Var) -> Error {
 
 /// (t G) · v: (B, N).
 fn coarse(texts: &EercfTexts, videos: &EercfVideos) -> Result<Var> {
-    texts.coarse.matmul_transposed(&videos.video, false, true)
+    texts.coarse.matmul_nt(&videos.video)
 }
 
 /// t · frame for every pair of sentences (B, D) and videos' frames (N, F, D): (B, V, F).

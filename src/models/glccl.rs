@@ -232,7 +232,7 @@ impl Glccl {
     /// [`Error::Shape`]; [`Error::IndexOutOfRange`] for more frames than positions.
     pub fn videos(&self, features: &VideoFeatures) -> Result<GlcclVideos> {
         let frames = self.base.temporal(&features.frames, &features.mask)?;
-        let grams = frames.matmul_transposed(&frames, false, true)?;
+        let grams = frames.matmul_nt(&frames)?;
         let video = self.base.mean_pool(&frames, &features.mask)?;
         Ok(GlcclVideos { frames, grams, video })
     }
@@ -273,7 +273,7 @@ impl Glccl {
             videos.frames.tape().checkpoint(&inputs, compute.clone())
         };
         let groups: Vec<Var> = (0..texts).step_by(group).map(part).collect::<Result<_>>()?;
-        self.named(concat(&groups.iter().collect::<Vec<_>>(), 1)?)
+        self.named(concat(&groups, 1)?)
     }
 
     /// The four heads of listed pairs of texts and videos: (P, 1) each. Without gradients. The width must be a
@@ -393,7 +393,7 @@ fn pair_scores(c: &GlcclConfig, m: &Matrices, inputs: &[Var], pairing: Pairing) 
     };
     let scores = [&video_sentence, &video_word, &sentence_frame, &frame_word];
     let scores: Vec<Var> = scores.iter().map(|s| s.reshape([1, texts, videos])).collect::<Result<_>>()?;
-    concat(&scores.iter().collect::<Vec<_>>(), 0)
+    concat(&scores, 0)
 }
 
 /// The norms of words (B, n, D), as (B, n, 1).

@@ -45,5 +45,5 @@ pub fn weighted_sum(heads: &[Head], weights: &[(&str, f32)]) -> Result<Var> {
 pub fn stack(heads: &[Head]) -> Result<Var> {
     let one = |h: &Head| h.scores.reshape([&[1], h.scores.shape()].concat());
     let parts: Vec<Var> = heads.iter().map(one).collect::<Result<_>>()?;
-    concat(&parts.iter().collect::<Vec<_>>(), 0)
+    concat(&parts, 0)
 }

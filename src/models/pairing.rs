@@ -38,8 +38,13 @@ impl PairList {
 pub(crate) enum Pairing<'a> {
     /// All texts with all videos: V = N.
     All,
-    /// Pairs of a list. Without gradients.
+    /// Pairs of a list. Without gradients: to ask for one is [`Error::NoGradient`].
     Listed(&'a PairList),
+}
+
+/// The result of an op that has no gradient, on the tape of its first input.
+fn without_gradient(op: &'static str, inputs: &[(&'static str, &Var)], value: Tensor) -> Result<Var> {
+    inputs[0].1.tape().record(op, inputs, value, vec![], |_| Ok(vec![]))
 }
 
 impl Pairing<'_> {
@@ -56,11 +61,12 @@ impl Pairing<'_> {
         match self {
             Self::All => {
                 let (rows, items) = (rows.reshape([texts * count, width])?, items.reshape([videos * each, width])?);
-                rows.matmul_transposed(&items, false, true)?.reshape([texts, count, videos, each])
+                rows.matmul_nt(&items)?.reshape([texts, count, videos, each])
             }
             Self::Listed(list) => {
                 let dots = gathered::forward(rows.value(), items.value(), list.pairs())?;
-                rows.tape().constant(dots).reshape([list.len(), count, 1, each])
+                let dots = without_gradient("listed pairs", &[("rows", rows), ("items", items)], dots)?;
+                dots.reshape([list.len(), count, 1, each])
             }
         }
     }
@@ -77,7 +83,7 @@ impl Pairing<'_> {
                 let which: Vec<u32> = list.pairs().iter().flat_map(|&[_, video]| vec![video; count]).collect();
                 let which = Tensor::from_u32(rows.value().gpu(), [texts * count, videos], &which)?;
                 let gates = gates::forward(rows.value(), grams.value(), mask, Some(&which), temperature)?;
-                rows.tape().constant(gates)
+                without_gradient("gates of listed pairs", &[("dots", &rows), ("grams", grams)], gates)?
             }
         };
         gates.reshape(shape)
@@ -98,7 +104,8 @@ impl Pairing<'_> {
         let rows = dots.value().reshape([list.len(), dots.value().width()])?;
         let mask = mask.map(|m| self.of_videos(m)?.reshape([list.len(), m.width()])).transpose()?;
         let scores = soft_similarity::rows(&rows, mask.as_ref(), temperature)?.0;
-        texts.tape().constant(scores).reshape([list.len(), 1])
+        let scores = without_gradient("similarities of listed pairs", &[("texts", texts), ("items", items)], scores)?;
+        scores.reshape([list.len(), 1])
     }
 
     /// What belongs to texts (B, ...), for what is said of texts and videos: (B, ...), or (P, ...).
@@ -119,6 +126,45 @@ impl Pairing<'_> {
                 let numbers: Vec<u32> = list.pairs().iter().map(|&[_, video]| video).collect();
                 embedding::forward(of_videos, &numbers, &[list.len(), 1])
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autograd::Tape;
+    use crate::kernels::testing::{gpus, noise_tensor};
+
+    #[test]
+    fn listed_pairs_have_no_gradient_and_say_so() {
+        for gpu in gpus() {
+            let list = PairList::new([[0, 1], [1, 0], [1, 2]]);
+            let pairing = Pairing::Listed(&list);
+            let leaf = |tape: &Tape, shape: &[usize]| tape.leaf(noise_tensor(&gpu, shape, 1));
+            let lacks = |tape: &Tape, y: Var, op: &str, argument: &str| {
+                let result = tape.backward(&y.sum_all().unwrap()).map(drop);
+                let right = matches!(result, Err(Error::NoGradient { op: o, argument: a }) if o == op && a == argument);
+                assert!(right, "{result:?}");
+            };
+            let tape = Tape::new(&gpu);
+            let (rows, items) = (leaf(&tape, &[2, 1, 8]), leaf(&tape, &[3, 4, 8]));
+            lacks(&tape, pairing.dots(&rows, &items).unwrap(), "listed pairs", "rows");
+            let tape = Tape::new(&gpu);
+            let items = leaf(&tape, &[3, 4, 8]);
+            lacks(&tape, pairing.dots(&rows.detach(), &items).unwrap(), "listed pairs", "items");
+            let tape = Tape::new(&gpu);
+            let (dots, grams) = (leaf(&tape, &[3, 1, 1, 4]), leaf(&tape, &[3, 4, 4]));
+            let gates = pairing.gates(&dots.detach(), &grams, None, 0.5).unwrap();
+            lacks(&tape, gates, "gates of listed pairs", "grams");
+            let tape = Tape::new(&gpu);
+            let (texts, items) = (leaf(&tape, &[2, 8]), leaf(&tape, &[3, 4, 8]));
+            let scores = pairing.soft_similarity(&texts, &items, None, 0.5).unwrap();
+            lacks(&tape, scores, "similarities of listed pairs", "texts");
+            // Without gradients there is nothing to say.
+            let tape = Tape::inference(&gpu);
+            let (texts, items) = (leaf(&tape, &[2, 8]), leaf(&tape, &[3, 4, 8]));
+            assert!(!pairing.soft_similarity(&texts, &items, None, 0.5).unwrap().needs_gradient());
         }
     }
 }

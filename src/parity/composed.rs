@@ -41,7 +41,7 @@ pub(super) fn loss(i: &mut Inputs<'_>) -> Result<(Var, Option<Var>)> {
 fn frame_cosines(i: &mut Inputs<'_>) -> Result<(Var, Var, Var)> {
     let (t, f) = (i.var("t")?.l2_normalize(1e-12)?, i.var("f")?.l2_normalize(1e-12)?);
     let &[videos, frames, width] = f.shape() else { return Ok((t.clone(), f.clone(), t)) };
-    let cosines = t.matmul_transposed(&f.reshape([videos * frames, width])?, false, true)?;
+    let cosines = t.matmul_nt(&f.reshape([videos * frames, width])?)?;
     let texts = t.shape()[0];
     let cosines = cosines.reshape([texts, videos, frames])?;
     Ok((t, f, cosines))

@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use reelgrad::gpu::{AdapterChoice, GpuBuilder, KernelFamily};
+use reelgrad::gpu::{GpuBuilder, KernelFamily};
 use reelgrad::nn::ParameterStore;
 use reelgrad::random::Random;
 use reelgrad::{Array, Gpu};
 
 /// The adapter and the shader mode that the environment variables `REELGRAD_ADAPTER` and `REELGRAD_CHECKED=1` choose.
 pub fn builder() -> GpuBuilder {
-    let adapter = AdapterChoice::parse(&std::env::var("REELGRAD_ADAPTER").unwrap_or_default());
+    let Ok(adapter) = std::env::var("REELGRAD_ADAPTER").unwrap_or_default().parse();
     Gpu::builder().adapter(adapter).checked(std::env::var("REELGRAD_CHECKED").is_ok_and(|v| v == "1"))
 }
 

@@ -11,9 +11,9 @@ use crate::tensor::Tensor;
 impl Var {
     fn unary(&self, op: &'static str, function: Unary) -> Result<Var> {
         let y = unary::forward(function, self.value())?;
-        Ok(self.tape().record(op, &[self], y, vec![self.value().clone()], move |b| {
+        self.tape().record(op, &[("self", self)], y, vec![self.value().clone()], move |b| {
             Ok(vec![Some(unary::backward(function, &b.saved[0], b.grad)?)])
-        }))
+        })
     }
 
     /// One of the activation functions.
@@ -30,9 +30,9 @@ impl Var {
     /// Device errors.
     pub fn affine(&self, scale: f32, shift: f32) -> Result<Var> {
         let y = unary::forward(Unary::Affine { scale, shift }, self.value())?;
-        Ok(self.tape().record("affine", &[self], y, vec![], move |b| {
+        self.tape().record("affine", &[("self", self)], y, vec![], move |b| {
             Ok(vec![Some(unary::forward(Unary::Affine { scale, shift: 0.0 }, b.grad)?)])
-        }))
+        })
     }
 
     /// `factor * self`.
@@ -59,6 +59,14 @@ impl Var {
         self.unary("log", Unary::Log)
     }
 
+    /// √self of elements above 0, as e^(½ ln self).
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn sqrt(&self) -> Result<Var> {
+        self.log()?.scale(0.5)?.exp()
+    }
+
     /// self².
     ///
     /// # Errors
@@ -74,18 +82,18 @@ impl Var {
         // Sums need no values on the way back, only shapes.
         if let Binary::Add | Binary::Sub = kind {
             let sign = if let Binary::Sub = kind { -1.0 } else { 1.0 };
-            return Ok(self.tape().record(op, &[self, other], y, vec![], move |back| {
+            return self.tape().record(op, &[("self", self), ("other", other)], y, vec![], move |back| {
                 let part = |i: usize, shape: &[usize], sign: f32| {
                     back.needs[i].then(|| reduce::sum_to(back.grad, shape, sign)).transpose()
                 };
                 Ok(vec![part(0, &left, 1.0)?, part(1, &right, sign)?])
-            }));
+            });
         }
-        Ok(self.tape().record(op, &[self, other], y, vec![a.clone(), b.clone()], move |back| {
+        self.tape().record(op, &[("self", self), ("other", other)], y, vec![a.clone(), b.clone()], move |back| {
             let wanted = [back.needs[0], back.needs[1]];
             let (da, db) = binary::backward(kind, &back.saved[0], &back.saved[1], back.grad, wanted)?;
             Ok(vec![da, db])
-        }))
+        })
     }
 
     /// self + other, broadcasting as NumPy does.
@@ -126,9 +134,9 @@ impl Var {
     /// [`crate::Error::ShapeMismatch`].
     pub fn masked_fill(&self, mask: &Tensor, value: f32) -> Result<Var> {
         let y = binary::where_mask(self.value(), mask, value)?;
-        Ok(self.tape().record("masked_fill", &[self], y, vec![mask.clone()], |b| {
+        self.tape().record("masked_fill", &[("self", self)], y, vec![mask.clone()], |b| {
             Ok(vec![Some(binary::where_mask_backward(b.grad, &b.saved[0])?)])
-        }))
+        })
     }
 
     /// Drops elements in training (see [`crate::autograd::Tape::training`]); otherwise self.
@@ -148,7 +156,8 @@ impl Var {
     /// As [`Var::dropout`].
     pub fn dropout_with(&self, mask: Dropout) -> Result<Var> {
         let y = dropout::apply(self.value(), mask)?;
-        Ok(self.tape().record("dropout", &[self], y, vec![], move |b| Ok(vec![Some(dropout::apply(b.grad, mask)?)])))
+        self.tape()
+            .record("dropout", &[("self", self)], y, vec![], move |b| Ok(vec![Some(dropout::apply(b.grad, mask)?)]))
     }
 
     /// activation(dropout(self)) in one kernel.
@@ -168,8 +177,8 @@ impl Var {
     /// As [`Var::dropout`].
     pub fn dropout_activation_with(&self, mask: Dropout, activation: Activation) -> Result<Var> {
         let y = dropout::apply_activation(self.value(), mask, activation)?;
-        Ok(self.tape().record("dropout activation", &[self], y, vec![self.value().clone()], move |b| {
+        self.tape().record("dropout activation", &[("self", self)], y, vec![self.value().clone()], move |b| {
             Ok(vec![Some(dropout::apply_activation_backward(&b.saved[0], b.grad, mask, activation)?)])
-        }))
+        })
     }
 }

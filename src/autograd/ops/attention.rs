@@ -104,9 +104,9 @@ impl Var {
         let output = attention::forward(q, k, v, &plan.options(&masks))?;
         let mut saved = vec![q.clone(), k.clone(), v.clone(), output.y.clone(), output.lse];
         saved.extend(masks);
-        let mut inputs = vec![self, keys, values];
-        inputs.extend(&options.bias);
-        Ok(self.tape().record("attention", &inputs, output.y, saved, move |b| {
+        let mut inputs = vec![("self", self), ("keys", keys), ("values", values)];
+        inputs.extend(options.bias.iter().map(|b| ("bias", b)));
+        self.tape().record("attention", &inputs, output.y, saved, move |b| {
             let [q, k, v, y, lse, masks @ ..] = b.saved else { unreachable!("forward saved these") };
             let needs_bias = plan.has_bias && b.needs[3];
             let output = attention::Output { y: y.clone(), lse: lse.clone() };
@@ -116,6 +116,6 @@ impl Var {
                 grads.push(g.bias);
             }
             Ok(grads)
-        }))
+        })
     }
 }

@@ -33,7 +33,7 @@ impl Var {
     pub fn matmul_transposed(&self, other: &Var, transpose_a: bool, transpose_b: bool) -> Result<Var> {
         let (a, b) = (self.value(), other.value());
         let y = product(a, b, transpose_a, transpose_b)?;
-        Ok(self.tape().record("matmul", &[self, other], y, vec![a.clone(), b.clone()], move |back| {
+        self.tape().record("matmul", &[("self", self), ("other", other)], y, vec![a.clone(), b.clone()], move |back| {
             let (a, b, g) = (&back.saved[0], &back.saved[1], back.grad);
             let da = match (back.needs[0], transpose_a) {
                 (false, _) => None,
@@ -46,7 +46,15 @@ impl Var {
                 (true, true) => Some(product(g, a, true, transpose_a)?),
             };
             Ok(vec![da.map(|t| to_shape(t, a.shape())).transpose()?, db.map(|t| to_shape(t, b.shape())).transpose()?])
-        }))
+        })
+    }
+
+    /// self otherᵀ: [`Var::matmul`] with the last two dimensions of `other` swapped.
+    ///
+    /// # Errors
+    /// [`crate::Error::ShapeMismatch`].
+    pub fn matmul_nt(&self, other: &Var) -> Result<Var> {
+        self.matmul_transposed(other, false, true)
     }
 
     /// activation(self Wᵀ + bias) + residual in one kernel: self (.., in), `weight` (out, in), `bias` (out), `residual`
@@ -73,11 +81,11 @@ impl Var {
         let output = matmul::forward(x, w, &options)?;
         let mut saved = vec![x.clone(), w.clone()];
         saved.extend(output.pre_activation);
-        let mut inputs = vec![self, weight];
-        inputs.extend(bias);
-        inputs.extend(residual);
+        let mut inputs = vec![("self", self), ("weight", weight)];
+        inputs.extend(bias.map(|b| ("bias", b)));
+        inputs.extend(residual.map(|r| ("residual", r)));
         let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
-        Ok(self.tape().record("linear", &inputs, output.y, saved, move |back| {
+        self.tape().record("linear", &inputs, output.y, saved, move |back| {
             let (x, w) = (&back.saved[0], &back.saved[1]);
             let g = match (activation, back.saved.get(2)) {
                 (Some(activation), Some(pre)) => unary::backward(Unary::Activation(activation), pre, back.grad)?,
@@ -94,7 +102,7 @@ impl Var {
                 grads.push(Some(back.grad.clone()));
             }
             Ok(grads)
-        }))
+        })
     }
 
     /// Cosines of every row of self (N, D) with every row of `other` (M, D): (N, M). Norms are at least 1e-12.
@@ -102,6 +110,6 @@ impl Var {
     /// # Errors
     /// [`crate::Error::ShapeMismatch`].
     pub fn cosine_matrix(&self, other: &Var) -> Result<Var> {
-        self.l2_normalize(1e-12)?.matmul_transposed(&other.l2_normalize(1e-12)?, false, true)
+        self.l2_normalize(1e-12)?.matmul_nt(&other.l2_normalize(1e-12)?)
     }
 }

@@ -16,9 +16,9 @@ impl Var {
     pub fn hinge(&self, margin: f32, hardest: bool) -> Result<Var> {
         let negatives = if hardest { hinge::Negatives::Hardest } else { hinge::Negatives::All };
         let (loss, kept) = hinge::forward(self.value(), margin, negatives)?;
-        Ok(self.tape().record("hinge", &[self], loss, vec![self.value().clone()], move |b| {
+        self.tape().record("hinge", &[("self", self)], loss, vec![self.value().clone()], move |b| {
             Ok(vec![Some(hinge::backward(&b.saved[0], &kept, b.grad)?)])
-        }))
+        })
     }
 
     /// The mean over rows of -log softmax(row)\[target\]: self (N, C), one target a row.
@@ -27,9 +27,9 @@ impl Var {
     /// [`crate::Error::Shape`], [`crate::Error::IndexOutOfRange`].
     pub fn cross_entropy(&self, targets: &[u32]) -> Result<Var> {
         let (loss, kept) = cross_entropy::forward(self.value(), targets)?;
-        Ok(self.tape().record("cross_entropy", &[self], loss, vec![self.value().clone()], move |b| {
+        self.tape().record("cross_entropy", &[("self", self)], loss, vec![self.value().clone()], move |b| {
             Ok(vec![Some(cross_entropy::backward(&b.saved[0], &kept, b.grad)?)])
-        }))
+        })
     }
 
     /// Symmetric InfoNCE of scores (B, B): the mean of the cross entropies of rows and of columns, with the diagonal as
@@ -39,9 +39,9 @@ impl Var {
     /// [`crate::Error::Shape`] unless square.
     pub fn info_nce(&self) -> Result<Var> {
         let (loss, kept) = cross_entropy::info_nce(self.value())?;
-        Ok(self.tape().record("info_nce", &[self], loss, vec![self.value().clone()], move |b| {
+        self.tape().record("info_nce", &[("self", self)], loss, vec![self.value().clone()], move |b| {
             Ok(vec![Some(cross_entropy::info_nce_backward(&b.saved[0], &kept, b.grad)?)])
-        }))
+        })
     }
 
     /// MIL-NCE as ReLoCLNet's VideoCL has it: self (B, B) holds unscaled scores whose diagonal are the matching pairs;
@@ -114,7 +114,7 @@ impl Var {
     fn column_scores(&self) -> Result<Var> {
         let centred = self.sub(&self.mean(0)?)?;
         let variance = centred.square()?.sum(0)?.scale(1.0 / (self.shape()[0] as f32 - 1.0))?;
-        centred.div(&variance.log()?.scale(0.5)?.exp()?)
+        centred.div(&variance.sqrt()?)
     }
 
     /// GLCCL's contrastive score consistency of the heads' scores, self (H, B, B): the mean over matching pairs of the
@@ -124,8 +124,8 @@ impl Var {
     /// # Errors
     /// [`crate::Error::Shape`] unless the last two dimensions are equal.
     pub fn score_consistency(&self, others: f32) -> Result<Var> {
-        let heads = self.shape()[0] as f32;
         let centred = self.sub(&self.mean(0)?)?;
+        let heads = self.shape()[0] as f32;
         let variance = centred.square()?.sum(0)?.scale(1.0 / (heads - 1.0))?;
         let matching = variance.diagonal()?;
         let rest = variance.sum_all()?.sub(&matching.sum_all()?)?;

@@ -14,9 +14,9 @@ impl Var {
     pub fn masked_mean(&self, mask: Option<&Tensor>) -> Result<Var> {
         let y = pooling::mean(self.value(), mask)?;
         let length = self.shape()[1];
-        Ok(self.tape().record("masked_mean", &[self], y, mask.cloned().into_iter().collect(), move |b| {
+        self.tape().record("masked_mean", &[("self", self)], y, mask.cloned().into_iter().collect(), move |b| {
             Ok(vec![Some(pooling::mean_backward(b.grad, length, b.saved.first())?)])
-        }))
+        })
     }
 
     /// The largest over the positions where `mask` (B, S) is 1, for each channel; the gradient goes to the first of
@@ -28,9 +28,9 @@ impl Var {
         let (y, positions) = pooling::max(self.value(), mask, masked)?;
         let length = self.shape()[1];
         let saved = std::iter::once(positions).chain(mask.cloned()).collect();
-        Ok(self.tape().record("masked_max", &[self], y, saved, move |b| {
+        self.tape().record("masked_max", &[("self", self)], y, saved, move |b| {
             Ok(vec![Some(pooling::max_backward(b.grad, &b.saved[0], length, b.saved.get(1), masked)?)])
-        }))
+        })
     }
 
     /// The sum of the positions, weighted by the softmax over them of `logits`: (B, S, D) for weights by channel, or
@@ -59,11 +59,12 @@ impl Var {
         let pooled = pooling::attention(x, logits.value(), mask, options)?;
         let saved = [x.clone(), pooled.y.clone(), pooled.weights.clone()].into_iter().chain(mask.cloned()).collect();
         let weights = self.tape().constant(pooled.weights);
-        let y = self.tape().record("attention_pool", &[self, logits], pooled.y, saved, move |b| {
-            let pooled = Pooled { y: b.saved[1].clone(), weights: b.saved[2].clone() };
-            let (dx, dlogits) = pooling::attention_backward(b.grad, &b.saved[0], &pooled, b.saved.get(3), options)?;
-            Ok(vec![Some(dx), Some(dlogits)])
-        });
+        let y =
+            self.tape().record("attention_pool", &[("self", self), ("logits", logits)], pooled.y, saved, move |b| {
+                let pooled = Pooled { y: b.saved[1].clone(), weights: b.saved[2].clone() };
+                let (dx, dlogits) = pooling::attention_backward(b.grad, &b.saved[0], &pooled, b.saved.get(3), options)?;
+                Ok(vec![Some(dx), Some(dlogits)])
+            })?;
         Ok((y, weights))
     }
 
@@ -77,10 +78,10 @@ impl Var {
         let (q, x) = (self.value(), clips.value());
         let (scores, positions) = max_similarity::forward(q, x, mask, None)?;
         let saved = vec![q.clone(), x.clone(), positions];
-        Ok(self.tape().record("max_similarity", &[self, clips], scores, saved, |b| {
+        self.tape().record("max_similarity", &[("self", self), ("clips", clips)], scores, saved, |b| {
             let wanted = [b.needs[0], b.needs[1]];
             Ok(max_similarity::backward(&b.saved[0], &b.saved[1], &b.saved[2], None, b.grad, wanted)?.into())
-        }))
+        })
     }
 
     /// For each of these texts (B, D) and each video of `items` (N, R, D), Σ q s over its dot products s with the items
@@ -93,10 +94,10 @@ impl Var {
         let (t, x) = (self.value(), items.value());
         let (y, lse) = soft_similarity::forward(t, x, mask, temperature)?;
         let saved = [t.clone(), x.clone(), y.clone(), lse].into_iter().chain(mask.cloned()).collect();
-        Ok(self.tape().record("soft_similarity", &[self, items], y, saved, move |b| {
+        self.tape().record("soft_similarity", &[("self", self), ("items", items)], y, saved, move |b| {
             let (results, wanted) = ((&b.saved[2], &b.saved[3]), [b.needs[0], b.needs[1]]);
             let (t, x, mask) = (&b.saved[0], &b.saved[1], b.saved.get(4));
             Ok(soft_similarity::backward(t, x, mask, temperature, results, b.grad, wanted)?.into())
-        }))
+        })
     }
 }

@@ -13,9 +13,9 @@ impl Var {
     /// Device errors.
     pub fn softmax(&self) -> Result<Var> {
         let y = softmax::softmax(self.value(), 1.0, None)?;
-        Ok(self.tape().record("softmax", &[self], y.clone(), vec![y], |b| {
+        self.tape().record("softmax", &[("self", self)], y.clone(), vec![y], |b| {
             Ok(vec![Some(softmax::softmax_backward(&b.saved[0], b.grad, 1.0)?)])
-        }))
+        })
     }
 
     /// Log-softmax over the last dimension.
@@ -24,9 +24,9 @@ impl Var {
     /// Device errors.
     pub fn log_softmax(&self) -> Result<Var> {
         let y = softmax::log_softmax(self.value(), 1.0, None)?;
-        Ok(self.tape().record("log_softmax", &[self], y.clone(), vec![y], |b| {
+        self.tape().record("log_softmax", &[("self", self)], y.clone(), vec![y], |b| {
             Ok(vec![Some(softmax::log_softmax_backward(&b.saved[0], b.grad, 1.0)?)])
-        }))
+        })
     }
 
     /// log Σ e^x over the last dimension, which is removed.
@@ -35,9 +35,9 @@ impl Var {
     /// Device errors.
     pub fn logsumexp(&self) -> Result<Var> {
         let y = softmax::logsumexp(self.value(), 1.0, None)?;
-        Ok(self.tape().record("logsumexp", &[self], y.clone(), vec![self.value().clone(), y], |b| {
+        self.tape().record("logsumexp", &[("self", self)], y.clone(), vec![self.value().clone(), y], |b| {
             Ok(vec![Some(softmax::logsumexp_backward(&b.saved[0], 1.0, None, &b.saved[1], b.grad)?)])
-        }))
+        })
     }
 
     /// gain * normalised(self + residual) + bias over the last dimension; `gain` and `bias` are (width).
@@ -50,14 +50,14 @@ impl Var {
         let output = layer_norm::forward(x, added, gain.value(), bias.value(), norm)?;
         let sum = output.sum.unwrap_or_else(|| x.clone());
         let saved = vec![sum, gain.value().clone(), output.stats];
-        let mut inputs = vec![self, gain, bias];
-        inputs.extend(residual);
+        let mut inputs = vec![("self", self), ("gain", gain), ("bias", bias)];
+        inputs.extend(residual.map(|r| ("residual", r)));
         let has_residual = residual.is_some();
-        Ok(self.tape().record("layer_norm", &inputs, output.y, saved, move |b| {
+        self.tape().record("layer_norm", &inputs, output.y, saved, move |b| {
             let (dx, dgain, dbias) = layer_norm::backward(b.grad, &b.saved[0], &b.saved[1], &b.saved[2], norm)?;
             let residual = has_residual.then(|| Some(dx.clone()));
             Ok([Some(dx), Some(dgain), Some(dbias)].into_iter().chain(residual).collect())
-        }))
+        })
     }
 
     /// self / max(‖self‖, eps) over the last dimension.
@@ -74,9 +74,9 @@ impl Var {
     /// Device errors.
     pub fn normalize(&self, divisor: Divisor) -> Result<Var> {
         let (y, stats) = l2_normalize::forward(self.value(), divisor)?;
-        Ok(self.tape().record("l2_normalize", &[self], y.clone(), vec![y, stats], move |b| {
+        self.tape().record("l2_normalize", &[("self", self)], y.clone(), vec![y, stats], move |b| {
             Ok(vec![Some(l2_normalize::backward(&b.saved[0], b.grad, &b.saved[1], divisor)?)])
-        }))
+        })
     }
 
     /// The sum over dimension `axis`, which is removed.
@@ -86,9 +86,8 @@ impl Var {
     pub fn sum(&self, axis: usize) -> Result<Var> {
         let y = reduce::sum(self.value(), axis)?;
         let n = self.shape()[axis];
-        Ok(self
-            .tape()
-            .record("sum", &[self], y, vec![], move |b| Ok(vec![Some(reduce::expand(b.grad, axis, n, 1.0)?)])))
+        self.tape()
+            .record("sum", &[("self", self)], y, vec![], move |b| Ok(vec![Some(reduce::expand(b.grad, axis, n, 1.0)?)]))
     }
 
     /// The mean over dimension `axis`, which is removed.
@@ -98,21 +97,21 @@ impl Var {
     pub fn mean(&self, axis: usize) -> Result<Var> {
         let y = reduce::mean(self.value(), axis)?;
         let n = self.shape()[axis];
-        Ok(self.tape().record("mean", &[self], y, vec![], move |b| {
+        self.tape().record("mean", &[("self", self)], y, vec![], move |b| {
             Ok(vec![Some(reduce::expand(b.grad, axis, n, 1.0 / n as f32)?)])
-        }))
+        })
     }
 
     /// The largest over dimension `axis`, which is removed; the gradient goes to the first of equals.
     ///
     /// # Errors
-    /// [`crate::Error::IndexOutOfRange`].
+    /// [`crate::Error::IndexOutOfRange`]; [`crate::Error::Argument`] for an empty dimension.
     pub fn max(&self, axis: usize) -> Result<Var> {
         let (y, indices) = reduce::max(self.value(), axis)?;
         let n = self.shape()[axis];
-        Ok(self.tape().record("max", &[self], y, vec![indices], move |b| {
+        self.tape().record("max", &[("self", self)], y, vec![indices], move |b| {
             Ok(vec![Some(reduce::max_backward(b.grad, &b.saved[0], axis, n)?)])
-        }))
+        })
     }
 
     /// The sum of all elements: a scalar.

@@ -18,7 +18,7 @@ impl Var {
     pub fn reshape(&self, shape: impl Into<Vec<usize>>) -> Result<Var> {
         let y = self.value().reshape(shape)?;
         let from = self.shape().to_vec();
-        Ok(self.tape().record("reshape", &[self], y, vec![], move |b| Ok(vec![Some(b.grad.reshape(from)?)])))
+        self.tape().record("reshape", &[("self", self)], y, vec![], move |b| Ok(vec![Some(b.grad.reshape(from)?)]))
     }
 
     /// Dimension `i` of the result is dimension `order[i]` of self.
@@ -28,9 +28,9 @@ impl Var {
     pub fn permute(&self, order: &[usize]) -> Result<Var> {
         let y = permute::permute(self.value(), order)?;
         let inverse = permute::inverse(order);
-        Ok(self
-            .tape()
-            .record("permute", &[self], y, vec![], move |b| Ok(vec![Some(permute::permute(b.grad, &inverse)?)])))
+        self.tape().record("permute", &[("self", self)], y, vec![], move |b| {
+            Ok(vec![Some(permute::permute(b.grad, &inverse)?)])
+        })
     }
 
     /// The last two dimensions swapped.
@@ -53,16 +53,16 @@ impl Var {
     /// # Errors
     /// [`Error::Shape`] unless square.
     pub fn diagonal(&self) -> Result<Var> {
-        let &[n, columns] = self.shape() else {
-            let expected = "(N, N)".to_string();
-            return Err(Error::Shape { op: "diagonal", argument: "self", expected, got: self.shape().to_vec() });
-        };
-        if n != columns {
-            let expected = "(N, N)".to_string();
-            return Err(Error::Shape { op: "diagonal", argument: "self", expected, got: self.shape().to_vec() });
+        match *self.shape() {
+            [n, columns] if n == columns => {
+                let columns: Vec<u32> = (0..n as u32).collect();
+                self.pick(&Tensor::from_u32(self.value().gpu(), [n], &columns)?)
+            }
+            _ => {
+                let expected = "(N, N)".to_string();
+                Err(Error::Shape { op: "diagonal", argument: "self", expected, got: self.shape().to_vec() })
+            }
         }
-        let columns: Vec<u32> = (0..n as u32).collect();
-        self.pick(&Tensor::from_u32(self.value().gpu(), [n], &columns)?)
     }
 
     /// One element of each row of self (rows, width), by its column in `at` u32 (rows): (rows).
@@ -72,9 +72,9 @@ impl Var {
     pub fn pick(&self, at: &Tensor) -> Result<Var> {
         let y = pick::forward(self.value(), at)?;
         let width = self.value().width();
-        Ok(self.tape().record("pick", &[self], y, vec![at.clone()], move |b| {
+        self.tape().record("pick", &[("self", self)], y, vec![at.clone()], move |b| {
             Ok(vec![Some(pick::backward(b.grad, &b.saved[0], width)?)])
-        }))
+        })
     }
 
     /// The elements of `range` along `axis`.
@@ -84,9 +84,9 @@ impl Var {
     pub fn slice(&self, axis: usize, range: Range<usize>) -> Result<Var> {
         let y = permute::slice(self.value(), axis, range.clone())?;
         let n = self.shape()[axis];
-        Ok(self.tape().record("slice", &[self], y, vec![], move |b| {
+        self.tape().record("slice", &[("self", self)], y, vec![], move |b| {
             Ok(vec![Some(permute::slice_backward(b.grad, axis, range.start, n)?)])
-        }))
+        })
     }
 
     /// Self in parts of at most `most` along the first dimension (or as few as views allow), one after another: views where
@@ -121,9 +121,9 @@ impl Var {
     pub fn embedding(&self, ids: &[u32], shape: &[usize]) -> Result<Var> {
         let y = embedding::forward(self.value(), ids, shape)?;
         let (rows, kept) = (self.shape()[0], ids.to_vec());
-        Ok(self.tape().record("embedding", &[self], y, vec![], move |b| {
+        self.tape().record("embedding", &[("self", self)], y, vec![], move |b| {
             Ok(vec![Some(embedding::backward(b.grad, &kept, rows)?)])
-        }))
+        })
     }
 
     /// Cross-correlation of self (B, Cin, L) with `weight` (Cout, Cin, K): (B, Cout, L').
@@ -133,16 +133,16 @@ impl Var {
     pub fn conv1d(&self, weight: &Var, bias: Option<&Var>, stride: usize, padding: usize) -> Result<Var> {
         let (x, w, conv) = (self.value(), weight.value(), Conv1d { stride, padding });
         let y = conv1d::forward(x, w, bias.map(Var::value), conv)?;
-        let mut inputs = vec![self, weight];
-        inputs.extend(bias);
-        Ok(self.tape().record("conv1d", &inputs, y, vec![x.clone(), w.clone()], move |b| {
+        let mut inputs = vec![("self", self), ("weight", weight)];
+        inputs.extend(bias.map(|b| ("bias", b)));
+        self.tape().record("conv1d", &inputs, y, vec![x.clone(), w.clone()], move |b| {
             let (x, w) = (&b.saved[0], &b.saved[1]);
             let dx = b.needs[0].then(|| conv1d::backward_x(b.grad, w, x.width(), conv)).transpose()?;
             let dw = b.needs[1].then(|| conv1d::backward_weight(b.grad, x, w.width(), conv)).transpose()?;
             let bias_wanted = b.needs.get(2).copied().unwrap_or(false);
             let dbias = bias_wanted.then(|| conv1d::backward_bias(b.grad)).transpose()?;
             Ok(vec![dx, dw, dbias])
-        }))
+        })
     }
 
     /// Non-overlapping patches of self (N, C, H, W) times `weight` (out, C, P, P): (N, H/P · W/P, out), patches row by
@@ -157,9 +157,9 @@ impl Var {
         };
         let columns = conv1d::unfold_patches(self.value(), patch)?;
         let shape = self.shape().to_vec();
-        let columns = self.tape().record("unfold patches", &[self], columns, vec![], move |b| {
+        let columns = self.tape().record("unfold patches", &[("self", self)], columns, vec![], move |b| {
             Ok(vec![Some(conv1d::fold_patches(b.grad, &shape, patch)?)])
-        });
+        })?;
         let images = self.shape()[0];
         let y = columns.linear(&weight.reshape([outputs, channels * patch * patch])?, None, None, None)?;
         let per_image = y.value().rows() / images.max(1);
@@ -170,15 +170,17 @@ impl Var {
 /// The parts one after another along `axis`; their other extents are equal.
 ///
 /// # Errors
-/// [`Error::ShapeMismatch`]; [`Error::Argument`] for no parts.
-pub fn concat(parts: &[&Var], axis: usize) -> Result<Var> {
+/// [`Error::ShapeMismatch`]; [`Error::Argument`] for no parts; [`Error::IndexOutOfRange`].
+pub fn concat<V: AsRef<Var>>(parts: &[V], axis: usize) -> Result<Var> {
+    let parts: Vec<&Var> = parts.iter().map(V::as_ref).collect();
     let Some(first) = parts.first() else {
         return Err(Error::Argument { op: "concat", argument: "parts", why: "is empty".into() });
     };
     let values: Vec<_> = parts.iter().map(|p| p.value()).collect();
     let y = permute::concat(&values, axis)?;
     let extents: Vec<usize> = parts.iter().map(|p| p.shape()[axis]).collect();
-    Ok(first.tape().record("concat", parts, y, vec![], move |b| {
+    let inputs: Vec<_> = parts.iter().map(|&p| ("parts", p)).collect();
+    first.tape().record("concat", &inputs, y, vec![], move |b| {
         let mut start = 0;
         extents
             .iter()
@@ -189,5 +191,5 @@ pub fn concat(parts: &[&Var], axis: usize) -> Result<Var> {
                 need.then(|| permute::slice(b.grad, axis, range)).transpose()
             })
             .collect()
-    }))
+    })
 }

@@ -38,7 +38,7 @@ impl InputProjection {
         let video: usize = x.shape()[1..].iter().product();
         let parts = x.parts((limit / 4) as usize / video.max(1))?;
         let parts: Vec<Var> = parts.iter().map(project).collect::<Result<_>>()?;
-        concat(&parts.iter().collect::<Vec<_>>(), 0)
+        concat(&parts, 0)
     }
 }
 

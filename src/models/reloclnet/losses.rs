@@ -139,7 +139,7 @@ impl Reloclnet {
         let described = self.described(spans, &masks[0])?;
         let loss = |((q, c), mask): ((&Var, &ClipLevels), &Tensor)| {
             let (n, length, d) = (spans.len(), mask.width(), q.value().width());
-            let scores = q.reshape([n, 1, d])?.matmul_transposed(&c.mid, false, true)?;
+            let scores = q.reshape([n, 1, d])?.matmul_nt(&c.mid)?;
             scores.reshape([n, length])?.jensen_shannon(&described, mask)
         };
         queries.iter().zip(clips).zip(masks).map(loss).collect()

@@ -70,7 +70,7 @@ impl Reloclnet {
     pub fn span_logits(&self, queries: &[Var], clips: &[ClipLevels], mask: &Tensor) -> Result<SpanLogits> {
         let score = |(q, c): (&Var, &ClipLevels)| {
             let &[n, d] = q.shape() else { return Err(not_rows(q)) };
-            q.reshape([n, 1, d])?.matmul_transposed(&c.last, false, true)
+            q.reshape([n, 1, d])?.matmul_nt(&c.last)
         };
         let scores = self.span_queries(queries)?.iter().zip(clips).map(score).collect::<Result<_>>()?;
         let [n, length] = [mask.shape()[0], mask.width()];
@@ -88,7 +88,7 @@ impl Reloclnet {
         let score = |(q, c): (&Var, &ClipLevels)| {
             let (&[_, d], &[videos, length, _]) = (q.shape(), c.last.shape()) else { return Err(not_rows(q)) };
             let rows = c.last.reshape([videos * length, d])?;
-            q.matmul_transposed(&rows, false, true)?.reshape([q.shape()[0], videos, length])
+            q.matmul_nt(&rows)?.reshape([q.shape()[0], videos, length])
         };
         let scores = self.span_queries(queries)?.iter().zip(clips).map(score).collect::<Result<_>>()?;
         self.predict(mean(scores)?, mask)

@@ -91,7 +91,7 @@ impl<V> Gallery<V> {
     /// [`crate::Error::Argument`] for an empty gallery; device errors.
     pub fn coarse<M: TwoStageModel<Videos = V>>(&self, model: &M) -> Result<Tensor> {
         let parts: Vec<Var> = self.segments.iter().map(|s| model.coarse_videos(&s.videos)).collect();
-        Ok(crate::autograd::concat(&parts.iter().collect::<Vec<_>>(), 0)?.into_value())
+        Ok(crate::autograd::concat(&parts, 0)?.into_value())
     }
 }
 
