@@ -175,7 +175,11 @@ fn a_tape_is_walked_back_once() {
     assert!(matches!(tape.backward(&y), Err(Error::TapeSpent { op: "backward" })));
     assert!(matches!(x.square(), Err(Error::TapeSpent { op: "square" })));
     assert!(matches!(tape.checkpoint(&[x], |_, x| x[0].square()), Err(Error::TapeSpent { op: "checkpoint" })));
-    // What needs no gradient needs no way back.
+    // A tape for inference has no way back.
+    let inference = Tape::inference(&gpu());
+    let y = leaves(&inference)[1].sum_all().unwrap();
+    assert!(matches!(inference.backward(&y), Err(Error::Argument { op: "backward", argument: "tape", .. })));
+    // What needs no gradient needs none.
     x.detach().square().unwrap();
     // A seed of a wrong shape takes nothing.
     let tape = Tape::new(&gpu());

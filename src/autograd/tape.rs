@@ -239,12 +239,16 @@ impl Tape {
     ///
     /// # Errors
     /// [`Error::Shape`] unless `seed` has `output`'s shape; [`Error::ForeignTape`] for the output of another tape;
-    /// [`Error::TapeSpent`] the second time; [`Error::NoGradient`] where an op has none for an input that needs it;
-    /// what the rules return.
+    /// [`Error::Argument`] on a tape for inference; [`Error::TapeSpent`] the second time; [`Error::NoGradient`] where an
+    /// op has none for an input that needs it; what the rules return.
     pub fn backward_from(&self, output: &Var, seed: Tensor) -> Result<Gradients> {
         seed.expect_shape(BACKWARD, "seed", output.shape())?;
         if !self.owns(output) {
             return Err(Error::ForeignTape { op: BACKWARD, argument: "output" });
+        }
+        if !self.0.recording {
+            let why = "is for inference and records nothing; use Tape::new or Tape::training".into();
+            return Err(Error::Argument { op: BACKWARD, argument: "tape", why });
         }
         let (records, leaves) = {
             let mut state = self.state();

@@ -3,14 +3,9 @@
 use crate::Result;
 use crate::autograd::Var;
 use crate::kernels::elementwise::unary::{self, Activation, Unary};
-use crate::kernels::linear::matmul::{self, Options};
+use crate::kernels::linear::matmul::{self, Options, product};
 use crate::kernels::rows::reduce;
 use crate::tensor::Tensor;
-
-/// op(a) op(b) without an epilogue.
-fn product(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Result<Tensor> {
-    Ok(matmul::forward(a, b, &Options { transpose_a, transpose_b, ..Options::default() })?.y)
-}
 
 /// Sums the batch of a gradient for an operand that had none.
 fn to_shape(gradient: Tensor, shape: &[usize]) -> Result<Tensor> {

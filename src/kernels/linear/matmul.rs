@@ -294,6 +294,14 @@ pub fn forward(a: &Tensor, b: &Tensor, options: &Options) -> Result<Output> {
     run(a, b, options, None)
 }
 
+/// op(a) op(b) with nothing else.
+///
+/// # Errors
+/// As [`forward`].
+pub fn product(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Result<Tensor> {
+    Ok(forward(a, b, &Options { transpose_a, transpose_b, ..Options::default() })?.y)
+}
+
 /// How a product is carried out.
 #[derive(Clone, Copy, Debug)]
 struct Plan {

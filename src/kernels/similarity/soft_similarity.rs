@@ -9,7 +9,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::gpu::Gpu;
 use crate::kernels::elementwise::binary;
 use crate::kernels::layout::{RowPlan, checked_len};
-use crate::kernels::linear::matmul;
+use crate::kernels::linear::matmul::product;
 use crate::kernels::{fits_u32, inverse_temperature, launch};
 use crate::shader::Variant;
 use crate::tensor::{DType, Tensor};
@@ -267,10 +267,6 @@ impl Part {
         let first = self.first_text * e.videos + self.first_video;
         Rows { groups: self.videos, first, stride: e.videos, mask_first: self.first_video }
     }
-}
-
-fn product(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Result<Tensor> {
-    Ok(matmul::forward(a, b, &matmul::Options { transpose_a, transpose_b, ..Default::default() })?.y)
 }
 
 /// For every text and video, Σ q s over the dot products s of the text with the video's items, q = softmax(s /

@@ -5,16 +5,12 @@ use crate::Result;
 use crate::kernels::elementwise::binary::{self, Binary};
 use crate::kernels::elementwise::permute::permute;
 use crate::kernels::elementwise::unary::{self, Unary};
-use crate::kernels::linear::matmul::{self, Options};
+use crate::kernels::linear::matmul::product;
 use crate::kernels::rows::{reduce, softmax};
 use crate::tensor::Tensor;
 
 /// Texts, rows, videos, frames with videos before rows, and back.
 const BY_PAIR: [usize; 4] = [0, 2, 1, 3];
-
-fn product(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Result<Tensor> {
-    Ok(matmul::forward(a, b, &Options { transpose_a, transpose_b, ..Options::default() })?.y)
-}
 
 fn scale(x: &Tensor, scale: f32) -> Result<Tensor> {
     unary::forward(Unary::Affine { scale, shift: 0.0 }, x)
