@@ -160,14 +160,14 @@ pub enum Error {
         argument: &'static str,
     },
     /// An argument that needs a gradient is on another tape than the op.
-    #[error("{op}: {argument} is on another tape; make it there anew, or detach it and take it over as a constant")]
+    #[error("{op}: {argument} is on another tape; compute it on this one, or detach it if its gradient is not wanted")]
     ForeignTape {
         /// The operation.
         op: &'static str,
         /// The argument.
         argument: &'static str,
     },
-    /// A tape's way back was walked already.
+    /// The tape's way back was walked already.
     #[error("{op}: backward has emptied this tape; begin a new one for each pass")]
     TapeSpent {
         /// The operation.
