@@ -151,10 +151,10 @@ impl Var {
     /// # Errors
     /// [`Error::Shape`], [`Error::ShapeMismatch`].
     pub fn patch_embed(&self, weight: &Var) -> Result<Var> {
-        let &[outputs, channels, patch, _] = weight.shape() else {
-            let expected = "(out, channels, patch, patch)".to_string();
-            return Err(Error::Shape { op: "patch_embed", argument: "weight", expected, got: weight.shape().to_vec() });
-        };
+        let &[outputs, channels, patch, across] = weight.shape() else { return Err(not_patches(weight)) };
+        if patch != across {
+            return Err(not_patches(weight));
+        }
         let columns = conv1d::unfold_patches(self.value(), patch)?;
         let shape = self.shape().to_vec();
         let columns = self.tape().record("unfold patches", &[("self", self)], columns, vec![], move |b| {
@@ -165,6 +165,11 @@ impl Var {
         let per_image = y.value().rows() / images.max(1);
         y.reshape([images, per_image, outputs])
     }
+}
+
+fn not_patches(weight: &Var) -> Error {
+    let expected = "(out, channels, patch, patch)".to_string();
+    Error::Shape { op: "patch_embed", argument: "weight", expected, got: weight.shape().to_vec() }
 }
 
 /// The parts one after another along `axis`; their other extents are equal.
