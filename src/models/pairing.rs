@@ -151,8 +151,8 @@ mod tests {
             let (rows, items) = (leaf(&tape, &[2, 1, 8]), leaf(&tape, &[3, 4, 8]));
             lacks(&tape, pairing.dots(&rows, &items).unwrap(), "listed pairs", "rows");
             let tape = Tape::new(&gpu);
-            let items = leaf(&tape, &[3, 4, 8]);
-            lacks(&tape, pairing.dots(&rows.detach(), &items).unwrap(), "listed pairs", "items");
+            let (rows, items) = (leaf(&tape, &[2, 1, 8]).detach(), leaf(&tape, &[3, 4, 8]));
+            lacks(&tape, pairing.dots(&rows, &items).unwrap(), "listed pairs", "items");
             let tape = Tape::new(&gpu);
             let (dots, grams) = (leaf(&tape, &[3, 1, 1, 4]), leaf(&tape, &[3, 4, 4]));
             let gates = pairing.gates(&dots.detach(), &grams, None, 0.5).unwrap();
