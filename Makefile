@@ -47,8 +47,6 @@ doc:
 
 lint: figures
 	$(CARGO) fmt --check
-	# The list of kernels is a macro, which cargo fmt does not look into.
-	rustfmt --check --edition 2024 src/kernels/*.rs src/kernels/*/*.rs
 	$(CARGO) clippy $(FULL) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FULL) --no-deps
 
