@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::Row;
 use super::golden::Case;
 use crate::autograd::{Tape, Var};
+#[cfg(feature = "text")]
 use crate::data::media::pixels::Preprocess;
 #[cfg(feature = "text")]
 use crate::data::tokenizer::{Padding, Tokenizer};

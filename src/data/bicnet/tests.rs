@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+#[cfg(feature = "datasets")]
 use crate::data::Part;
 use crate::data::captions::{Split, VideoCaptions};
 use crate::data::formats::safetensors;

@@ -110,7 +110,7 @@ fn problems(read: Reader, text: impl AsRef<[u8]>) -> (String, usize) {
 }
 
 #[test]
-fn bad_lines_are_named_or_skipped() {
+fn bad_lines_are_named_or_left_out() {
     let line = |id: u32, rest: &str| format!("{{\"qid\": {id}, \"query\": \"a\", {rest}}}");
     let window = |w: &str| line(7, &format!("\"vid\": \"y\", \"duration\": 9.5, \"relevant_windows\": [{w}]"));
     let good = line(1, "\"vid\": \"x\", \"duration\": 10, \"relevant_windows\": [[0, 4.5], [5, 10]], \"more\": {}");
