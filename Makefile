@@ -8,7 +8,7 @@ KERNELS = $(CARGO) test $(FULL) --lib kernels
 # Mesa complains on standard error where a machine without a desktop has none.
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: help demo demo-moments demo-eercf demo-glccl test bench doc lint vulkan ffmpeg
+.PHONY: help demo demo-moments demo-eercf demo-glccl test bench doc lint figures vulkan programs
 
 help:
 	@echo "make demo          render videos, train BiC-Net on them, evaluate, search"
@@ -18,7 +18,8 @@ help:
 	@echo "make test          all tests; then the kernels with checked shaders and, on lavapipe, other subgroup sizes"
 	@echo "make bench         benchmarks"
 	@echo "make doc           documentation, in target/doc"
-	@echo "make lint          formatting, clippy, documentation warnings"
+	@echo "make lint          formatting, clippy, documentation warnings, figures"
+	@echo "make figures       sizes of functions and files, and their limits"
 
 demo: vulkan
 	$(CARGO) run --release $(FULL) --example quickstart
@@ -32,7 +33,7 @@ demo-eercf: vulkan
 demo-glccl: vulkan
 	$(CARGO) run --release $(FULL) --example train_glccl
 
-test: vulkan ffmpeg
+test: vulkan programs
 	$(CARGO) test $(FULL)
 	REELGRAD_CHECKED=1 $(KERNELS)
 	REELGRAD_CHECKED=1 $(CARGO) test $(FULL) --test bicnet --test clip --test gated --test gradients --test moments --test parity --test reloclnet --test tape --test training
@@ -44,17 +45,18 @@ bench: vulkan
 doc:
 	$(CARGO) doc $(FULL) --no-deps
 
-lint:
+lint: figures
 	$(CARGO) fmt --check
-	# The list of kernels is a macro, which cargo fmt does not look into.
-	rustfmt --check --edition 2024 src/kernels/*.rs src/kernels/*/*.rs
 	$(CARGO) clippy $(FULL) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FULL) --no-deps
+
+figures:
+	@sh scripts/figures.sh
 
 # A Vulkan driver, on Linux.
 vulkan:
 	@sh scripts/vulkan.sh
 
-# For the tests that read video files.
-ffmpeg:
-	@sh scripts/ffmpeg.sh
+# What the tests run.
+programs:
+	@sh scripts/programs.sh

@@ -1,28 +1,18 @@
 //! Attention, forward and with its gradients, at the sizes of a text-video model and an image model, in both families.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use reelgrad::gpu::{AdapterChoice, Gpu, KernelFamily};
 use reelgrad::kernels::attention::{Keys, Layout, Options, backward, forward};
 use reelgrad::tensor::Tensor;
+
+mod common;
 
 /// Batch, heads, tokens, channels of a head.
 const SIZES: [[usize; 4]; 2] = [[32, 8, 48, 64], [8, 8, 197, 64]];
 
-fn devices() -> Vec<Gpu> {
-    let Ok(adapter) = std::env::var("REELGRAD_ADAPTER").unwrap_or_default().parse::<AdapterChoice>();
-    let builder = || Gpu::builder().adapter(adapter.clone());
-    let chosen = builder().build().expect("the benches need a GPU adapter");
-    if chosen.family() == KernelFamily::Tiled {
-        return vec![chosen];
-    }
-    let tiled = builder().family(KernelFamily::Tiled).build().expect("the tiled family runs everywhere");
-    vec![chosen, tiled]
-}
-
 fn attention(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("attention");
     group.sample_size(10);
-    for gpu in devices() {
+    for gpu in common::gpus() {
         for [batch, heads, tokens, width] in SIZES {
             let shape = [batch, tokens, heads * width];
             let len = shape.iter().product::<usize>();

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use reelgrad::gpu::{Gpu, KernelFamily};
+use reelgrad::gpu::Gpu;
 use reelgrad::kernels::linear::matmul::{Options, forward};
 use reelgrad::tensor::Tensor;
+
+mod common;
 
 /// m, k, n.
 const SHAPES: [[usize; 3]; 7] = [
@@ -19,12 +21,7 @@ const SHAPES: [[usize; 3]; 7] = [
 ];
 
 fn matmul(c: &mut Criterion) {
-    let gpu = Gpu::new().expect("a GPU adapter");
-    let mut gpus = vec![gpu.clone()];
-    if gpu.family() != KernelFamily::Tiled {
-        gpus.push(Gpu::builder().family(KernelFamily::Tiled).build().expect("the tiled family runs everywhere"));
-    }
-    for gpu in gpus {
+    for gpu in common::gpus() {
         let mut group = c.benchmark_group(format!("matmul, {}", gpu.family()));
         group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
         for [m, k, n] in SHAPES {

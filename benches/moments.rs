@@ -4,7 +4,6 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
 use reelgrad::autograd::Tape;
-use reelgrad::gpu::KernelFamily;
 use reelgrad::kernels::similarity::max_similarity::forward;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::random::Random;
@@ -12,17 +11,10 @@ use reelgrad::retrieval::moments::{IndexedVideo, MomentIndex, MomentSearch, Sear
 use reelgrad::tensor::{Array, Precision};
 use reelgrad::{Gpu, Tensor};
 
+mod common;
+
 const WIDTH: usize = 384;
 const CLIPS: usize = 128;
-
-fn gpus() -> Vec<Gpu> {
-    let chosen = Gpu::new().expect("an adapter");
-    let mut gpus = vec![chosen.clone()];
-    if chosen.family() != KernelFamily::Tiled {
-        gpus.push(Gpu::builder().family(KernelFamily::Tiled).build().expect("the tiled family runs everywhere"));
-    }
-    gpus
-}
 
 fn normal(n: usize) -> Vec<f32> {
     let mut random = Random::new(0, 0);
@@ -36,7 +28,7 @@ fn upload(gpu: &Gpu, shape: &[usize]) -> Tensor {
 /// Scores of all pairs. The clips lie in segments that any device can bind; one segment's data serves all of them.
 fn all_pairs(c: &mut Criterion) {
     let (queries, videos, segments) = (50, 250, 8);
-    for gpu in gpus() {
+    for gpu in common::gpus() {
         let name = format!("{queries} queries x {} videos x {CLIPS} clips x {WIDTH}", videos * segments);
         let mut group = c.benchmark_group(format!("{name}, {}", gpu.family()));
         let flops = 2 * queries * videos * segments * CLIPS * WIDTH;
@@ -68,7 +60,7 @@ fn all_pairs(c: &mut Criterion) {
 /// A training step's share: the scores of a batch and both gradients.
 fn training(c: &mut Criterion) {
     let n = 128;
-    for gpu in gpus() {
+    for gpu in common::gpus() {
         let mut group =
             c.benchmark_group(format!("{n} queries x {n} videos x {CLIPS} clips x {WIDTH}, {}", gpu.family()));
         group.sample_size(10).throughput(Throughput::Elements((2 * n * n * CLIPS * WIDTH) as u64));

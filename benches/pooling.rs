@@ -1,8 +1,10 @@
 //! Pooling over the length, at 64 clips of 32 frames and 1024 channels. `REELGRAD_ADAPTER` chooses the adapter.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use reelgrad::Tensor;
 use reelgrad::kernels::pooling::{self, AttentionPool, Masked};
-use reelgrad::{Gpu, Tensor};
+
+mod common;
 
 const SHAPE: [usize; 3] = [64, 32, 1024];
 
@@ -11,8 +13,7 @@ fn values(count: usize) -> Vec<f32> {
 }
 
 fn pooling(c: &mut Criterion) {
-    let Ok(adapter) = std::env::var("REELGRAD_ADAPTER").unwrap_or_default().parse();
-    let gpu = Gpu::builder().adapter(adapter).build().expect("benches need a GPU adapter");
+    let gpu = common::gpus().swap_remove(0);
     let [batch, length, channels] = SHAPE;
     let tensor = |shape: &[usize]| {
         Tensor::from_slice(&gpu, shape, &values(shape.iter().product())).expect("the device has room")

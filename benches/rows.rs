@@ -1,10 +1,11 @@
 //! Layer norm and softmax, forward and backward, on 4096 rows of 512: bytes that must move, each family.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use reelgrad::gpu::KernelFamily;
 use reelgrad::kernels::rows::layer_norm::{self, Norm};
 use reelgrad::kernels::rows::{reduce, softmax};
 use reelgrad::{Gpu, Tensor};
+
+mod common;
 
 const ROWS: usize = 4096;
 const WIDTH: usize = 512;
@@ -31,12 +32,7 @@ fn measure<T>(c: &mut Criterion, gpu: &Gpu, name: &str, tensors: u64, f: impl Fn
 }
 
 fn rows(c: &mut Criterion) {
-    let chosen = Gpu::new().expect("a GPU adapter");
-    let mut gpus = vec![chosen.clone()];
-    if chosen.family() != KernelFamily::Tiled {
-        gpus.push(Gpu::builder().family(KernelFamily::Tiled).build().expect("the tiled family runs everywhere"));
-    }
-    for gpu in &gpus {
+    for gpu in &common::gpus() {
         let [x, g] = [1, 2].map(|seed| tensor(gpu, &[ROWS, WIDTH], seed));
         let [gain, bias] = [3, 4].map(|seed| tensor(gpu, &[WIDTH], seed));
         let norm = Norm::Biased { eps: 1e-5 };

@@ -1,19 +1,15 @@
 //! The cosine-similarity matrix, forward and with gradients.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use reelgrad::Tensor;
 use reelgrad::autograd::Tape;
-use reelgrad::gpu::KernelFamily;
 use reelgrad::random::Random;
-use reelgrad::{Gpu, Tensor};
+
+mod common;
 
 fn cosine(c: &mut Criterion) {
-    let chosen = Gpu::new().expect("an adapter");
-    let mut gpus = vec![chosen.clone()];
-    if chosen.family() != KernelFamily::Tiled {
-        gpus.push(Gpu::builder().family(KernelFamily::Tiled).build().expect("the tiled family runs everywhere"));
-    }
     let (n, d) = (1000, 512);
-    for gpu in gpus {
+    for gpu in common::gpus() {
         let mut random = Random::new(0, 0);
         let mut rows = || {
             let data: Vec<f32> = (0..n * d).map(|_| random.normal()).collect();

@@ -1,11 +1,12 @@
 //! Moment search in many videos: probabilities, decoding, and the top k of long rows.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use reelgrad::gpu::KernelFamily;
 use reelgrad::kernels::ranking::topk;
 use reelgrad::kernels::similarity::spans::{self, Predictor, Search, Stream};
 use reelgrad::random::Random;
 use reelgrad::{Gpu, Result, Tensor};
+
+mod common;
 
 fn normal(gpu: &Gpu, shape: &[usize]) -> Result<Tensor> {
     let mut random = Random::new(0, 0);
@@ -60,12 +61,7 @@ fn top_k(c: &mut Criterion, gpu: &Gpu) -> Result<()> {
 }
 
 fn all(c: &mut Criterion) {
-    let chosen = Gpu::new().expect("an adapter");
-    let mut gpus = vec![chosen.clone()];
-    if chosen.family() != KernelFamily::Tiled {
-        gpus.push(Gpu::builder().family(KernelFamily::Tiled).build().expect("the tiled family runs everywhere"));
-    }
-    for gpu in gpus {
+    for gpu in common::gpus() {
         moments(c, &gpu).expect("it runs");
         top_k(c, &gpu).expect("it runs");
     }

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use reelgrad::data::Part;
 use reelgrad::data::bicnet::{BicnetDataset, DatasetKind, SampleSource};
-use reelgrad::data::captions::{Part, Split};
+use reelgrad::data::captions::Split;
 use reelgrad::data::synthetic::{Manifest, World, WorldConfig};
 use reelgrad::models::bicnet::{Bicnet, BicnetConfig};
 use reelgrad::models::mean_pool::MeanPool;
@@ -67,7 +68,7 @@ fn run(options: &Options) -> Result<()> {
     let manifest = make_world(&folder, options)?;
     let kind = DatasetKind::MsrVtt { split: "synthetic".into() };
     let open = |part| BicnetDataset::open(&folder, &kind, part);
-    let (train, validation, test) = (open(Part::Train)?, open(Part::Validate)?, open(Part::Test)?);
+    let (train, validation, test) = (open(Part::Train)?, open(Part::Validation)?, open(Part::Test)?);
     println!("data     {} training, {} validation, {} test videos", train.len(), validation.len(), test.len());
 
     let dims = train.dims();

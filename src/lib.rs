@@ -2,6 +2,10 @@
 //! models that train and run through [`wgpu`].
 #![deny(missing_docs)]
 
+// Unit tests share a file with the integration tests.
+#[cfg(test)]
+extern crate self as reelgrad;
+
 mod error;
 
 pub mod autograd;
@@ -11,6 +15,7 @@ pub mod kernels;
 pub mod models;
 pub mod nn;
 pub mod optim;
+#[cfg(any(test, feature = "parity"))]
 pub mod parity;
 pub mod random;
 pub mod retrieval;

@@ -7,6 +7,8 @@ use reelgrad::models::two_space::{Embeddings, TwoSpaceModel, similarity};
 use reelgrad::random::Random;
 use reelgrad::{Array, Error, Gpu, Result, Tensor};
 
+mod common;
+
 const BATCH: usize = 3;
 const FRAMES: usize = 5;
 const REGIONS: usize = 7;
@@ -54,15 +56,9 @@ fn embed(gpu: &Gpu, model: &Bicnet, inputs: &[Var]) -> Result<Embeddings> {
     })
 }
 
-fn open(family: Option<KernelFamily>) -> Gpu {
-    let checked = std::env::var("REELGRAD_CHECKED").is_ok_and(|v| v == "1");
-    let builder = Gpu::builder().checked(checked);
-    family.map_or(builder.clone(), |f| builder.family(f)).build().expect("the tests need a GPU adapter")
-}
-
 #[test]
 fn gradients_hold_in_every_temporal_mode() {
-    let gpu = open(None);
+    let gpu = common::gpu();
     for mode in [TemporalMode::Official, TemporalMode::PerRegionOverTime, TemporalMode::Joint] {
         let model = Bicnet::new(&gpu, config(mode), 3).unwrap();
         // The embeddings, not the loss: a hinge has kinks that a step may cross.
@@ -76,12 +72,7 @@ fn gradients_hold_in_every_temporal_mode() {
 }
 
 #[test]
-fn both_kernel_families_agree() {
-    let chosen = open(None);
-    if chosen.family() == KernelFamily::Tiled {
-        eprintln!("skipped: this adapter runs one family only");
-        return;
-    }
+fn a_device_agrees_with_the_tiled_family_without_immediates() {
     let run = |gpu: Gpu| -> Result<Vec<Vec<f32>>> {
         let model = Bicnet::new(&gpu, config(TemporalMode::Official), 3)?;
         let tape = Tape::new(&gpu);
@@ -98,7 +89,8 @@ fn both_kernel_families_agree() {
         }
         Ok(results)
     };
-    let (a, b) = (run(chosen).unwrap(), run(open(Some(KernelFamily::Tiled))).unwrap());
+    let tiled = common::builder().family(KernelFamily::Tiled).immediates(false).build().unwrap();
+    let (a, b) = (run(common::gpu()).unwrap(), run(tiled).unwrap());
     let largest = a[1..].iter().flatten().fold(0.0f32, |m, v| m.max(v.abs()));
     for (i, (a, b)) in a.iter().zip(&b).enumerate() {
         for (x, y) in a.iter().zip(b) {
@@ -110,7 +102,7 @@ fn both_kernel_families_agree() {
 
 #[test]
 fn the_official_region_branch_does_not_mix_frames_and_the_others_do() {
-    let gpu = open(None);
+    let gpu = common::gpu();
     for mode in [TemporalMode::Official, TemporalMode::PerRegionOverTime, TemporalMode::Joint] {
         let model = Bicnet::new(&gpu, config(mode), 3).unwrap();
         let run = |regions: &Array| {
@@ -133,7 +125,7 @@ fn the_official_region_branch_does_not_mix_frames_and_the_others_do() {
 
 #[test]
 fn unfit_inputs_are_errors() {
-    let gpu = open(None);
+    let gpu = common::gpu();
     let model = Bicnet::new(&gpu, config(TemporalMode::Official), 0).unwrap();
     let tape = Tape::inference(&gpu);
     let zeros = |shape: &[usize]| tape.constant(Tensor::zeros(&gpu, "test", shape).unwrap());

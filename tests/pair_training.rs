@@ -35,12 +35,12 @@ impl PairSource for Clips {
         6
     }
 
-    fn video_of(&self, text: usize) -> usize {
-        text / 2
+    fn video_of(&self, text: usize) -> Result<usize> {
+        Ok(text / 2)
     }
 
     fn tokens(&self, text: usize) -> Result<Vec<u32>> {
-        let video = self.video_of(text) as u32;
+        let video = self.video_of(text)? as u32;
         let mut tokens = vec![18, video, 6 + video, END];
         if text % 2 == 1 {
             tokens.insert(1, 17);

@@ -1,4 +1,4 @@
-//! The golden cases: those in the repository, and where they are at hand, all cases of the supported families.
+//! The golden cases, all of them.
 
 use std::path::{Path, PathBuf};
 
@@ -7,16 +7,14 @@ use reelgrad::parity::{Outcome, check_file};
 
 mod common;
 
-/// Golden files of `folder` whose names start with one of `families`; of a model's folder, what it must give.
-fn files(folder: &Path, families: &[&str]) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
-    files.retain(|p| {
-        let name = p.file_name().unwrap_or_default().to_string_lossy();
-        families.iter().any(|family| name.starts_with(family))
-    });
-    // Their texts need a tokenizer.
-    files.retain(|p| cfg!(feature = "text") || !p.is_dir());
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
+}
+
+/// The golden files; of a model's folder, what it must give.
+fn files() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(golden("")).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|p| p.file_name().unwrap() != "README.md").collect();
     files.iter_mut().filter(|p| p.is_dir()).for_each(|p| p.push("expected.safetensors"));
     files.sort();
     files
@@ -33,38 +31,9 @@ fn check(gpu: &Gpu, files: &[PathBuf]) {
 }
 
 #[test]
-fn every_case_in_the_repository_passes_in_both_kernel_families() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
-    let files = files(&folder, &FAMILIES);
-    assert!(files.len() > 80, "only {} golden files in {}", files.len(), folder.display());
-    for gpu in common::gpus() {
-        check(&gpu, &files);
-    }
-}
-
-/// The supported families, by the start of their files' names.
-const FAMILIES: [&str; 11] = [
-    "bert-",
-    "bicnet-",
-    "clip-",
-    "eercf-",
-    "glccl-",
-    "op-",
-    "preprocess-",
-    "reloclnet-",
-    "retrieval-metrics-",
-    "roberta-",
-    "tvr-metrics-",
-];
-
-#[test]
-fn every_further_case_of_the_supported_families_passes() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens");
-    let files = files(&folder, &FAMILIES);
-    if files.is_empty() {
-        eprintln!("skipped: {} is not at hand", folder.display());
-        return;
-    }
+fn every_case_passes_in_both_kernel_families() {
+    let files = files();
+    assert_eq!(files.len(), 121);
     for gpu in common::gpus() {
         check(&gpu, &files);
     }
@@ -73,7 +42,7 @@ fn every_further_case_of_the_supported_families_passes() {
 #[test]
 fn a_changed_number_fails() {
     let gpu = &common::gpus()[0];
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/op-linear-bias.safetensors");
+    let source = golden("op-linear-bias.safetensors");
     let mut bytes = std::fs::read(source).unwrap();
     // The last four bytes are an element of the last tensor.
     let last = bytes.len() - 4;
@@ -94,7 +63,7 @@ fn unknown_families_and_ops_are_not_supported() {
         assert!(matches!(check_file(gpu, &file), Ok(Outcome::NotSupported(_))), "{name}");
     };
     unsupported("no-such-family.json", b"{}");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/op-linear-bias.safetensors");
+    let source = golden("op-linear-bias.safetensors");
     let good = std::fs::read(source).unwrap();
     // Made-up names as long as the known ones, so that the header keeps its length.
     for (name, known, made_up) in [

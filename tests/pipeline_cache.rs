@@ -17,16 +17,13 @@ fn pipelines_outlive_the_device_and_damage_is_ignored() {
     let cached = || run(common::builder().pipeline_cache(folder.path().join("new folder")));
     let (expected, offered) = cached();
     assert_eq!(expected, [7.0, 10.0, 15.0, 22.0]);
-    if !offered {
-        eprintln!("skipped: this adapter keeps no pipelines on disk");
-        return;
+    // An adapter that does not offer it writes none.
+    let files = std::fs::read_dir(folder.path().join("new folder")).into_iter().flatten();
+    let files: Vec<_> = files.map(|e| e.unwrap().path()).collect();
+    assert_eq!(files.len(), usize::from(offered), "{files:?}");
+    assert_eq!(cached().0, expected);
+    for damaged in [&b"not a cache"[..], b""] {
+        files.iter().for_each(|file| std::fs::write(file, damaged).unwrap());
+        assert_eq!(cached().0, expected);
     }
-    let files: Vec<_> =
-        std::fs::read_dir(folder.path().join("new folder")).unwrap().map(|e| e.unwrap().path()).collect();
-    assert_eq!(files.len(), 1, "{files:?}");
-    assert_eq!(cached().0, expected);
-    std::fs::write(&files[0], b"not a cache").unwrap();
-    assert_eq!(cached().0, expected);
-    std::fs::write(&files[0], b"").unwrap();
-    assert_eq!(cached().0, expected);
 }

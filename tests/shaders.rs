@@ -105,10 +105,6 @@ fn every_variant_is_valid_and_within_every_adapters_limits() {
 
 #[test]
 fn every_variant_becomes_spirv_msl_and_hlsl() {
-    let validator = Command::new("spirv-val").arg("--version").output().is_ok();
-    if !validator {
-        eprintln!("spirv-val is not installed; the SPIR-V is written but not validated");
-    }
     let folder = tempfile::tempdir().unwrap();
     let mut files = Vec::new();
     for (number, variant) in kernels::variants().iter().enumerate() {
@@ -121,11 +117,9 @@ fn every_variant_becomes_spirv_msl_and_hlsl() {
             None,
         )
         .unwrap_or_else(|e| panic!("{label}: SPIR-V: {e}"));
-        if validator {
-            let path = folder.path().join(format!("{number}.spv"));
-            std::fs::write(&path, words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>()).unwrap();
-            files.push((label.clone(), path));
-        }
+        let path = folder.path().join(format!("{number}.spv"));
+        std::fs::write(&path, words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>()).unwrap();
+        files.push((label.clone(), path));
         let msl = naga::back::msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
         naga::back::msl::write_string(&module, &info, &msl, &Default::default())
             .unwrap_or_else(|e| panic!("{label}: MSL: {e}"));
@@ -142,7 +136,8 @@ fn every_variant_becomes_spirv_msl_and_hlsl() {
             .unwrap_or_else(|e| panic!("{label}: HLSL: {e}"));
     }
     for (label, path) in files {
-        let output = Command::new("spirv-val").args(["--target-env", "vulkan1.1"]).arg(path).output().unwrap();
+        let output = Command::new("spirv-val").args(["--target-env", "vulkan1.1"]).arg(path).output();
+        let output = output.expect("spirv-val runs; it comes with SPIRV-Tools (Debian: spirv-tools)");
         assert!(output.status.success(), "{label}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }

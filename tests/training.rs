@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 
 use common::{Outcome, builder, gpu, outcome};
 use reelgrad::autograd::{Tape, Var};
+use reelgrad::data::Part;
 use reelgrad::data::bicnet::{BicnetDataset, DatasetKind, Dims, Sample, SampleSource};
-use reelgrad::data::captions::Part;
 use reelgrad::data::formats::safetensors::TensorFile;
 use reelgrad::data::synthetic::{World, WorldConfig};
 use reelgrad::gpu::GpuBuilder;
@@ -58,7 +58,7 @@ fn options(seed: u64) -> FitOptions {
 
 /// Trains in `folder`, from its checkpoint if `resume`; stops after the step that follows the log of step `stop_at`.
 fn train(model: &Bicnet, folder: &Path, options: &FitOptions, resume: bool, stop_at: Option<u64>) -> Result<Outcome> {
-    let (data, validation) = (data(Part::Train), data(Part::Validate));
+    let (data, validation) = (data(Part::Train), data(Part::Validation));
     let (mut run, checkpoint) = if resume {
         let resumed = RunFolder::resume(folder, Slot::Last)?;
         (resumed.folder, resumed.checkpoint)

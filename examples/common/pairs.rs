@@ -8,14 +8,15 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Args;
-use reelgrad::data::captions::{Dataset, Part};
+use reelgrad::data::Part;
+use reelgrad::data::captions::Dataset;
 use reelgrad::data::media::frames::{Choice, Sampling};
 use reelgrad::data::media::pixels::Preprocess;
 use reelgrad::data::media::video::VideoInput;
 use reelgrad::data::moments::Problems;
 use reelgrad::data::pairs::PairSource;
 use reelgrad::data::pairs::dataset::PairDataset;
-use reelgrad::data::synthetic::{ClipPairs, ClipWorld, ClipWorldConfig, Split};
+use reelgrad::data::synthetic::{ClipPairs, ClipWorld, ClipWorldConfig};
 use reelgrad::data::tokenizer::{Cleaning, Tokenizer};
 use reelgrad::gpu::Gpu;
 use reelgrad::models::clip::{ClipConfig, TowerConfig, read_clip};
@@ -261,29 +262,29 @@ impl Sources {
             if pairs.truncated() > 0 {
                 println!("note     {}: {} captions cut to {} tokens", part.name(), pairs.truncated(), base.words);
             }
-            let answers = (0..pairs.texts()).map(|t| vec![pairs.video_of(t)]).collect();
+            let answers = (0..pairs.texts()).map(|t| Ok(vec![pairs.video_of(t)?])).collect::<Result<_>>()?;
             Ok(Source { pairs: Box::new(pairs), answers, partial: Vec::new() })
         };
         let has = |part: &Part| dataset.parts().contains(part);
         // As published: where a part is missing, the other one serves for both.
-        let validation = if has(&Part::Validate) { Part::Validate } else { Part::Test };
-        let test = if has(&Part::Test) { Part::Test } else { Part::Validate };
+        let validation = if has(&Part::Validation) { Part::Validation } else { Part::Test };
+        let test = if has(&Part::Test) { Part::Test } else { Part::Validation };
         Ok(Self { train: part(Part::Train)?, validation: part(validation)?, test: part(test)? })
     }
 
     fn synthetic(data: &Data, base: &BaseConfig) -> Result<Self> {
         let world = ClipWorld::new(data.world)?;
         let tokenizer = Tokenizer::from_words(&ClipWorld::vocabulary())?;
-        let part = |split: Split| -> Result<Source> {
-            let pairs = ClipPairs::new(&world, split, &tokenizer, base.words)?;
+        let part = |part: Part| -> Result<Source> {
+            let pairs = ClipPairs::new(&world, part, &tokenizer, base.words)?;
             // Whoever trains needs no answers, and they are many.
-            let texts = if split == Split::Train { 0 } else { pairs.texts() };
+            let texts = if part == Part::Train { 0 } else { pairs.texts() };
             let answers = (0..texts).map(|t| pairs.fits(t)).collect();
             let is_partial = |&t: &usize| pairs.caption(t).is_some_and(|c| c.is_partial());
             let partial = (0..texts).filter(is_partial).collect();
             Ok(Source { pairs: Box::new(pairs), answers, partial })
         };
-        Ok(Self { train: part(Split::Train)?, validation: part(Split::Validation)?, test: part(Split::Test)? })
+        Ok(Self { train: part(Part::Train)?, validation: part(Part::Validation)?, test: part(Part::Test)? })
     }
 }
 
@@ -388,7 +389,8 @@ pub fn video_to_text(scores: &Array, source: &Source) -> Result<RetrievalMetrics
     let (pairs, columns) = (&*source.pairs, source.pairs.videos());
     let texts: Vec<usize> = (0..source.answers.len()).filter(|t| source.partial.binary_search(t).is_err()).collect();
     let column = |v: usize| texts.iter().map(move |&t| scores.data()[t * columns + v]);
-    let own = |v: usize| (0..texts.len()).filter(|&i| pairs.video_of(texts[i]) == v).collect::<Vec<usize>>();
+    let owners: Vec<usize> = texts.iter().map(|&t| pairs.video_of(t)).collect::<Result<_>>()?;
+    let own = |v: usize| (0..texts.len()).filter(|&i| owners[i] == v).collect::<Vec<usize>>();
     let data: Vec<f32> = (0..columns).flat_map(column).collect();
     let own: Vec<Vec<usize>> = (0..columns).map(own).collect();
     Counts::of_any(&Array::new([columns, texts.len()], data)?, &own)?.metrics(Ties::Expected)

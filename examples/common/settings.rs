@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use reelgrad::data::Part;
 use reelgrad::data::bicnet::{BicnetDataset, DatasetKind, NeutralDataset, SampleSource};
-use reelgrad::data::captions::Part;
 use reelgrad::models::bicnet::{BicnetConfig, TemporalMode};
 use reelgrad::retrieval::{Ties, two_space};
 use reelgrad::train::FitOptions;
@@ -90,7 +90,7 @@ impl Data {
         };
         let part = match part {
             "train" => Part::Train,
-            "validate" => Part::Validate,
+            "validate" => Part::Validation,
             "test" => Part::Test,
             _ => return Err(wrong("part", format!("{part:?} must be train, validate or test in this layout"))),
         };

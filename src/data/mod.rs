@@ -16,8 +16,36 @@ pub(crate) mod testing;
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::tensor::Array;
 use crate::{Error, Result};
+
+/// A part of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// For training.
+    Train,
+    /// For choosing among settings and checkpoints.
+    Validation,
+    /// For the final figures.
+    Test,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: [Part; 3] = [Part::Train, Part::Validation, Part::Test];
+
+    /// What most datasets call it in their files' names: `train`, `val` or `test`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Train => "train",
+            Part::Validation => "val",
+            Part::Test => "test",
+        }
+    }
+}
 
 /// Refuses NaN and infinity in `array`, which is `place` of the file `path`. Its rows are counted from `first`.
 pub(crate) fn find_non_finite(path: &Path, place: &str, first: usize, array: &Array) -> Result<()> {

@@ -32,6 +32,16 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
+/// A file or folder of the datasets' own annotations, which their licences keep out of this repository. The tests that
+/// read them are ignored unless asked for.
+pub(crate) fn annotations(name: &str) -> PathBuf {
+    let folder =
+        std::env::var_os("REELGRAD_ANNOTATIONS").expect("REELGRAD_ANNOTATIONS names the folder of annotations");
+    let path = Path::new(&folder).join(name);
+    assert!(path.exists(), "REELGRAD_ANNOTATIONS lacks {}", path.display());
+    path
+}
+
 /// A small deterministic generator (SplitMix64).
 pub(crate) struct Rng(u64);
 

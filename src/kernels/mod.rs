@@ -8,8 +8,6 @@
 
 pub mod attention;
 pub mod elementwise;
-#[cfg(test)]
-pub(crate) mod golden;
 mod lanes;
 mod layout;
 pub mod linear;

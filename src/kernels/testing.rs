@@ -1,36 +1,12 @@
 //! What the kernels' tests share.
 
-use std::sync::OnceLock;
+#[path = "../../tests/common/gpus.rs"]
+mod devices;
 
-use crate::gpu::{Gpu, GpuBuilder, KernelFamily};
+pub(crate) use devices::gpus;
+
+use crate::gpu::Gpu;
 use crate::tensor::Tensor;
-
-/// The adapter and the shader mode that the environment variables `REELGRAD_ADAPTER` and `REELGRAD_CHECKED=1` choose.
-pub(crate) fn builder() -> GpuBuilder {
-    let Ok(adapter) = std::env::var("REELGRAD_ADAPTER").unwrap_or_default().parse();
-    Gpu::builder().adapter(adapter).checked(std::env::var("REELGRAD_CHECKED").is_ok_and(|v| v == "1"))
-}
-
-/// The devices a kernel is tested on: both families where the adapter can run both; the environment
-/// variable `REELGRAD_ONE_FAMILY=1` leaves the adapter's own family alone.
-pub(crate) fn gpus() -> Vec<Gpu> {
-    static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
-    GPUS.get_or_init(|| {
-        let chosen = builder().build().expect("the tests need a GPU adapter; on Debian: mesa-vulkan-drivers");
-        match chosen.family() {
-            KernelFamily::Tiled => vec![chosen],
-            KernelFamily::Subgroup { .. } if std::env::var("REELGRAD_ONE_FAMILY").is_ok_and(|v| v == "1") => {
-                vec![chosen]
-            }
-            KernelFamily::Subgroup { .. } => {
-                // The second device also takes the way of adapters without immediates.
-                let tiled = builder().family(KernelFamily::Tiled).immediates(false).build();
-                vec![chosen, tiled.expect("the tiled family runs everywhere")]
-            }
-        }
-    })
-    .clone()
-}
 
 /// Asserts |got - expected| <= atol + rtol |expected| for every element.
 #[track_caller]

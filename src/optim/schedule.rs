@@ -187,47 +187,25 @@ impl ReduceLrOnPlateau {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use safetensors::SafeTensors;
-    use serde_json::Value;
-
-    /// The configuration and the tolerance of `output`.
-    fn header(bytes: &[u8], output: &str) -> (Value, f64, f64) {
-        let (_, metadata) = SafeTensors::read_metadata(bytes).unwrap();
-        let texts = metadata.metadata().as_ref().unwrap();
-        let tolerances: Value = serde_json::from_str(&texts["tolerances"]).unwrap();
-        let at = |i: usize| tolerances[output][i].as_f64().unwrap();
-        (serde_json::from_str(&texts["config"]).unwrap(), at(0), at(1))
-    }
-
-    fn f32s(file: &SafeTensors, name: &str) -> Vec<f64> {
-        let data = file.tensor(name).unwrap().data().to_vec();
-        data.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect()
-    }
+    use crate::parity::golden;
 
     #[test]
     fn schedules_match_the_golden_files() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
         for name in ["constant", "warmup_constant", "warmup_linear", "warmup_cosine", "warmup_cosine_rescaled"] {
-            let bytes = std::fs::read(folder.join(format!("op-lr_schedule-{name}.safetensors"))).unwrap();
-            let (config, rtol, atol) = header(&bytes, "output.multiplier");
-            let schedule: Schedule = serde_json::from_value(config["schedule"].clone()).unwrap();
-            let (total, warmup) = (config["total_steps"].as_u64().unwrap(), config["warmup"].as_f64().unwrap());
-            let file = SafeTensors::deserialize(&bytes).unwrap();
-            let steps = file.tensor("input.step").unwrap().data().to_vec();
-            let steps: Vec<u64> = steps.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().unwrap())).collect();
-            let expected = f32s(&file, "output.multiplier");
-            assert_eq!(steps.len(), expected.len());
-            for (&step, want) in steps.iter().zip(expected) {
-                let got = schedule.multiplier(step, total, warmup);
-                assert!((got - want).abs() <= atol + rtol * want.abs(), "{name} at {step}: {got} for {want}");
-            }
+            let golden = golden::open(&format!("op-lr_schedule-{name}"));
+            let schedule: Schedule = serde_json::from_value(golden.config["schedule"].clone()).unwrap();
+            let total = golden.config["total_steps"].as_u64().unwrap();
+            let warmup = golden.config["warmup"].as_f64().unwrap();
+            let steps = golden.u32("input.step");
+            let got: Vec<f32> = steps.iter().map(|&s| schedule.multiplier(s.into(), total, warmup) as f32).collect();
+            golden.check("output.multiplier", &got);
         }
     }
 
     #[test]
     fn plateau_matches_the_golden_file_across_a_resume() {
-        let bytes = include_bytes!("../../tests/goldens/op-lr_plateau.safetensors");
-        let (config, rtol, atol) = header(bytes, "output.lr");
+        let golden = golden::open("op-lr_plateau");
+        let config = &golden.config;
         let number = |name: &str| config[name].as_f64().unwrap();
         let plateau = PlateauConfig {
             goal: serde_json::from_value(config["mode"].clone()).unwrap(),
@@ -240,16 +218,15 @@ mod tests {
             eps: number("eps"),
         };
         let mut scheduler = ReduceLrOnPlateau::new(number("initial_lr"), plateau).unwrap();
-        let file = SafeTensors::deserialize(bytes).unwrap();
-        let metrics = f32s(&file, "input.metric");
-        for (step, (metric, want)) in metrics.iter().zip(f32s(&file, "output.lr")).enumerate() {
-            let got = scheduler.step(*metric);
-            assert!((got - want).abs() <= atol + rtol * want.abs(), "evaluation {step}: {got} for {want}");
+        let mut got = Vec::new();
+        for metric in golden.f32("input.metric") {
+            got.push(scheduler.step(metric.into()) as f32);
             let text = serde_json::to_string(&scheduler).unwrap();
             let restored: ReduceLrOnPlateau = serde_json::from_str(&text).unwrap();
             assert_eq!(restored, scheduler);
             scheduler = restored;
         }
+        golden.check("output.lr", &got);
     }
 
     #[test]

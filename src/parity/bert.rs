@@ -1,10 +1,10 @@
 //! Golden cases of BERT and RoBERTa.
 
 use super::Row;
-use super::case::Case;
-use crate::autograd::{Tape, Var};
+use super::golden::Case;
+use super::run::Run;
+use crate::autograd::Var;
 use crate::models::bert::{Bert, BertConfig, BertKind, Sentences};
-use crate::tensor::Tensor;
 use crate::{Gpu, Result};
 
 /// The rows of a `bert-*` or `roberta-*` case: all outputs, the loss, and the gradient of every parameter.
@@ -22,17 +22,16 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
         pad_token_id: case.size("pad_token_id")? as u32,
         ..BertConfig::default()
     };
-    let parameters = case.names("param.").into_iter().map(|n| Ok((n.clone(), case.array(&format!("param.{n}"))?)));
-    let model = Bert::from_arrays(gpu, config, "the golden file", parameters.collect::<Result<_>>()?)?;
+    let model = Bert::from_arrays(gpu, config, "the golden file", case.parameters()?)?;
+    let mut run = Run::new(gpu, case, model.store(), &[])?;
 
     let (_, ids) = case.ids("input.input_ids")?;
     let mask = case.array("input.attention_mask")?;
     let types = "input.token_type_ids";
     let types = case.has(types).then(|| case.ids(types)).transpose()?.map(|(_, types)| types);
     let length = case.size("text_len")?;
-    let tape = Tape::new(gpu);
     let sentences = Sentences { ids: &ids, mask: mask.data(), token_types: types.as_deref(), length };
-    let outputs = model.forward(&tape, &sentences)?;
+    let outputs = model.forward(&run.tape, &sentences)?;
 
     let mut results: Vec<(&str, Var)> = vec![
         ("embedding_output", outputs.embedding_output.clone()),
@@ -42,25 +41,17 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
         ("mean_pooled", outputs.mean_pooled()?),
     ];
     results.extend(outputs.pooler_output.clone().map(|pooled| ("pooler_output", pooled)));
-    let mut rows = Vec::new();
     let mut total: Option<Var> = None;
     for (name, var) in &results {
-        rows.push(case.row(&format!("output.{name}"), &var.value().to_vec()?)?);
-        let cotangent = format!("input.cotangent.{name}");
-        if case.has(&cotangent) {
-            let weights = tape.constant(Tensor::from_array(gpu, &case.array(&cotangent)?)?);
-            let part = var.mul(&weights)?.sum_all()?;
+        run.add(format!("output.{name}"), var);
+        let cotangent = format!("cotangent.{name}");
+        if case.has(&format!("input.{cotangent}")) {
+            let part = var.mul(&run.tape.constant(run.tensor(&cotangent)?))?.sum_all()?;
             total = Some(total.map_or(Ok(part.clone()), |total| total.add(&part))?);
         }
     }
-    // A result that the file holds and that was not computed is a failure.
-    for name in case.names("output.").iter().filter(|n| !results.iter().any(|(known, _)| known == n)) {
-        rows.push(case.row(&format!("output.{name}"), &[])?);
+    if let Some(total) = &total {
+        run.add("loss.total", total);
     }
-    if let Some(total) = total {
-        rows.push(case.row("loss.total", &total.value().to_vec()?)?);
-        tape.backward(&total)?;
-        rows.extend(case.parameter_gradients(model.store())?);
-    }
-    Ok(rows)
+    run.finish(model.store(), total.as_ref())
 }

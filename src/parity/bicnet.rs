@@ -1,11 +1,11 @@
 //! Golden cases of BiC-Net.
 
 use super::Row;
-use super::case::Case;
-use crate::autograd::Tape;
+use super::golden::Case;
+use super::run::Run;
 use crate::models::bicnet::{Bicnet, BicnetConfig, positional_table};
 use crate::models::two_space::{Embeddings, TwoSpaceModel, similarity};
-use crate::tensor::{Array, Tensor};
+use crate::tensor::Tensor;
 use crate::{Gpu, Result};
 
 /// The rows of a `bicnet-*` case: embeddings, similarity, losses, and the gradient of every parameter and input.
@@ -28,53 +28,28 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
         ..BicnetConfig::default()
     };
     let model = Bicnet::new(gpu, config, 0)?;
-    let parameters = case.names("param.").into_iter().map(|n| Ok((n.clone(), case.array(&format!("param.{n}"))?)));
-    model.store().load("the golden file", &parameters.collect::<Result<_>>()?)?;
-
-    let tape = Tape::new(gpu);
-    let input = |name: &str| -> Result<Tensor> { Tensor::from_array(gpu, &case.array(&format!("input.{name}"))?) };
-    let leaf = |name: &str| Ok::<_, crate::Error>(tape.leaf(input(name)?));
-    let (text, region, global) = (leaf("text_feats")?, leaf("region_feats")?, leaf("global_feats")?);
-    let (text_mask, frame_mask) = (input("text_mask")?, input("global_mask")?);
-
-    let mut rows = Vec::new();
+    let mut run = Run::new(gpu, case, model.store(), &["text_feats", "region_feats", "global_feats"])?;
+    let (text, region, global) = (run.input("text_feats")?, run.input("region_feats")?, run.input("global_feats")?);
+    let (text_mask, frame_mask) = (run.tensor("text_mask")?, run.tensor("global_mask")?);
     if case.has("output.pe") {
-        let expected: Array = case.array("output.pe")?;
-        let (positions, dim) = (expected.shape()[0], expected.shape()[1]);
-        rows.push(case.row("output.pe", &positional_table(positions, dim))?);
+        let &[positions, dim] = case.array("output.pe")?.shape() else { return Err(case.misshaped("output.pe")) };
+        let table = Tensor::from_slice(gpu, [positions, dim], &positional_table(positions, dim))?;
+        run.add("output.pe", &run.tape.constant(table));
     }
-    let frames = [
-        ("output.region_frames", model.encode_region_frames(&region, Some(&frame_mask))?),
-        ("output.global_frames", model.encode_frames(&global, Some(&frame_mask))?),
-    ];
+    run.add("output.region_frames", &model.encode_region_frames(&region, Some(&frame_mask))?);
+    run.add("output.global_frames", &model.encode_frames(&global, Some(&frame_mask))?);
     let embeddings = Embeddings {
         text: model.encode_tokens(&text, &text_mask)?,
         region: model.encode_region(&region, Some(&frame_mask))?,
         global: model.encode_global(&global, Some(&frame_mask))?,
     };
-    let similarity = similarity(&embeddings)?;
+    run.add("output.text_emb", &embeddings.text);
+    run.add("output.region_emb", &embeddings.region);
+    run.add("output.global_emb", &embeddings.global);
+    run.add("output.similarity", &similarity(&embeddings)?);
     let loss = model.loss(&embeddings)?;
-    let outputs = frames.iter().map(|(name, var)| (*name, var)).chain([
-        ("output.text_emb", &embeddings.text),
-        ("output.region_emb", &embeddings.region),
-        ("output.global_emb", &embeddings.global),
-        ("output.similarity", &similarity),
-        ("loss.global", &loss.global),
-        ("loss.region", &loss.region),
-        ("loss.total", &loss.total),
-    ]);
-    for (name, var) in outputs.filter(|(name, _)| case.has(name)) {
-        rows.push(case.row(name, &var.value().to_vec()?)?);
-    }
-
-    let gradients = tape.backward(&loss.total)?;
-    for (name, leaf) in [("text_feats", &text), ("region_feats", &region), ("global_feats", &global)] {
-        let full = format!("grad_input.{name}");
-        if case.has(&full) {
-            let values = gradients.get(leaf).map(Tensor::to_vec).transpose()?.unwrap_or_default();
-            rows.push(case.row(&full, &values)?);
-        }
-    }
-    rows.extend(case.parameter_gradients(model.store())?);
-    Ok(rows)
+    run.add("loss.global", &loss.global);
+    run.add("loss.region", &loss.region);
+    run.add("loss.total", &loss.total);
+    run.finish(model.store(), Some(&loss.total))
 }

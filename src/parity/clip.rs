@@ -8,8 +8,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::Row;
-use super::case::Case;
+use super::golden::Case;
 use crate::autograd::{Tape, Var};
+#[cfg(feature = "text")]
 use crate::data::media::pixels::Preprocess;
 #[cfg(feature = "text")]
 use crate::data::tokenizer::{Padding, Tokenizer};
@@ -42,20 +43,16 @@ fn config(case: &Case) -> Result<ClipConfig> {
 /// The rows of a `clip-*` case: features, scores, losses, and the gradient of every parameter and of the pixels.
 pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     let clip = Clip::new(gpu, config(case)?, 0)?;
-    let parameters = case.names("param.").into_iter().map(|n| Ok((n.clone(), case.array(&format!("param.{n}"))?)));
-    let parameters = names::to_openai("the golden file", parameters.collect::<Result<_>>()?)?;
+    let parameters = names::to_openai("the golden file", case.parameters()?)?;
     clip.store().load("the golden file", &parameters)?;
 
     let tape = Tape::new(gpu);
-    let pixels = tape.leaf(Tensor::from_array(gpu, &case.array("input.pixel_values")?)?);
+    let pixels = tape.leaf(case.tensor(gpu, "input.pixel_values")?);
     let (shape, ids) = case.ids("input.input_ids")?;
-    let mask = if case.flag("use_attention_mask") {
-        Some(Tensor::from_array(gpu, &case.array("input.attention_mask")?)?)
-    } else {
-        None
-    };
+    let masked = case.flag("use_attention_mask");
+    let mask = masked.then(|| case.tensor(gpu, "input.attention_mask")).transpose()?;
     let outputs = forward(&clip, &pixels, &ids, shape[1], mask.as_ref())?;
-    let mut rows = compare(case, &outputs)?;
+    let mut rows = case.results("output.", &outputs)?;
     let scores = &outputs[0].1;
     if case.has("loss.total") {
         let (text, image) = (cross_entropy(scores)?, cross_entropy(&scores.transpose()?)?);
@@ -96,18 +93,12 @@ pub(super) fn check_folder(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     let size = preprocess.crop;
     let pixels = Tensor::from_slice(gpu, [pixels.len() / (3 * size * size), 3, size, size], &pixels)?;
     let pixels = Tape::inference(gpu).constant(pixels);
-    rows.extend(compare(case, &forward(&clip, &pixels, &tokens.ids, length, None)?)?);
+    rows.extend(case.results("output.", &forward(&clip, &pixels, &tokens.ids, length, None)?)?);
     Ok(rows)
 }
 
 /// Every output that the files hold, the scores first.
-fn forward(
-    clip: &Clip,
-    pixels: &Var,
-    ids: &[u32],
-    length: usize,
-    mask: Option<&Tensor>,
-) -> Result<Vec<(&'static str, Var)>> {
+fn forward(clip: &Clip, pixels: &Var, ids: &[u32], length: usize, mask: Option<&Tensor>) -> Result<Vec<(String, Var)>> {
     let towers = clip.towers();
     let image_tokens = towers.image.tokens(pixels)?;
     let projected = towers.image.project(&image_tokens)?;
@@ -123,16 +114,7 @@ fn forward(
         ("image_tokens_projected", projected),
     ];
     outputs.extend(text.words.map(|words| ("text_tokens_projected", words)));
-    Ok(outputs)
-}
-
-/// A row for every output of the file; one that was not computed fails.
-fn compare(case: &Case, outputs: &[(&'static str, Var)]) -> Result<Vec<Row>> {
-    let row = |name: &String| {
-        let got = outputs.iter().find(|(known, _)| known == name);
-        case.row(&format!("output.{name}"), &got.map(|(_, v)| v.value().to_vec()).transpose()?.unwrap_or_default())
-    };
-    case.names("output.").iter().map(row).collect()
+    Ok(outputs.into_iter().map(|(name, var)| (format!("output.{name}"), var)).collect())
 }
 
 fn cross_entropy(scores: &Var) -> Result<Var> {

@@ -1,7 +1,7 @@
 //! Golden ops that are composed of several of the crate's: retrieval losses and text-guided poolings.
 
 use super::Row;
-use super::case::Inputs;
+use super::inputs::Inputs;
 use crate::Result;
 use crate::autograd::Var;
 
@@ -40,7 +40,7 @@ pub(super) fn loss(i: &mut Inputs<'_>) -> Result<(Var, Option<Var>)> {
 /// Cosines of every text (T, D) with every frame (V, F, D): (T, V, F).
 fn frame_cosines(i: &mut Inputs<'_>) -> Result<(Var, Var, Var)> {
     let (t, f) = (i.var("t")?.l2_normalize(1e-12)?, i.var("f")?.l2_normalize(1e-12)?);
-    let &[videos, frames, width] = f.shape() else { return Ok((t.clone(), f.clone(), t)) };
+    let &[videos, frames, width] = f.shape() else { return Err(i.case.misshaped("input.f")) };
     let cosines = t.matmul_nt(&f.reshape([videos * frames, width])?)?;
     let texts = t.shape()[0];
     let cosines = cosines.reshape([texts, videos, frames])?;

@@ -1,15 +1,14 @@
 //! Golden cases of EERCF and GLCCL: scores, losses and gradients from features on.
 
 use super::Row;
-use super::case::Case;
-use crate::autograd::{Tape, Var};
+use super::golden::Case;
+use super::run::Run;
+use crate::autograd::Var;
 use crate::kernels::ranking::topk;
 use crate::models::clip4clip::{BaseConfig, VideoFeatures};
 use crate::models::eercf::{Eercf, EercfConfig, HeadWeights};
 use crate::models::glccl::{Glccl, GlcclConfig, Guide};
 use crate::models::heads::{Head, weighted_sum};
-use crate::nn::ParameterStore;
-use crate::tensor::Tensor;
 use crate::{Error, Gpu, Result};
 
 /// What the official code adds to a candidate's score, so that it comes before all others.
@@ -28,71 +27,13 @@ fn base(case: &Case, words: usize) -> Result<BaseConfig> {
     })
 }
 
-/// A case on its way: inputs as leaves, results to compare.
-struct Run<'a> {
-    case: &'a Case,
-    tape: Tape,
-    inputs: Vec<(&'static str, Var)>,
-    results: Vec<(String, Var)>,
+fn add_heads(run: &mut Run<'_>, heads: &[Head]) {
+    heads.iter().for_each(|h| run.add(format!("output.{}", h.name), &h.scores));
 }
 
-impl<'a> Run<'a> {
-    fn new(gpu: &Gpu, case: &'a Case, store: &ParameterStore, names: &[&'static str]) -> Result<Self> {
-        let parameters = case.names("param.").into_iter().map(|n| Ok((n.clone(), case.array(&format!("param.{n}"))?)));
-        store.load("the golden file", &parameters.collect::<Result<_>>()?)?;
-        let tape = Tape::new(gpu);
-        let leaf = |&name: &&'static str| {
-            let array = case.array(&format!("input.{name}"))?;
-            Ok((name, tape.leaf(Tensor::from_array(gpu, &array)?)))
-        };
-        let inputs = names.iter().map(leaf).collect::<Result<_>>()?;
-        Ok(Self { case, tape, inputs, results: Vec::new() })
-    }
-
-    fn input(&self, name: &str) -> Result<Var> {
-        let missing = || Error::Argument { op: "parity", argument: "input", why: format!("{name} was not read") };
-        self.inputs.iter().find(|(known, _)| *known == name).map(|(_, v)| v.clone()).ok_or_else(missing)
-    }
-
-    fn add(&mut self, name: impl Into<String>, var: &Var) {
-        self.results.push((name.into(), var.clone()));
-    }
-
-    fn add_heads(&mut self, heads: &[Head]) {
-        heads.iter().for_each(|h| self.add(format!("output.{}", h.name), &h.scores));
-    }
-
-    /// Rows for every result of the file (one that was not computed fails), and for gradients if there is a loss.
-    fn finish(self, store: &ParameterStore, loss: Option<&Var>) -> Result<Vec<Row>> {
-        let case = self.case;
-        let mut rows = Vec::new();
-        for name in ["output.", "loss."].iter().flat_map(|p| case.names(p).into_iter().map(move |n| format!("{p}{n}")))
-        {
-            // Whole numbers have rows of their own.
-            if name.starts_with("output.candidates") || name.starts_with("output.gap") {
-                continue;
-            }
-            let got = self.results.iter().find(|(known, _)| *known == name);
-            rows.push(case.row(&name, &got.map(|(_, v)| v.value().to_vec()).transpose()?.unwrap_or_default())?);
-        }
-        let Some(loss) = loss else { return Ok(rows) };
-        let gradients = self.tape.backward(loss)?;
-        for (name, leaf) in &self.inputs {
-            let full = format!("grad_input.{name}");
-            if case.has(&full) {
-                let values = gradients.get(leaf).map(Tensor::to_vec).transpose()?.unwrap_or_default();
-                rows.push(case.row(&full, &values)?);
-            }
-        }
-        rows.extend(case.parameter_gradients(store)?);
-        Ok(rows)
-    }
-}
-
-/// The rows of an `eercf-*` case.
-pub(super) fn check_eercf(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
+fn eercf_config(case: &Case) -> Result<EercfConfig> {
     let number = |key: &str| case.number(key).map(|n| n as f32);
-    let config = EercfConfig {
+    Ok(EercfConfig {
         base: base(case, 1)?,
         temperature_weak: number("temperature_weak")?,
         temperature_frame_gate: number("temperature_frame_gate")?,
@@ -113,11 +54,16 @@ pub(super) fn check_eercf(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
         // The files hold the patches' strong scores whatever they weigh.
         gate_patches: true,
         ..EercfConfig::default()
-    };
+    })
+}
+
+/// The rows of an `eercf-*` case.
+pub(super) fn check_eercf(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
+    let config = eercf_config(case)?;
     let model = Eercf::new(gpu, config, 0)?;
     let mut run = Run::new(gpu, case, model.store(), &["text", "frames", "patches"])?;
     let (text, frames, patches) = (run.input("text")?, run.input("frames")?, run.input("patches")?);
-    let mask = Tensor::from_array(gpu, &case.array("input.mask")?)?;
+    let mask = run.tensor("mask")?;
     let &[videos, count, each, width] = patches.shape() else {
         let expected = "(videos, frames, patches, width)".to_string();
         return Err(Error::Shape { op: "parity", argument: "patches", expected, got: patches.shape().to_vec() });
@@ -131,7 +77,7 @@ pub(super) fn check_eercf(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     let matched = model.matched(&text, &videos)?;
     let losses = model.losses(&text, &matched)?;
     let c = model.config();
-    run.add_heads(&matched.heads);
+    add_heads(&mut run, &matched.heads);
     let weights = c.weights.by_head();
     run.add("output.weak", &weighted_sum(&matched.heads, &weights[..3])?);
     run.add("output.strong", &weighted_sum(&matched.heads, &weights[3..])?);
@@ -173,11 +119,12 @@ fn check_rerank(case: &Case, model: &Eercf, mut run: Run<'_>, heads: Vec<Head>) 
             }
         }
         rows.push(case.row(&format!("output.rerank_top{k}"), &scores)?);
-        run.results.retain(|(name, _)| !name.ends_with(&format!("_top{k}")));
     }
-    run.add_heads(&heads);
+    add_heads(&mut run, &heads);
     let done: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
-    rows.extend(run.finish(model.store(), None)?.into_iter().filter(|row| !done.contains(&row.name)));
+    // How far apart two scores are is no result.
+    let is_new = |row: &Row| !done.contains(&row.name) && !row.name.starts_with("output.gap");
+    rows.extend(run.finish(model.store(), None)?.into_iter().filter(is_new));
     Ok(rows)
 }
 
@@ -197,12 +144,12 @@ pub(super) fn check_glccl(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     let model = Glccl::new(gpu, config, 0)?;
     let mut run = Run::new(gpu, case, model.store(), &["sentence", "words", "frames"])?;
     let frames = run.input("frames")?;
-    let mask = Tensor::from_array(gpu, &case.array("input.mask")?)?;
+    let mask = run.tensor("mask")?;
     let videos = model.videos(&VideoFeatures { frames, mask, patches: None })?;
     let texts = model.texts(&run.input("sentence")?, &run.input("words")?)?;
     let heads = model.heads(&texts, &videos)?;
     run.add("output.temporal_frames", &videos.frames);
-    run.add_heads(&heads);
+    add_heads(&mut run, &heads);
     run.add("output.similarity", &model.similarity(&heads)?);
     if case.text("mode") == "eval" {
         return run.finish(model.store(), None);

@@ -147,37 +147,23 @@ fn compare_lists(name: &str, got: &[Vec<Prediction>], expected: &Value, rtol: f6
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::Error;
     use crate::kernels::testing::gpus;
-
-    fn case(name: &str) -> Option<Value> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens").join(name);
-        let Ok(bytes) = std::fs::read(&path) else {
-            eprintln!("skipped: {} is not at hand", path.display());
-            return None;
-        };
-        Some(serde_json::from_slice(&bytes).unwrap())
-    }
+    use crate::parity::golden;
 
     #[test]
-    fn cases_of_the_shared_folder() {
-        for name in ["reloclnet-inference-tiny.json", "reloclnet-inference-short-video.json"] {
-            let Some(case) = case(name) else { return };
+    fn the_golden_cases_pass() {
+        for name in ["reloclnet-inference-tiny", "reloclnet-inference-short-video"] {
             for gpu in gpus() {
-                let rows = check(&gpu, &case).unwrap();
-                assert!(rows.len() > 12);
-                let failed: Vec<_> = rows.iter().filter(|r| !r.passed).collect();
-                assert!(failed.is_empty(), "{name}, {}: {failed:#?}", gpu.family());
+                golden::assert_passed(name, &check(&gpu, &golden::json(name)).unwrap(), 13);
             }
         }
     }
 
     #[test]
     fn damaged_cases_are_errors_and_wrong_values_fail() {
-        let Some(whole) = case("reloclnet-inference-tiny.json") else { return };
+        let whole = golden::json("reloclnet-inference-tiny");
         let gpu = &gpus()[0];
         for place in ["/inputs/mask", "/inputs/params", "/inputs/video2idx/vid_03", "/config/q2c_alpha", "/expected/VR"]
         {

@@ -128,45 +128,19 @@ pub(super) fn tolerance(case: &Value, name: &str) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
-
-    fn check_folder(folder: &Path) -> usize {
-        let mut cases = 0;
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if !name.starts_with("retrieval-metrics-") {
-                continue;
-            }
-            let rows = check_metrics_case(&serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap()).unwrap();
-            assert!(rows.len() > 40, "{name}: only {} values compared", rows.len());
-            for row in &rows {
-                assert!(row.passed, "{name}: {row:?}");
-            }
-            cases += 1;
-        }
-        cases
-    }
+    use crate::parity::golden;
 
     #[test]
-    fn golden_cases_of_this_repository() {
-        assert_eq!(check_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")), 5);
-    }
-
-    #[test]
-    fn golden_cases_of_the_shared_folder() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens");
-        if !folder.is_dir() {
-            eprintln!("skipped: {} is not there", folder.display());
-            return;
+    fn the_golden_cases_pass() {
+        for name in ["all-equal", "multi", "multi-ties", "square", "square-ties"] {
+            let name = format!("retrieval-metrics-{name}");
+            golden::assert_passed(&name, &check_metrics_case(&golden::json(&name)).unwrap(), 41);
         }
-        assert!(check_folder(&folder) >= 5);
     }
 
     #[test]
     fn damaged_cases_are_errors_and_wrong_values_fail() {
-        let text = include_str!("../../tests/goldens/retrieval-metrics-square.json");
-        let whole: Value = serde_json::from_str(text).unwrap();
+        let whole = golden::json("retrieval-metrics-square");
         for name in ["rtol", "similarity", "config", "expected"] {
             let mut case = whole.clone();
             case.as_object_mut().unwrap().remove(name);

@@ -2,17 +2,19 @@
 
 mod bert;
 mod bicnet;
-mod case;
 mod clip;
 mod composed;
 mod gated;
+pub(crate) mod golden;
 mod inference;
+mod inputs;
 mod metrics;
 mod moment_data;
 mod moment_metrics;
 mod ops;
 mod preprocess;
 mod reloclnet;
+mod run;
 #[cfg(feature = "text")]
 mod tokenizer;
 mod training;
@@ -67,7 +69,7 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
         };
         return check(gpu, &read()?).map(Outcome::Checked);
     }
-    let case = case::Case::open(path)?;
+    let case = golden::Case::open(path)?;
     let rows = match case.model.as_str() {
         "op" => ops::check(gpu, &case)?,
         "bert" | "roberta" => Some(bert::check(gpu, &case)?),

@@ -99,17 +99,17 @@ fn wide(values: &[f32]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parity::golden;
 
     fn case() -> Value {
-        serde_json::from_str(include_str!("../../tests/goldens/reloclnet-data.json")).unwrap()
+        golden::json("reloclnet-data")
     }
 
     #[test]
     fn the_golden_case_passes() {
         let rows = check(&case()).unwrap();
         assert_eq!(rows.len(), 6 * 2 + 12 + 3 * 2);
-        let failed: Vec<_> = rows.iter().filter(|r| !r.passed).collect();
-        assert!(failed.is_empty(), "{failed:#?}");
+        golden::assert_passed("reloclnet-data", &rows, 1);
     }
 
     #[test]

@@ -162,43 +162,25 @@ fn malformed(place: &str, problem: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
+    use crate::parity::golden;
 
-    /// The cases of the shared folder whose names start with `family`.
-    fn cases(family: &str) -> Vec<(String, Value)> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens");
-        let Ok(entries) = std::fs::read_dir(&folder) else {
-            eprintln!("skipped: {} is not there", folder.display());
-            return Vec::new();
+    const TVR: [&str; 2] = ["tvr-metrics-basic", "tvr-metrics-didemo"];
+
+    #[test]
+    fn the_golden_cases_pass() {
+        let check = |name: &str, least: usize, check: fn(&Value) -> Result<Vec<Row>>| {
+            golden::assert_passed(name, &check(&golden::json(name)).unwrap(), least);
         };
-        let paths = entries.map(|e| e.unwrap().path());
-        let paths = paths.filter(|p| p.file_name().unwrap().to_string_lossy().starts_with(family));
-        let case = |p: &Path| serde_json::from_slice(&std::fs::read(p).unwrap()).unwrap();
-        let cases: Vec<_> = paths.map(|p| (p.display().to_string(), case(&p))).collect();
-        assert!(!cases.is_empty(), "no case of {family}");
-        cases
-    }
-
-    fn check(family: &str, least: usize, check: fn(&Value) -> Result<Vec<Row>>) {
-        for (name, case) in cases(family) {
-            let rows = check(&case).unwrap();
-            assert!(rows.len() >= least, "{name}: only {} values compared", rows.len());
-            for row in &rows {
-                assert!(row.passed, "{name}: {row:?}");
-            }
+        TVR.iter().for_each(|name| check(name, 20, check_tvr_metrics));
+        check("reloclnet-nms", 12, check_nms);
+        for name in ["reloclnet-inference-tiny", "reloclnet-inference-short-video"] {
+            check(name, 100, check_inference_metrics);
         }
     }
 
     #[test]
-    fn golden_cases_of_the_shared_folder() {
-        check("tvr-metrics-", 20, check_tvr_metrics);
-        check("reloclnet-nms", 12, check_nms);
-        check("reloclnet-inference-", 100, check_inference_metrics);
-    }
-
-    #[test]
     fn damaged_cases_are_errors_and_wrong_values_fail() {
-        for (_, whole) in cases("tvr-metrics-") {
+        for whole in TVR.map(golden::json) {
             for name in ["submission", "ground_truth", "metrics"] {
                 let mut case = whole.clone();
                 case.as_object_mut().unwrap().remove(name);
@@ -208,9 +190,8 @@ mod tests {
             case["metrics"]["VR"]["r5"] = 1.0.into();
             assert_eq!(check_tvr_metrics(&case).unwrap().iter().filter(|r| !r.passed).count(), 1);
         }
-        for (_, mut case) in cases("reloclnet-nms") {
-            case["cases"][4]["threshold"] = 0.01.into();
-            assert_eq!(check_nms(&case).unwrap().iter().filter(|r| !r.passed).count(), 1);
-        }
+        let mut case = golden::json("reloclnet-nms");
+        case["cases"][4]["threshold"] = 0.01.into();
+        assert_eq!(check_nms(&case).unwrap().iter().filter(|r| !r.passed).count(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! Golden cases of single ops.
 
-use super::case::{Case, Inputs};
+use super::golden::Case;
+use super::inputs::Inputs;
 use super::{Row, composed, training};
 use crate::autograd::{AttentionOptions, Var};
 use crate::kernels::attention::{self, Keys, Layout, Options};
@@ -17,15 +18,38 @@ use crate::{Gpu, Result};
 pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Option<Vec<Row>>> {
     let mut inputs = Inputs::new(case, gpu);
     let i = &mut inputs;
-    let mut more: Vec<(&str, Var)> = Vec::new();
-    let y: Var = match case.text("op") {
-        "sdpa" => return sdpa(inputs).map(Some),
+    match case.text("op") {
+        "sdpa" => sdpa(inputs).map(Some),
+        "attention_pool" => attention_pool(inputs).map(Some),
+        "sum_mean_var" => composed::sum_mean_var(inputs),
+        "bicnet_positional_table" => {
+            let table = positional_table(case.size("positions")?, case.size("dim")?);
+            Ok(Some(vec![case.row("output.table", &table)?]))
+        }
+        "topk" => top_k(&inputs).map(Some),
+        "optimizer" => training::optimizer(gpu, case).map(Some),
+        "lr_schedule" => training::schedule(case),
+        "lr_plateau" => training::plateau(case).map(Some),
+        "info_nce" | "triplet_hinge" | "cross_entropy" | "mil_nce" | "pearson" | "csc" | "frame_cl_jsd" => {
+            let (loss, y) = composed::loss(i)?;
+            let outputs: Vec<(&str, Var)> = y.map(|y| ("y", y)).into_iter().collect();
+            inputs.finish(&outputs, Some(loss)).map(Some)
+        }
+        _ => output(i)?.map(|y| inputs.finish(&[("y", y)], None)).transpose(),
+    }
+}
+
+/// The only result of the other ops.
+fn output(i: &mut Inputs<'_>) -> Result<Option<Var>> {
+    let case = i.case;
+    let eps = || case.number("eps").map(|eps| eps as f32);
+    Ok(Some(match case.text("op") {
         "layer_norm" => {
-            let norm = Norm::Biased { eps: case.number("eps")? as f32 };
+            let norm = Norm::Biased { eps: eps()? };
             i.var("x")?.layer_norm(None, &i.var("weight")?, &i.var("bias")?, norm)?
         }
         "layer_norm_unbiased" => {
-            let norm = Norm::Unbiased { eps: case.number("eps")? as f32 };
+            let norm = Norm::Unbiased { eps: eps()? };
             i.var("x")?.layer_norm(None, &i.var("gain")?, &i.var("bias")?, norm)?
         }
         "softmax" => masked(i)?.softmax()?,
@@ -38,8 +62,7 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Option<Vec<Row>>> {
         "tanh" => i.var("x")?.activation(Activation::Tanh)?,
         "softplus" => i.var("x")?.activation(Activation::Softplus)?,
         "l2_normalize" => {
-            let eps = case.number("eps")? as f32;
-            let added = case.text("formula").contains("|| + eps");
+            let (eps, added) = (eps()?, case.text("formula").contains("|| + eps"));
             i.var("x")?.normalize(if added { Divisor::Added { eps } } else { Divisor::Clamped { eps } })?
         }
         "linear" => {
@@ -47,20 +70,16 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Option<Vec<Row>>> {
             i.var("x")?.linear(&i.var("weight")?, bias.as_ref(), None, None)?
         }
         "matmul" => {
-            let b = if case.has("input.w") { i.var("w")? } else { i.var("b")? };
+            let b = i.var(if case.has("input.w") { "w" } else { "b" })?;
             i.var("a")?.matmul_transposed(&b, case.flag("transpose_a"), case.flag("transpose_b"))?
         }
         "conv1d" => {
             let bias = i.optional("bias")?;
-            let (stride, padding) = (case.size("stride")?, case.size("padding")?);
-            i.var("x")?.conv1d(&i.var("weight")?, bias.as_ref(), stride, padding)?
+            i.var("x")?.conv1d(&i.var("weight")?, bias.as_ref(), case.size("stride")?, case.size("padding")?)?
         }
         "patch_embed" => {
             let y = i.var("x")?.patch_embed(&i.var("weight")?)?;
-            match i.optional("bias")? {
-                Some(bias) => y.add(&bias)?,
-                None => y,
-            }
+            i.optional("bias")?.map_or(Ok(y.clone()), |bias| y.add(&bias))?
         }
         "embedding" => {
             let (shape, ids) = case.ids("input.ids")?;
@@ -68,32 +87,11 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Option<Vec<Row>>> {
         }
         "masked_mean" => i.var("x")?.masked_mean(Some(&i.tensor("mask")?))?,
         "masked_max" => i.var("x")?.masked_max(Some(&i.tensor("mask")?), Masked::Fill(-1e10))?,
-        "attention_pool" => {
-            let (y, weights) = attention_pool(i)?;
-            more.extend(weights.map(|w| ("weights", w)));
-            y
-        }
         "cosine_matrix" => i.var("a")?.cosine_matrix(&i.var("b")?)?,
         "aosm" => composed::aosm(i)?,
         "text_gated_pool" => composed::text_gated_pool(i)?,
-        "sum_mean_var" => return composed::sum_mean_var(inputs),
-        "info_nce" | "triplet_hinge" | "cross_entropy" | "mil_nce" | "pearson" | "csc" | "frame_cl_jsd" => {
-            let (loss, y) = composed::loss(i)?;
-            let outputs: Vec<(&str, Var)> = y.map(|y| ("y", y)).into_iter().collect();
-            return inputs.finish(&outputs, Some(loss)).map(Some);
-        }
-        "bicnet_positional_table" => {
-            let table = positional_table(case.size("positions")?, case.size("dim")?);
-            return Ok(Some(vec![case.row("output.table", &table)?]));
-        }
-        "topk" => return top_k(&inputs).map(Some),
-        "optimizer" => return training::optimizer(gpu, case).map(Some),
-        "lr_schedule" => return training::schedule(case),
-        "lr_plateau" => return training::plateau(case).map(Some),
         _ => return Ok(None),
-    };
-    more.insert(0, ("y", y));
-    inputs.finish(&more, None).map(Some)
+    }))
 }
 
 /// x, with the arithmetic of -1e10 where the case has a mask.
@@ -133,9 +131,10 @@ fn sdpa(mut inputs: Inputs<'_>) -> Result<Vec<Row>> {
 }
 
 /// The pooled vectors and, for the per-channel form, the weights.
-fn attention_pool(i: &mut Inputs<'_>) -> Result<(Var, Option<Var>)> {
+fn attention_pool(mut inputs: Inputs<'_>) -> Result<Vec<Row>> {
+    let i = &mut inputs;
     let x = i.var("x")?;
-    let &[batch, positions, width] = x.shape() else { return Ok((x, None)) };
+    let &[batch, positions, width] = x.shape() else { return Err(i.case.misshaped("input.x")) };
     let mask = i.tensor("mask")?;
     if i.case.has("input.w1") {
         let (w1, b1, w2, b2) = (i.var("w1")?, i.var("b1")?, i.var("w2")?, i.var("b2")?);
@@ -144,12 +143,13 @@ fn attention_pool(i: &mut Inputs<'_>) -> Result<(Var, Option<Var>)> {
         let a = a.activation(Activation::Gelu)?.matmul(&w2)?.add(&b2.reshape([heads, 1, out])?)?;
         let logits = a.permute(&[1, 0, 2])?.reshape([batch, positions, heads * out])?;
         let (y, weights) = x.attention_pool_weights(&logits, Some(&mask), Masked::Fill(-1e19), 0.0)?;
-        return Ok((y, Some(weights)));
+        return inputs.finish(&[("y", y), ("weights", weights)], None);
     }
     let w = i.var("w")?.reshape([width, 1])?;
     let logits = x.reshape([batch * positions, width])?.matmul(&w)?.reshape([batch, positions])?;
     let logits = i.arithmetic_mask(&logits, "mask", -1e10)?;
-    Ok((x.attention_pool(&logits, None, 0.0)?, None))
+    let y = x.attention_pool(&logits, None, 0.0)?;
+    inputs.finish(&[("y", y)], None)
 }
 
 fn top_k(i: &Inputs<'_>) -> Result<Vec<Row>> {

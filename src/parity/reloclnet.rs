@@ -1,16 +1,15 @@
 //! Golden cases of ReLoCLNet's network and losses.
 
 use super::Row;
-use super::case::Case;
-use crate::autograd::{Tape, Var};
-use crate::models::reloclnet::{NegativeDraws, RankingLoss, Reloclnet, ReloclnetConfig};
-use crate::tensor::Tensor;
+use super::golden::Case;
+use super::run::Run;
+use crate::autograd::Var;
+use crate::models::reloclnet::{Losses, NegativeDraws, RankingLoss, Reloclnet, ReloclnetConfig};
 use crate::{Gpu, Result};
 
-/// The rows of a `reloclnet-*` case: encodings, scores, losses, and the gradient of every parameter and input.
-pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
+fn config(case: &Case) -> Result<ReloclnetConfig> {
     let weight = |key: &str| case.number(key).map(|w| w as f32);
-    let config = ReloclnetConfig {
+    Ok(ReloclnetConfig {
         hidden_size: case.size("hidden_size")?,
         num_heads: case.size("num_heads")?,
         // The files' features hold the endpoints already.
@@ -31,79 +30,63 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
         input_dropout: 0.0,
         dropout: 0.0,
         ..ReloclnetConfig::default()
-    };
-    let model = Reloclnet::new(gpu, config, 0)?;
-    let parameters = case.names("param.").into_iter().map(|n| Ok((n.clone(), case.array(&format!("param.{n}"))?)));
-    model.store().load("the golden file", &parameters.collect::<Result<_>>()?)?;
+    })
+}
 
-    let tape = Tape::new(gpu);
-    let input = |name: &str| -> Result<Tensor> { Tensor::from_array(gpu, &case.array(&format!("input.{name}"))?) };
-    let leaf = |name: &str| Ok::<_, crate::Error>(tape.leaf(input(name)?));
-    let features = [leaf("video_feat")?, leaf("sub_feat")?];
-    let masks = [input("video_mask")?, input("sub_mask")?];
-    let query = leaf("query_feat")?;
+/// The rows of a `reloclnet-*` case: encodings, scores, losses, and the gradient of every parameter and input.
+pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
+    let model = Reloclnet::new(gpu, config(case)?, 0)?;
+    let mut run = Run::new(gpu, case, model.store(), &["query_feat", "video_feat", "sub_feat"])?;
+    let features = [run.input("video_feat")?, run.input("sub_feat")?];
+    let masks = [run.tensor("video_mask")?, run.tensor("sub_mask")?];
+    let query = run.input("query_feat")?;
     let spans: Vec<[u32; 2]> = case.ids("input.st_ed_indices")?.1.chunks_exact(2).map(|s| [s[0], s[1]]).collect();
     let draws = NegativeDraws { videos: case.ids("input.neg_draws_ctx")?.1, queries: case.ids("input.neg_draws_q")?.1 };
 
-    let queries = model.encode_query(&query, &input("query_mask")?)?;
+    let queries = model.encode_query(&query, &run.tensor("query_mask")?)?;
     let clips = model.encode_clips(&features, &masks)?;
     let scores = model.video_scores(&queries, &clips, &masks)?;
     let contrast = model.contrast_scores(&queries, &clips, &masks)?;
     let matched = model.span_logits(&queries, &clips, &masks[0])?;
     let cross = model.cross_span_logits(&queries, &clips, &masks[0])?;
-    let frames = model.frame_losses(&queries, &clips, &masks, &spans)?;
     let losses = model.loss_of(&queries, &clips, &masks, &spans, &draws)?;
 
-    let mut results: Vec<(String, Var)> = Vec::new();
-    let mut add = |name: &str, var: &Var| results.push((name.to_string(), var.clone()));
     for (stream, levels) in ["video", "sub"].into_iter().zip(&clips) {
         for (level, var) in [&levels.first, &levels.mid, &levels.last].into_iter().enumerate() {
-            add(&format!("output.{stream}_enc{}", level + 1), var);
+            run.add(format!("output.{stream}_enc{}", level + 1), var);
         }
     }
-    add("output.video_query", &queries[0]);
-    add("output.sub_query", &queries[1]);
-    add("output.q2ctx_scores", &scores);
-    add("output.vcl_scores", &contrast);
+    run.add("output.video_query", &queries[0]);
+    run.add("output.sub_query", &queries[1]);
+    run.add("output.q2ctx_scores", &scores);
+    run.add("output.vcl_scores", &contrast);
     for suffix in ["", "_all"] {
-        add(&format!("output.st_logits{suffix}"), &matched.start);
-        add(&format!("output.ed_logits{suffix}"), &matched.end);
-        add(&format!("output.cross_st_logits{suffix}"), &cross.start);
-        add(&format!("output.cross_ed_logits{suffix}"), &cross.end);
+        run.add(format!("output.st_logits{suffix}"), &matched.start);
+        run.add(format!("output.ed_logits{suffix}"), &matched.end);
+        run.add(format!("output.cross_st_logits{suffix}"), &cross.start);
+        run.add(format!("output.cross_ed_logits{suffix}"), &cross.end);
     }
-    add("loss.st_ed", &losses.span);
-    let frame = frames[0].add(&frames[1])?.scale(0.5 * weight("lw_fcl")?)?;
-    add("loss.fcl", losses.frame.as_ref().unwrap_or(&frame));
-    add("loss.fcl_video_unweighted", &frames[0]);
-    add("loss.fcl_sub_unweighted", &frames[1]);
-    let unweighted = contrast.mil_nce()?;
-    let video = unweighted.scale(weight("lw_vcl")?)?;
-    add("loss.vcl", losses.video.as_ref().unwrap_or(&video));
-    add("loss.vcl_unweighted", &unweighted);
-    add("loss.neg_ctx", &losses.negative_video);
-    add("loss.neg_q", &losses.negative_query);
-    add("loss.total", &losses.total);
-    let mut rows = Vec::new();
-    for (name, var) in results.iter().filter(|(name, _)| case.has(name)) {
-        rows.push(case.row(name, &var.value().to_vec()?)?);
-    }
-    // A result that the file holds and that was not computed is a failure.
-    for prefix in ["output.", "loss."] {
-        for name in case.names(prefix).iter().map(|n| format!("{prefix}{n}")) {
-            if !results.iter().any(|(known, _)| *known == name) {
-                rows.push(case.row(&name, &[])?);
-            }
-        }
-    }
+    add_losses(&mut run, &losses, &model.frame_losses(&queries, &clips, &masks, &spans)?, &contrast.mil_nce()?)?;
+    run.finish(model.store(), Some(&losses.total))
+}
 
-    let gradients = tape.backward(&losses.total)?;
-    for (name, leaf) in [("query_feat", &query), ("video_feat", &features[0]), ("sub_feat", &features[1])] {
-        let full = format!("grad_input.{name}");
-        if case.has(&full) {
-            let values = gradients.get(leaf).map(Tensor::to_vec).transpose()?.unwrap_or_default();
-            rows.push(case.row(&full, &values)?);
-        }
+/// The losses, weighted; those of `frames` (video, then subtitles) and of `video` also as they are.
+fn add_losses(run: &mut Run<'_>, losses: &Losses, frames: &[Var], video: &Var) -> Result<()> {
+    let weight = |key: &str| run.case.number(key).map(|w| w as f32);
+    let weighted_frames = frames[0].add(&frames[1])?.scale(0.5 * weight("lw_fcl")?)?;
+    let weighted_video = video.scale(weight("lw_vcl")?)?;
+    for (name, loss) in [
+        ("st_ed", &losses.span),
+        ("fcl", losses.frame.as_ref().unwrap_or(&weighted_frames)),
+        ("fcl_video_unweighted", &frames[0]),
+        ("fcl_sub_unweighted", &frames[1]),
+        ("vcl", losses.video.as_ref().unwrap_or(&weighted_video)),
+        ("vcl_unweighted", video),
+        ("neg_ctx", &losses.negative_video),
+        ("neg_q", &losses.negative_query),
+        ("total", &losses.total),
+    ] {
+        run.add(format!("loss.{name}"), loss);
     }
-    rows.extend(case.parameter_gradients(model.store())?);
-    Ok(rows)
+    Ok(())
 }

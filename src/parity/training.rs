@@ -3,38 +3,22 @@
 use serde_json::Value;
 
 use super::Row;
-use super::case::Case;
+use super::golden::Case;
 use crate::nn::{Init, ParameterStore};
 use crate::optim::schedule::{Goal, PlateauConfig, Threshold};
 use crate::optim::{Algorithm, GroupOptions, Optimizer, ReduceLrOnPlateau, Schedule};
-use crate::tensor::Tensor;
 use crate::{Gpu, Result};
 
 /// Replays an optimiser's trace over three tensors.
 pub(super) fn optimizer(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
-    let mut store = ParameterStore::new(gpu);
     let names = case.names("input.param0.");
+    let mut store = ParameterStore::new(gpu);
     for name in &names {
         let start = case.array(&format!("input.param0.{name}"))?;
         store.declare(name.clone(), start.shape(), Init::Values(start.data().to_vec()))?;
     }
     store.allocate(0)?;
-    let (beta1, beta2, eps) = (case.number("beta1")?, case.number("beta2")?, case.number("eps")?);
-    let algorithm = match case.text("algorithm") {
-        "adamw" => Algorithm::AdamW { beta1, beta2, eps },
-        "bertadam" => Algorithm::BertAdam { beta1, beta2, eps },
-        _ => Algorithm::Adam { beta1, beta2, eps },
-    };
-    let decay = case.config["weight_decay_per_tensor"].clone();
-    let tensor_clip = case.config["clip_tensor_norm"].as_f64();
-    let global_clip = case.config["clip_global_norm"].as_f64();
-    let mut optimizer = Optimizer::new(&store, algorithm, |p| GroupOptions {
-        weight_decay: decay[p.name()].as_f64().unwrap_or(0.0),
-        clip_tensor_norm: tensor_clip,
-        ..GroupOptions::default()
-    })?
-    .clip_global_norm(global_clip);
-
+    let mut optimizer = new_optimizer(case, &store)?;
     let steps = case.size("steps")?;
     let (mut norms, mut lrs) = (Vec::new(), Vec::new());
     let mut traces: Vec<Vec<f32>> = vec![Vec::new(); names.len()];
@@ -42,39 +26,45 @@ pub(super) fn optimizer(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
         for name in &names {
             let grads = case.array(&format!("input.grads.{name}"))?;
             let len = grads.len() / steps;
-            let parameter = store.get(name)?;
-            if let Some(gradient) = parameter.gradient()? {
+            if let Some(gradient) = store.get(name)?.gradient()? {
                 gradient.write(&grads.data()[step * len..(step + 1) * len])?;
             }
         }
-        let multiplier = match schedule_of(case) {
-            Some(schedule) => {
-                schedule.multiplier(step as u64, case.size("total_steps")? as u64, case.number("warmup")?)
-            }
-            None => 1.0,
-        };
-        let lr = case.number("lr")? * multiplier;
+        let lr = case.number("lr")? * multiplier(case, step)?;
         lrs.push(lr as f32);
-        if let Some(norm) = optimizer.step(&store, lr)? {
-            norms.push(norm);
-        }
+        norms.extend(optimizer.step(&store, lr)?.map(|norm| norm.item()).transpose()?);
         for (name, trace) in names.iter().zip(&mut traces) {
             trace.extend(store.get(name)?.value()?.to_vec()?);
         }
     }
-    let mut rows: Vec<Row> = names
-        .iter()
-        .zip(&traces)
-        .map(|(name, trace)| case.row(&format!("output.trace.{name}"), trace))
-        .collect::<Result<_>>()?;
-    if case.has("output.global_norm") {
-        let norms: Vec<f32> = norms.iter().map(Tensor::item).collect::<Result<_>>()?;
-        rows.push(case.row("output.global_norm", &norms)?);
-    }
-    if case.has("output.lr") {
-        rows.push(case.row("output.lr", &lrs)?);
+    let row = |(name, trace): (&String, &Vec<f32>)| case.row(&format!("output.trace.{name}"), trace);
+    let mut rows: Vec<Row> = names.iter().zip(&traces).map(row).collect::<Result<_>>()?;
+    for (name, got) in [("output.global_norm", &norms), ("output.lr", &lrs)] {
+        if case.has(name) {
+            rows.push(case.row(name, got)?);
+        }
     }
     Ok(rows)
+}
+
+fn new_optimizer(case: &Case, store: &ParameterStore) -> Result<Optimizer> {
+    let (beta1, beta2, eps) = (case.number("beta1")?, case.number("beta2")?, case.number("eps")?);
+    let algorithm = match case.text("algorithm") {
+        "adamw" => Algorithm::AdamW { beta1, beta2, eps },
+        "bertadam" => Algorithm::BertAdam { beta1, beta2, eps },
+        _ => Algorithm::Adam { beta1, beta2, eps },
+    };
+    let optimizer = Optimizer::new(store, algorithm, |p| GroupOptions {
+        weight_decay: case.config["weight_decay_per_tensor"][p.name()].as_f64().unwrap_or(0.0),
+        clip_tensor_norm: case.config["clip_tensor_norm"].as_f64(),
+        ..GroupOptions::default()
+    })?;
+    Ok(optimizer.clip_global_norm(case.config["clip_global_norm"].as_f64()))
+}
+
+fn multiplier(case: &Case, step: usize) -> Result<f64> {
+    let Some(schedule) = schedule_of(case) else { return Ok(1.0) };
+    Ok(schedule.multiplier(step as u64, case.size("total_steps")? as u64, case.number("warmup")?))
 }
 
 fn schedule_of(case: &Case) -> Option<Schedule> {

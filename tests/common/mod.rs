@@ -1,44 +1,23 @@
 //! What the integration tests share.
 
 // Each test program uses a part.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
+mod gpus;
 pub mod pairs;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::OnceLock;
 
-use reelgrad::gpu::{GpuBuilder, KernelFamily};
 use reelgrad::nn::ParameterStore;
 use reelgrad::random::Random;
 use reelgrad::{Array, Gpu};
 
-/// The adapter and the shader mode that the environment variables `REELGRAD_ADAPTER` and `REELGRAD_CHECKED=1` choose.
-pub fn builder() -> GpuBuilder {
-    let Ok(adapter) = std::env::var("REELGRAD_ADAPTER").unwrap_or_default().parse();
-    Gpu::builder().adapter(adapter).checked(std::env::var("REELGRAD_CHECKED").is_ok_and(|v| v == "1"))
-}
+pub use gpus::{builder, gpus};
 
 /// A device of the adapter's own kernel family, shared by a test program.
 pub fn gpu() -> Gpu {
     gpus()[0].clone()
-}
-
-/// Devices of both kernel families where the adapter runs both; the second one passes parameters in a uniform buffer.
-pub fn gpus() -> Vec<Gpu> {
-    static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
-    GPUS.get_or_init(|| {
-        let chosen = builder().build().expect("the tests need a GPU adapter; on Debian: mesa-vulkan-drivers");
-        match chosen.family() {
-            KernelFamily::Tiled => vec![chosen],
-            KernelFamily::Subgroup { .. } => {
-                let tiled = builder().family(KernelFamily::Tiled).immediates(false).build();
-                vec![chosen, tiled.expect("the tiled family runs everywhere")]
-            }
-        }
-    })
-    .clone()
 }
 
 /// Normal values, the same for the same seed.

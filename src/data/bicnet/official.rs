@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::{Dims, Sample, SampleSource};
-use crate::data::captions::{self, Part, Split};
+use crate::data::Part;
+use crate::data::captions::{self, Split};
 use crate::data::formats::hdf5::{FeatureFile, FeatureSet};
 use crate::data::formats::text::{Entries, read_json};
 use crate::data::moments::Problems;
@@ -154,14 +155,14 @@ fn listed(root: &Path, kind: &DatasetKind, part: Part) -> Result<Vec<(String, us
     let DatasetKind::MsrVtt { split } = kind else {
         let rows = match part {
             Part::Train => 0..1200,
-            Part::Validate => 1200..1300,
+            Part::Validation => 1200..1300,
             Part::Test => 1300..1970,
         };
         return Ok(rows.map(|row| (format!("video{row}"), row)).collect());
     };
     let part = match part {
         Part::Train => "train",
-        Part::Validate => "validate",
+        Part::Validation => "validate",
         Part::Test => "test",
     };
     let path = root.join(format!("MSRVTT_{split}_{part}.csv"));

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::data::captions::{Part, Split, VideoCaptions};
+#[cfg(feature = "datasets")]
+use crate::data::Part;
+use crate::data::captions::{Split, VideoCaptions};
 use crate::data::formats::safetensors;
 use crate::data::testing::{Folder, mutations};
 
@@ -196,12 +198,12 @@ mod official {
         }
         let test = BicnetDataset::open(fixture("bicnet"), &msrvtt(), Part::Test).unwrap();
         assert_eq!(test.id(0).unwrap(), "video4");
-        assert!(matches!(BicnetDataset::open(fixture("bicnet"), &msrvtt(), Part::Validate), Err(Error::Io { .. })));
+        assert!(matches!(BicnetDataset::open(fixture("bicnet"), &msrvtt(), Part::Validation), Err(Error::Io { .. })));
     }
 
     #[test]
     fn the_msvd_folder_is_read() {
-        let data = BicnetDataset::open(fixture("bicnet_msvd"), &DatasetKind::Msvd, Part::Validate).unwrap();
+        let data = BicnetDataset::open(fixture("bicnet_msvd"), &DatasetKind::Msvd, Part::Validation).unwrap();
         assert_eq!((data.len(), data.id(99).unwrap()), (100, "video1299"));
         let got = data.sample(99, 1).unwrap();
         assert_eq!((got.text.data(), got.global.data()), (&[2.0, 2.5][..], &[1299.0][..]));

@@ -74,16 +74,6 @@ pub fn check(parts: &[(&str, Split, Problems)], mut is_there: impl FnMut(&VideoC
     Report { parts: parts.iter().map(report).collect(), shared }
 }
 
-impl Report {
-    /// Whether nothing is wrong.
-    pub fn is_clean(&self) -> bool {
-        let clean = |part: &PartReport| {
-            part.missing_files.is_empty() && part.duplicate_ids + part.blank_captions + part.other_problems == 0
-        };
-        self.shared.is_empty() && self.parts.iter().all(clean)
-    }
-}
-
 impl fmt::Display for Report {
     /// A line for each part and one for each pair with ids in common, which names the first of them.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {

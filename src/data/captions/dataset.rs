@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::{
-    Part, Problems, Report, Split, VideoCaptions, check, read_activitynet_paragraphs, read_caption_lists,
+    Problems, Report, Split, VideoCaptions, check, read_activitynet_paragraphs, read_caption_lists,
     read_didemo_paragraphs, read_id_list, read_jsonl, read_lsmdc, read_msrvtt, read_msrvtt_ids, read_msrvtt_test,
 };
+use crate::data::Part;
 use crate::{Error, Result};
 
 /// A dataset of text-video retrieval, as a folder with its published annotation files.
@@ -62,8 +63,8 @@ impl Dataset {
     pub fn parts(self) -> &'static [Part] {
         match self {
             Dataset::MsrVtt9k | Dataset::MsrVtt7k => &[Part::Train, Part::Test],
-            Dataset::ActivityNet => &[Part::Train, Part::Validate],
-            _ => &[Part::Train, Part::Validate, Part::Test],
+            Dataset::ActivityNet => &[Part::Train, Part::Validation],
+            _ => &[Part::Train, Part::Validation, Part::Test],
         }
     }
 
@@ -96,20 +97,20 @@ impl Dataset {
                 let (list, annotations) = (file(format!("{name}_list.txt")), file(format!("{name}_data.json")));
                 read_didemo_paragraphs(list, annotations, problems)
             }
-            (Dataset::ActivityNet, Part::Train | Part::Validate) => {
+            (Dataset::ActivityNet, Part::Train | Part::Validation) => {
                 let annotations = if part == Part::Train { "train.json" } else { "val_1.json" };
                 read_activitynet_paragraphs(file(format!("{name}_ids.json")), file(annotations.to_owned()), problems)
             }
             (Dataset::Lsmdc, _) => {
                 let name = match part {
                     Part::Train => "LSMDC16_annos_training.csv",
-                    Part::Validate => "LSMDC16_annos_val.csv",
+                    Part::Validation => "LSMDC16_annos_val.csv",
                     Part::Test => "LSMDC16_challenge_1000_publictect.csv",
                 };
                 read_lsmdc(file(name.to_owned()), problems)
             }
             (Dataset::Neutral, _) => read_jsonl(file(format!("{name}.jsonl")), problems),
-            (Dataset::MsrVtt9k | Dataset::MsrVtt7k, Part::Validate) | (Dataset::ActivityNet, Part::Test) => {
+            (Dataset::MsrVtt9k | Dataset::MsrVtt7k, Part::Validation) | (Dataset::ActivityNet, Part::Test) => {
                 let parts: Vec<_> = self.parts().iter().map(|part| part.name()).collect();
                 let why = format!("{name:?} is not in {}, which has {}", self.name(), parts.join(" and "));
                 Err(Error::Argument { op: "Dataset::read", argument: "part", why })

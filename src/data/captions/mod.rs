@@ -34,28 +34,6 @@ use std::path::Path;
 use super::moments::Problems;
 use crate::{Error, Result};
 
-/// A part of a dataset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Part {
-    /// For training.
-    Train,
-    /// For choosing a model.
-    Validate,
-    /// For the final numbers.
-    Test,
-}
-
-impl Part {
-    /// What most datasets call it in their files' names: `train`, `val` or `test`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Part::Train => "train",
-            Part::Validate => "val",
-            Part::Test => "test",
-        }
-    }
-}
-
 /// A video, or a stretch of one, and what is said about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VideoCaptions {
@@ -138,16 +116,6 @@ impl Split {
             }
         }
         Ok(Split { videos, paragraphs: self.paragraphs })
-    }
-
-    /// Looks for files called as the ids without their extension. DiDeMo's ids are file names: some copies of the
-    /// videos keep them whole, others have `.mp4` in the extension's stead.
-    pub fn strip_extensions(&mut self) {
-        for video in &mut self.videos {
-            if let Some((stem, _)) = video.id.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()) {
-                video.file = stem.to_owned();
-            }
-        }
     }
 }
 

@@ -44,7 +44,7 @@ pub fn read_activitynet_paragraphs(
 /// `{train,val,test}_data.json` of [`read_didemo`].
 ///
 /// A video's caption is its descriptions in the order of the file, joined by blanks. It ends at 31 s, and its file is
-/// called as its id, which has an extension ([`Split::strip_extensions`] looks for others).
+/// called as its id, which has an extension.
 ///
 /// # Errors
 /// Those of [`read_didemo`] and [`read_id_list`]. A problem of an id that is not annotated: [`Error::Missing`].

@@ -1,5 +1,6 @@
 use super::*;
 use crate::data::testing::Folder;
+use crate::parity::golden;
 
 /// A picture whose bytes are all different from their neighbours'.
 fn pattern(width: usize, height: usize) -> Image {
@@ -146,17 +147,12 @@ fn configurations_of_hugging_face_are_read() {
 
 #[test]
 fn a_hugging_face_model_gets_its_pixels() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens/clip-tiny-hf");
-    if !folder.exists() {
-        eprintln!("skipped: {} is not at hand", folder.display());
-        return;
-    }
-    let file = crate::data::formats::safetensors::TensorFile::open(folder.join("expected.safetensors")).unwrap();
+    let folder = golden::path("clip-tiny-hf");
+    let file = golden::open("clip-tiny-hf/expected");
     let preprocess = Preprocess::from_json(folder.join("preprocessor_config.json")).unwrap();
     let mut values = Vec::new();
     for name in ["input.image0", "input.image1", "input.image2"] {
-        let (shape, rgb) = file.bytes(name).unwrap();
-        values.extend(preprocess.apply(&Image::new(shape[1], shape[0], rgb).unwrap()).unwrap());
+        values.extend(preprocess.apply(&file.image(name).unwrap()).unwrap());
     }
     let wanted = file.array("input.pixel_values").unwrap();
     assert_eq!(values.len(), wanted.len());

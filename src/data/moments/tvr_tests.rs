@@ -102,7 +102,7 @@ fn files_of_video_features_are_joined() {
 }
 
 #[test]
-fn features_that_do_not_fit_are_refused_or_skipped() {
+fn features_that_do_not_fit_are_refused_or_left_out() {
     let folder = Folder::new();
     let files = world(&folder);
     let video = |sets: &[(&str, Array)]| write_h5(&files.video_features[0], sets);
@@ -151,7 +151,7 @@ fn bad_values_are_found_when_they_are_read() {
 }
 
 #[test]
-fn bad_values_are_skipped_at_once_if_any_are() {
+fn bad_values_are_left_out_at_once_if_any_are() {
     let folder = Folder::new();
     let files = world(&folder);
     let (mut sub, mut query) = (ramp(12, 3, 4.0), ramp(9, 5, 6.0));

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::PairSource;
 use crate::data::captions::Split;
+use crate::data::checked_index;
 use crate::data::media::frames::FrameSet;
 use crate::data::media::video::{Ffmpeg, LoadFailure, VideoInput, VideoSource};
 use crate::data::moments::Problems;
@@ -84,10 +85,6 @@ impl PairDataset {
     pub fn truncated(&self) -> usize {
         self.truncated
     }
-
-    fn index(&self, what: &'static str, index: usize, len: usize) -> Result<usize> {
-        crate::data::checked_index(what, index, len)
-    }
 }
 
 impl PairSource for PairDataset {
@@ -99,17 +96,17 @@ impl PairSource for PairDataset {
         self.sources.len()
     }
 
-    fn video_of(&self, text: usize) -> usize {
-        self.items.get(text).map_or(0, |&(video, _)| video)
+    fn video_of(&self, text: usize) -> Result<usize> {
+        Ok(self.items[checked_index("caption", text, self.items.len())?].0)
     }
 
     fn tokens(&self, text: usize) -> Result<Vec<u32>> {
-        let text = self.index("caption", text, self.items.len())?;
+        let text = checked_index("caption", text, self.items.len())?;
         Ok(self.ids[text * self.words..(text + 1) * self.words].to_vec())
     }
 
     fn frames(&self, video: usize) -> Result<FrameSet> {
-        let video = self.index("video", video, self.sources.len())?;
+        let video = checked_index("video", video, self.sources.len())?;
         let stretch = &self.split.videos[video];
         let mut sampling = self.input.sampling;
         if stretch.start > 0.0 || stretch.end.is_some() {

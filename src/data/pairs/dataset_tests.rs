@@ -56,10 +56,12 @@ fn captions_and_frames_belong_together() {
     // Without "gone", which is on the list of problems; the long caption is cut.
     assert!(matches!(problems.skipped(), [Error::Missing { kind: "video", id, .. }] if id == "gone"));
     assert_eq!((data.texts(), data.videos(), data.truncated()), (6, 3, 1));
-    let owners: Vec<usize> = (0..6).map(|text| data.video_of(text)).collect();
+    let owners: Vec<usize> = (0..6).map(|text| data.video_of(text).unwrap()).collect();
     assert_eq!(owners, [0, 0, 1, 2, 2, 2]);
     assert_eq!(data.tokens(0).unwrap(), [4, 2, 3, 5, 0, 0]);
     assert_eq!(data.tokens(1).unwrap(), [4, 3, 2, 3, 2, 5]);
+    assert!(matches!(data.video_of(6), Err(Error::IndexOutOfRange { index: 6, len: 6, .. })));
+    assert!(matches!(collate(&data, &[0, 6], FRAMES), Err(Error::IndexOutOfRange { .. })));
     assert!(matches!(data.tokens(6), Err(Error::IndexOutOfRange { .. })));
     assert!(matches!(data.frames(3), Err(Error::IndexOutOfRange { .. })));
 
@@ -97,10 +99,7 @@ fn videos_that_cannot_be_read_end_a_strict_run_and_are_left_out_of_a_lenient_one
 
 #[test]
 fn stretches_of_files_are_read_alone() {
-    let Ok(ffmpeg) = Ffmpeg::find() else {
-        eprintln!("skipped: ffmpeg is not at hand");
-        return;
-    };
+    let ffmpeg = Ffmpeg::find().unwrap();
     let folder = Folder::new();
     // Ten seconds of ten frames; red is twice the frame's number.
     let frame = |number: u8| Image::new(4, 2, [number * 2, 9, 9].repeat(8)).unwrap();

@@ -16,7 +16,10 @@ pub trait PairSource: Sync {
     fn videos(&self) -> usize;
 
     /// The video of a text, one of the first [`PairSource::videos`] numbers.
-    fn video_of(&self, text: usize) -> usize;
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`].
+    fn video_of(&self, text: usize) -> Result<usize>;
 
     /// Tokens of text `text`, padded to the model's length.
     ///
@@ -81,7 +84,7 @@ pub fn collate_frames(source: &dyn PairSource, videos: &[usize], frames: usize) 
 /// # Errors
 /// As [`collate_frames`].
 pub fn collate(source: &dyn PairSource, texts: &[usize], frames: usize) -> Result<PairBatch> {
-    let videos: Vec<usize> = texts.iter().map(|&t| source.video_of(t)).collect();
+    let videos: Vec<usize> = texts.iter().map(|&t| source.video_of(t)).collect::<Result<_>>()?;
     let mut batch = PairBatch::default();
     for ((&text, &video), set) in texts.iter().zip(&videos).zip(read(source, &videos)?) {
         match set {

@@ -15,7 +15,8 @@ use super::captions::{captions, phrase, vocabulary};
 use super::events::Event;
 use super::render::{Stage, render};
 use super::stream;
-use super::world::{Split, World, WorldConfig};
+use super::world::{World, WorldConfig};
+use crate::data::Part;
 use crate::random::Random;
 use crate::{Error, Result};
 
@@ -108,13 +109,14 @@ impl ClipCaption {
 /// Frames are drawn when asked for: the pixels of 4,000 clips of 12 frames take 590 MB.
 ///
 /// ```
-/// use reelgrad::data::synthetic::{ClipWorld, ClipWorldConfig, Split};
+/// use reelgrad::data::Part;
+/// use reelgrad::data::synthetic::{ClipWorld, ClipWorldConfig};
 ///
 /// let world = ClipWorld::new(ClipWorldConfig { train: 40, validation: 4, test: 6, ..Default::default() })?;
 /// assert_eq!(world.frames(0)?.len(), 12 * 64 * 64 * 3);
-/// for video in world.videos(Split::Test) {
+/// for video in world.videos(Part::Test) {
 ///     for caption in world.captions(video)? {
-///         println!("{}: {:?}", caption.text, world.fits(Split::Test, &caption));
+///         println!("{}: {:?}", caption.text, world.fits(Part::Test, &caption));
 ///     }
 /// }
 /// # Ok::<(), reelgrad::Error>(())
@@ -153,9 +155,9 @@ impl ClipWorld {
         self.plan.is_empty()
     }
 
-    /// The videos of `split`.
-    pub fn videos(&self, split: Split) -> Range<usize> {
-        self.plan.videos(split)
+    /// The videos of `part`.
+    pub fn videos(&self, part: Part) -> Range<usize> {
+        self.plan.videos(part)
     }
 
     /// The video with the same events in the other order.
@@ -192,15 +194,15 @@ impl ClipWorld {
             .collect())
     }
 
-    /// All videos of `split` that show what `caption` tells, in that order: one for a caption of the whole, and every
+    /// All videos of `part` that show what `caption` tells, in that order: one for a caption of the whole, and every
     /// clip with that event for a partial one. Scored with its own clip alone, a partial caption counts as wrong most
     /// often when it is not.
-    pub fn fits(&self, split: Split, caption: &ClipCaption) -> Vec<usize> {
+    pub fn fits(&self, part: Part, caption: &ClipCaption) -> Vec<usize> {
         let shows = |&video: &usize| {
             let mut shown = self.events(video).into_iter().flatten();
             caption.events.iter().all(|&told| shown.any(|event| event == told))
         };
-        self.videos(split).filter(shows).collect()
+        self.videos(part).filter(shows).collect()
     }
 
     /// The frames of `video`: RGB bytes (frames, size, size, 3), the same whenever they are asked for.

@@ -4,7 +4,6 @@ use std::thread;
 
 use super::render::{FRAME_BYTES, FRAMES, SIZE};
 use super::stream;
-use super::world::World;
 use crate::Result;
 use crate::random::Random;
 use crate::tensor::Array;
@@ -20,7 +19,7 @@ pub const REGION_DIMS: usize = 64;
 
 const REGION_BYTES: usize = FRAME_BYTES / REGIONS;
 
-/// The features of all videos of a [`World`], row = video.
+/// The features of all videos of a [`World`](super::World), row = video.
 ///
 /// Each dimension has mean 0 and variance 1 over the training videos.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,27 +30,32 @@ pub struct Features {
     pub regions: Array,
 }
 
-/// Renders and projects all videos of `world`, of which the first `training` are for training, on all processors.
-pub fn features(world: &World, training: usize) -> Result<Features> {
+/// Projects the pixels that `render` gives of each of `videos`, of which the first `training` are for training, on all
+/// processors.
+pub fn features(
+    seed: u64,
+    videos: usize,
+    training: usize,
+    render: impl Fn(usize) -> Vec<u8> + Sync,
+) -> Result<Features> {
     const FRAME_ROW: usize = FRAMES * FRAME_DIMS;
     const REGION_ROW: usize = FRAMES * REGIONS * REGION_DIMS;
-    let seed = world.config().seed;
     let frame_matrix = Projection::new(FRAME_BYTES, FRAME_DIMS, Random::new(seed, stream::FRAME_MATRIX));
     let region_matrix = Projection::new(REGION_BYTES, REGION_DIMS, Random::new(seed, stream::REGION_MATRIX));
 
-    let mut frames = vec![0.0; world.len() * FRAME_ROW];
-    let mut regions = vec![0.0; world.len() * REGION_ROW];
+    let mut frames = vec![0.0; videos * FRAME_ROW];
+    let mut regions = vec![0.0; videos * REGION_ROW];
     let workers = thread::available_parallelism().map_or(1, usize::from);
-    let share = world.len().div_ceil(workers).max(1);
+    let share = videos.div_ceil(workers).max(1);
     thread::scope(|scope| {
         let parts = frames.chunks_mut(share * FRAME_ROW).zip(regions.chunks_mut(share * REGION_ROW));
         for (worker, (frames, regions)) in parts.enumerate() {
-            let (frame_matrix, region_matrix) = (&frame_matrix, &region_matrix);
+            let (frame_matrix, region_matrix, render) = (&frame_matrix, &region_matrix, &render);
             scope.spawn(move || {
                 let rows = frames.chunks_exact_mut(FRAME_ROW).zip(regions.chunks_exact_mut(REGION_ROW));
                 for (i, (frames, regions)) in rows.enumerate() {
-                    let pixels: Vec<f32> =
-                        world.render(worker * share + i).iter().map(|&p| f32::from(p) / 255.0 - 0.1).collect();
+                    let pixels = render(worker * share + i);
+                    let pixels: Vec<f32> = pixels.iter().map(|&p| f32::from(p) / 255.0 - 0.1).collect();
                     frame_matrix.apply(&pixels, frames);
                     region_matrix.apply(&quarters(&pixels), regions);
                 }
@@ -61,8 +65,8 @@ pub fn features(world: &World, training: usize) -> Result<Features> {
     standardise(&mut frames, FRAME_DIMS, training * FRAME_ROW);
     standardise(&mut regions, REGION_DIMS, training * REGION_ROW);
     Ok(Features {
-        frames: Array::new([world.len(), FRAMES, FRAME_DIMS], frames)?,
-        regions: Array::new([world.len(), FRAMES, REGIONS, REGION_DIMS], regions)?,
+        frames: Array::new([videos, FRAMES, FRAME_DIMS], frames)?,
+        regions: Array::new([videos, FRAMES, REGIONS, REGION_DIMS], regions)?,
     })
 }
 
@@ -109,20 +113,26 @@ impl Projection {
             let (ab, cd) = rows.split_at(2 * self.inputs);
             let ((a, b), (c, d)) = (ab.split_at(self.inputs), cd.split_at(self.inputs));
             for (group, weights) in self.weights.chunks_exact(self.inputs).enumerate() {
-                let mut sums = [[0.0f32; LANES]; 4];
-                for ((((w, &a), &b), &c), &d) in weights.iter().zip(a).zip(b).zip(c).zip(d) {
-                    for (sums, x) in sums.iter_mut().zip([a, b, c, d]) {
-                        for (sum, w) in sums.iter_mut().zip(w) {
-                            *sum += w * x;
-                        }
-                    }
-                }
+                let sums = sums(weights, [a, b, c, d]);
                 for (projected, sums) in projected.chunks_exact_mut(self.outputs).zip(sums) {
                     projected[group * LANES..][..LANES].copy_from_slice(&sums);
                 }
             }
         }
     }
+}
+
+/// The products of four rows with a group of weights.
+fn sums(weights: &[[f32; LANES]], [a, b, c, d]: [&[f32]; 4]) -> [[f32; LANES]; 4] {
+    let mut sums = [[0.0f32; LANES]; 4];
+    for ((((w, &a), &b), &c), &d) in weights.iter().zip(a).zip(b).zip(c).zip(d) {
+        for (sums, x) in sums.iter_mut().zip([a, b, c, d]) {
+            for (sum, w) in sums.iter_mut().zip(w) {
+                *sum += w * x;
+            }
+        }
+    }
+    sums
 }
 
 /// Shifts and scales each of the `dims` innermost dimensions to mean 0 and variance 1 over the first `training` values.

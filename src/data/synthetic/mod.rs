@@ -36,7 +36,7 @@ pub use events::{Action, Colour, Event, Shape};
 pub use features::{FRAME_DIMS, Features, REGION_DIMS, REGIONS};
 pub use moments::{MomentManifest, MomentRecord, MomentWorld, MomentWorldConfig, SimulatedVideo, Stretch};
 pub use render::{FRAMES, SIZE};
-pub use world::{Clip, Split, World, WorldConfig};
+pub use world::{Clip, World, WorldConfig};
 pub use write::{ClipRecord, Manifest};
 
 /// The streams of the seed; the large ones have one for each video, counted up from here.

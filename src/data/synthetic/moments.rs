@@ -14,7 +14,7 @@ use self::script::Question;
 use self::timeline::{CLIP_SECONDS, FEWEST_CLIPS, MOST_EVENTS, event_stretches, line_stretches};
 use super::events::Event;
 use super::stream;
-use super::world::Split;
+use crate::data::Part;
 use crate::data::moments::{Clips, MomentQuery, MomentSplit, MomentVideo, Widths};
 use crate::random::Random;
 use crate::tensor::Array;
@@ -91,7 +91,7 @@ pub struct SimulatedVideo {
     /// "video" and its number of six digits or more.
     pub id: String,
     /// What the video is for.
-    pub split: Split,
+    pub part: Part,
     /// The video with the same events in the opposite order.
     pub twin: Option<usize>,
     /// How many clips it has, of 1.5 s each.
@@ -163,8 +163,8 @@ impl MomentWorld {
         let mut taken = HashSet::new();
         let mut videos: Vec<SimulatedVideo> = Vec::new();
         let mut next_query = 0;
-        let splits = [(Split::Train, config.train), (Split::Validation, config.validation), (Split::Test, config.test)];
-        for (split, count) in splits {
+        let parts = [(Part::Train, config.train), (Part::Validation, config.validation), (Part::Test, config.test)];
+        for (part, count) in parts {
             let twins = 2 * (count as f64 * config.twins / 2.0) as usize;
             for place in 0..count {
                 let index = videos.len();
@@ -174,7 +174,7 @@ impl MomentWorld {
                     _ => draw(&config, &lines, &mut taken, &mut random),
                 };
                 video.id = format!("video{index:06}");
-                video.split = split;
+                video.part = part;
                 video.twin = (place < twins).then(|| if place % 2 == 0 { index + 1 } else { index - 1 });
                 ask(&mut video, &mut next_query, &mut random);
                 videos.push(video);
@@ -207,9 +207,9 @@ impl MomentWorld {
         self.videos.get(video).ok_or_else(beyond)
     }
 
-    /// The queries and videos of `split`, as a reader of the written folder gives them.
-    pub fn split(&self, split: Split) -> MomentSplit {
-        let videos = || self.videos.iter().enumerate().filter(|(_, v)| v.split == split);
+    /// The queries and videos of `part`, as a reader of the written folder gives them.
+    pub fn split(&self, part: Part) -> MomentSplit {
+        let videos = || self.videos.iter().enumerate().filter(|(_, v)| v.part == part);
         let entry = |(i, v): (usize, &SimulatedVideo)| MomentVideo {
             id: v.id.clone(),
             duration: v.duration(),
@@ -273,7 +273,7 @@ fn draw(
         events: events.into_iter().zip(stretches).collect(),
         lines: spoken.into_iter().zip(line_stretches(clips, random)).collect(),
         id: String::new(),
-        split: Split::Train,
+        part: Part::Train,
         twin: None,
         queries: Vec::new(),
         order_queries: Vec::new(),

@@ -9,6 +9,7 @@ use super::events::Event;
 use super::features::{self, Features};
 use super::render::{Stage, render};
 use super::stream;
+use crate::data::Part;
 use crate::random::Random;
 use crate::tensor::Array;
 use crate::{Error, Result};
@@ -35,18 +36,6 @@ impl Default for WorldConfig {
     }
 }
 
-/// What a video is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// Training.
-    Train,
-    /// Choosing among settings and checkpoints.
-    Validation,
-    /// The final figures.
-    Test,
-}
-
 /// A rendered clip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clip {
@@ -59,7 +48,7 @@ pub struct Clip {
     /// The video with the same events in the other order.
     pub twin: usize,
     /// What the video is for.
-    pub split: Split,
+    pub part: Part,
 }
 
 /// A set of short clips and their captions.
@@ -137,27 +126,27 @@ impl World {
         self.check(video).map(|()| video ^ 1)
     }
 
-    /// The split that `video` belongs to.
+    /// The part that `video` belongs to.
     ///
     /// # Errors
     /// [`Error::IndexOutOfRange`].
-    pub fn split(&self, video: usize) -> Result<Split> {
+    pub fn part(&self, video: usize) -> Result<Part> {
         self.check(video)?;
         let WorldConfig { train, validation, .. } = self.config;
         Ok(match video / 2 {
-            content if content < train => Split::Train,
-            content if content < train + validation => Split::Validation,
-            _ => Split::Test,
+            content if content < train => Part::Train,
+            content if content < train + validation => Part::Validation,
+            _ => Part::Test,
         })
     }
 
-    /// The videos of `split`.
-    pub fn videos(&self, split: Split) -> Range<usize> {
+    /// The videos of `part`.
+    pub fn videos(&self, part: Part) -> Range<usize> {
         let WorldConfig { train, validation, test, .. } = self.config;
-        let contents = match split {
-            Split::Train => 0..train,
-            Split::Validation => train..train + validation,
-            Split::Test => train + validation..train + validation + test,
+        let contents = match part {
+            Part::Train => 0..train,
+            Part::Validation => train..train + validation,
+            Part::Test => train + validation..train + validation + test,
         };
         2 * contents.start..2 * contents.end
     }
@@ -188,7 +177,7 @@ impl World {
             events: self.events(video)?,
             captions: self.captions(video)?,
             twin: self.twin(video)?,
-            split: self.split(video)?,
+            part: self.part(video)?,
             frames: self.render(video),
         })
     }
@@ -198,7 +187,7 @@ impl World {
     /// # Errors
     /// [`Error::Shape`] if the features do not fit into the address space.
     pub fn features(&self) -> Result<Features> {
-        features::features(self, 2 * self.config.train)
+        features::features(self.config.seed, self.len(), 2 * self.config.train, |video| self.render(video))
     }
 
     /// The token features of a caption, (tokens, [`TOKEN_DIMS`]): a fixed random mixture of word, previous word and
@@ -245,15 +234,15 @@ mod tests {
             let mut content = world.events(video).unwrap();
             content.sort();
             assert_ne!(content[0], content[1]);
-            let split = world.split(video).unwrap();
-            assert!(world.videos(split).contains(&video));
-            *counts.entry(split).or_insert(0) += 1;
+            let part = world.part(video).unwrap();
+            assert!(world.videos(part).contains(&video));
+            *counts.entry(part).or_insert(0) += 1;
             // Only the twin, which is the neighbour, has the same content.
             let first = *seen.entry(content).or_insert(video);
-            assert!(first == video || (first == world.twin(video).unwrap() && split == world.split(first).unwrap()));
+            assert!(first == video || (first == world.twin(video).unwrap() && part == world.part(first).unwrap()));
         }
         assert_eq!(seen.len(), 2700);
-        assert_eq!(counts, HashMap::from([(Split::Train, 4000), (Split::Validation, 400), (Split::Test, 1000)]));
+        assert_eq!(counts, HashMap::from([(Part::Train, 4000), (Part::Validation, 400), (Part::Test, 1000)]));
     }
 
     #[test]
@@ -262,7 +251,7 @@ mod tests {
         for video in 0..world.len() {
             let clip = world.clip(video).unwrap();
             let twin = world.clip(clip.twin).unwrap();
-            assert_eq!((twin.twin, twin.split), (video, clip.split));
+            assert_eq!((twin.twin, twin.part), (video, clip.part));
             assert_eq!(twin.events, [clip.events[1], clip.events[0]]);
             let (first, second) = clip.frames.split_at(clip.frames.len() / 2);
             assert_ne!([second, first].concat(), twin.frames);
@@ -346,7 +335,7 @@ mod tests {
         let world = small(0);
         let beyond = world.len();
         assert!(matches!(world.clip(beyond), Err(Error::IndexOutOfRange { .. })));
-        assert!(world.twin(beyond).is_err() && world.split(beyond).is_err() && world.captions(beyond).is_err());
+        assert!(world.twin(beyond).is_err() && world.part(beyond).is_err() && world.captions(beyond).is_err());
         assert!(World::new(WorldConfig { train: 10_296, validation: 0, test: 0, seed: 0 }).is_ok());
     }
 }

@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::captions::TOKEN_DIMS;
-use super::world::{Split, World, WorldConfig};
+use super::world::{World, WorldConfig};
+use crate::data::Part;
 use crate::data::formats::{atomic, hdf5_write};
 use crate::{Error, Result};
 
@@ -32,7 +33,8 @@ pub struct ClipRecord {
     /// The id of the video with the same events in the other order.
     pub twin: String,
     /// What the video is for.
-    pub split: Split,
+    #[serde(rename = "split")]
+    pub part: Part,
     /// The events, in order, in words.
     pub events: [String; 2],
 }
@@ -46,7 +48,7 @@ impl Manifest {
             Ok(ClipRecord {
                 video_id: id(video),
                 twin: id(world.twin(video)?),
-                split: world.split(video)?,
+                part: world.part(video)?,
                 events: world
                     .events(video)?
                     .map(|e| format!("{} {} {}", e.colour.word(), e.shape.word(), e.action.word())),
@@ -95,9 +97,9 @@ impl World {
             hdf5_write::write(&folder.join(file), |w| w.dataset(dataset, array.shape(), array.data()))?;
         }
         self.write_captions(folder)?;
-        for (split, name) in [(Split::Train, "train"), (Split::Validation, "validate"), (Split::Test, "test")] {
+        for (part, name) in [(Part::Train, "train"), (Part::Validation, "validate"), (Part::Test, "test")] {
             let path = folder.join(format!("MSRVTT_synthetic_{name}.csv"));
-            write_table(&path, ["video_id"], self.videos(split).map(|video| [id(video)]))?;
+            write_table(&path, ["video_id"], self.videos(part).map(|video| [id(video)]))?;
         }
         write_json(&manifest, &Manifest::new(self)?)
     }
@@ -250,7 +252,7 @@ mod tests {
 
         let manifest = Manifest::read(&folder).unwrap();
         assert_eq!(manifest, Manifest::new(&world).unwrap());
-        assert_eq!((&*manifest.videos[6].twin, manifest.videos[18].split), ("video7", Split::Validation));
+        assert_eq!((&*manifest.videos[6].twin, manifest.videos[18].part), ("video7", Part::Validation));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 9);
     }
 

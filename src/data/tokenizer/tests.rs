@@ -2,19 +2,10 @@
 
 use super::*;
 use crate::data::testing::{Folder, mutations};
+use crate::parity::golden;
 
 fn small() -> Tokenizer {
     Tokenizer::from_words(&["a", "Red", "circle", "moves", "left", ","]).unwrap()
-}
-
-/// The folder of CLIP's vocabulary, where it is at hand.
-fn clip_folder() -> Option<std::path::PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/clip-tokenizer");
-    if !folder.exists() {
-        eprintln!("skipped: {} is not at hand", folder.display());
-        return None;
-    }
-    Some(folder)
 }
 
 #[test]
@@ -93,18 +84,19 @@ fn damaged_files_are_errors() {
 
 #[test]
 fn vocabulary_and_merges_give_the_same_as_the_whole_file() {
-    let Some(shared) = clip_folder() else { return };
-    let folder = Folder::new();
+    let (folder, model) = (Folder::new(), golden::path("clip-tiny-hf"));
     for name in ["vocab.json", "merges.txt"] {
-        std::fs::copy(shared.join(name), folder.path(name)).unwrap();
+        std::fs::copy(model.join(name), folder.path(name)).unwrap();
     }
-    let (whole, built) = (Tokenizer::open(&shared).unwrap(), Tokenizer::open(folder.root()).unwrap());
-    assert_eq!(built.specials(), Specials { start: 49406, end: 49407, pad: None });
-    assert_eq!(built.largest_id(), 49407);
+    let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/clip-tokenizer");
+    let (whole, built, clip) = (&model, folder.root(), &clip);
+    let [whole, built, clip] = [whole.as_path(), built, clip].map(|folder| Tokenizer::open(folder).unwrap());
+    assert_eq!(clip.specials(), Specials { start: 49406, end: 49407, pad: None });
+    assert_eq!(clip.largest_id(), 49407);
     let texts = ["A man's \t playing,,, 12 guitars", "naïve 犬 😀", "<|endoftext|>", "", "\n\n"];
     let encode = |t: &Tokenizer| t.encode(&texts, 32, Padding::Zero).unwrap();
     assert_eq!(encode(&built), encode(&whole));
-    assert_eq!(encode(&built).ids.iter().filter(|&&id| id == 49407).count(), texts.len());
+    assert_eq!(encode(&clip).ids.iter().filter(|&&id| id == 49407).count(), texts.len());
     assert!(matches!(built.encode(&texts, 9, Padding::Special), Err(Error::Argument { .. })));
     for (name, text) in
         [("merges.txt", "#version: 0.2\na b c\n"), ("merges.txt", "犬 猫\n"), ("vocab.json", "{\"a\":0}")]
@@ -133,15 +125,9 @@ fn other_families_are_recognised_by_their_special_tokens() {
 
 #[test]
 fn a_hugging_face_model_gets_its_ids() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens/clip-tiny-hf");
-    if !folder.exists() {
-        eprintln!("skipped: {} is not at hand", folder.display());
-        return;
-    }
-    let file = crate::data::formats::safetensors::TensorFile::open(folder.join("expected.safetensors")).unwrap();
+    let file = golden::open("clip-tiny-hf/expected");
     let texts = ["a man is playing a guitar", "Two dogs run!", "it's raining"];
-    let tokens = Tokenizer::open(&folder).unwrap().encode(&texts, 11, Padding::End).unwrap();
-    let wide = |values: &[u32]| values.iter().map(|&v| i64::from(v)).collect::<Vec<_>>();
-    assert_eq!(wide(&tokens.ids), file.integers("input.input_ids").unwrap().1);
-    assert_eq!(tokens.mask, file.array("input.attention_mask").unwrap().data());
+    let tokens = Tokenizer::open(golden::path("clip-tiny-hf")).unwrap().encode(&texts, 11, Padding::End).unwrap();
+    assert_eq!(tokens.ids, file.u32("input.input_ids"));
+    assert_eq!(tokens.mask, file.f32("input.attention_mask"));
 }

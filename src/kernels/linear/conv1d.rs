@@ -408,10 +408,10 @@ pub mod cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::golden::Golden;
     use crate::kernels::testing::{
         assert_close, assert_slices_close, differences, gpus, inner, noise, noise_tensor, to_f32, to_f64,
     };
+    use crate::parity::golden;
 
     /// x, weight, stride, padding.
     const CASES: [([usize; 3], [usize; 3], usize, usize); 9] = [
@@ -541,7 +541,7 @@ mod tests {
 
     #[test]
     fn golden_conv1d() {
-        let Some(golden) = Golden::open("conv1d-k5") else { return };
+        let golden = golden::open("op-conv1d-k5");
         let conv = Conv1d { stride: 1, padding: 2 };
         for gpu in gpus() {
             let [x, w, g] = ["x", "weight", "cotangent"].map(|n| golden.upload(&gpu, &format!("input.{n}")));
@@ -555,12 +555,12 @@ mod tests {
 
     #[test]
     fn golden_patch_embedding() {
-        for (case, patch) in [("patch_embed-p4", 4), ("patch_embed-p8", 8)] {
-            let Some(golden) = Golden::open(case) else { return };
-            let shape = golden.get("input.x").shape();
-            let width = golden.get("input.weight").shape()[0];
-            let w = golden.get("input.weight").data();
-            let g = golden.get("input.cotangent").data();
+        for (case, patch) in [("op-patch_embed-p4", 4), ("op-patch_embed-p8", 8)] {
+            let golden = golden::open(case);
+            let shape = golden.shape("input.x");
+            let width = golden.shape("input.weight")[0];
+            let w = golden.f32("input.weight");
+            let g = golden.f32("input.cotangent");
             for gpu in gpus() {
                 let rows = unfold_patches(&golden.upload(&gpu, "input.x"), patch).unwrap();
                 let (count, k) = (rows.rows(), rows.width());

@@ -219,10 +219,10 @@ pub mod cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::golden::Golden;
     use crate::kernels::testing::{
         assert_close, assert_slices_close, differences, gpus, inner, noise, noise_tensor, to_f32, to_f64,
     };
+    use crate::parity::golden;
 
     /// Ids with repetitions, some rows never used; most ids are `common` where there is one.
     fn ids(count: usize, rows: usize, common: Option<u32>) -> Vec<u32> {
@@ -300,13 +300,11 @@ mod tests {
 
     #[test]
     fn golden() {
-        let Some(golden) = Golden::open("embedding-repeated") else { return };
-        let ids = golden.get("input.ids");
-        let shape = ids.shape().to_vec();
-        let ids: Vec<u32> = ids.data().iter().map(|&v| v as u32).collect();
+        let golden = golden::open("op-embedding-repeated");
+        let (shape, ids) = (golden.shape("input.ids"), golden.u32("input.ids"));
         for gpu in gpus() {
             let table = golden.upload(&gpu, "input.table");
-            let y = forward(&table, &ids, &shape).unwrap();
+            let y = forward(&table, &ids, shape).unwrap();
             golden.check("output.y", &y.to_vec().unwrap());
             golden.check_loss(&y.to_vec().unwrap());
             let dtable = backward(&golden.upload(&gpu, "input.cotangent"), &ids, table.shape()[0]).unwrap();

@@ -155,8 +155,8 @@ mod tests {
     use super::*;
     use crate::Error;
     use crate::gpu::Gpu;
-    use crate::kernels::golden::Golden;
     use crate::kernels::testing::{assert_close, gpus, noise, noise_tensor};
+    use crate::parity::golden;
 
     const BOTH: [Negatives; 2] = [Negatives::All, Negatives::Hardest];
 
@@ -224,7 +224,7 @@ mod tests {
         for (file, negatives) in
             [("op-triplet_hinge-sum", Negatives::All), ("op-triplet_hinge-hardest", Negatives::Hardest)]
         {
-            let Some(golden) = Golden::open(file) else { return };
+            let golden = golden::open(file);
             let margin = golden.config["margin"].as_f64().unwrap() as f32;
             let n = golden.shape("input.sim")[0];
             for gpu in gpus() {

@@ -3,10 +3,10 @@ use crate::Gpu;
 use crate::kernels::elementwise::dropout::Dropout;
 use crate::kernels::elementwise::unary::cpu::value_and_derivative;
 use crate::kernels::elementwise::unary::{Activation, Unary};
-use crate::kernels::golden::Golden;
 use crate::kernels::testing::{
     assert_close, assert_slices_close, differences, gpus, inner, noise, noise_tensor, to_f32, to_f64,
 };
+use crate::parity::golden;
 
 const FILLS: [Masked; 3] = [Masked::Hide, Masked::Fill(-1e10), Masked::Fill(-1e19)];
 /// Batch, length, channels: one of each, both editions, more than a workgroup, a length that is no round number.
@@ -287,35 +287,35 @@ fn wrong_arguments_are_refused() {
 
 #[test]
 fn golden_mean_and_max() {
+    let (means, maxima) = (golden::open("op-masked_mean-clip4clip"), golden::open("op-masked_max-over-length"));
     for gpu in gpus() {
-        if let Some(golden) = Golden::open("op-masked_mean-clip4clip") {
-            let [x, mask, g] = ["x", "mask", "cotangent"].map(|n| golden.upload(&gpu, &format!("input.{n}")));
-            let y = mean(&x, Some(&mask)).unwrap().to_vec().unwrap();
-            golden.check("output.y", &y);
-            golden.check_loss(&y);
-            golden.check("grad_input.x", &mean_backward(&g, x.shape()[1], Some(&mask)).unwrap().to_vec().unwrap());
-        }
-        if let Some(golden) = Golden::open("op-masked_max-over-length") {
-            let [x, mask, g] = ["x", "mask", "cotangent"].map(|n| golden.upload(&gpu, &format!("input.{n}")));
-            let masked = Masked::Fill(-1e10);
-            let (y, at) = max(&x, Some(&mask), masked).unwrap();
-            golden.check("output.y", &y.to_vec().unwrap());
-            golden.check_loss(&y.to_vec().unwrap());
-            let dx = max_backward(&g, &at, x.shape()[1], Some(&mask), masked).unwrap();
-            golden.check("grad_input.x", &dx.to_vec().unwrap());
-        }
+        let golden = &means;
+        let [x, mask, g] = ["x", "mask", "cotangent"].map(|n| golden.upload(&gpu, &format!("input.{n}")));
+        let y = mean(&x, Some(&mask)).unwrap().to_vec().unwrap();
+        golden.check("output.y", &y);
+        golden.check_loss(&y);
+        golden.check("grad_input.x", &mean_backward(&g, x.shape()[1], Some(&mask)).unwrap().to_vec().unwrap());
+
+        let golden = &maxima;
+        let [x, mask, g] = ["x", "mask", "cotangent"].map(|n| golden.upload(&gpu, &format!("input.{n}")));
+        let masked = Masked::Fill(-1e10);
+        let (y, at) = max(&x, Some(&mask), masked).unwrap();
+        golden.check("output.y", &y.to_vec().unwrap());
+        golden.check_loss(&y.to_vec().unwrap());
+        let dx = max_backward(&g, &at, x.shape()[1], Some(&mask), masked).unwrap();
+        golden.check("grad_input.x", &dx.to_vec().unwrap());
     }
 }
 
 #[test]
 fn golden_attention_with_one_score() {
-    let Some(golden) = Golden::open("op-attention_pool-single-score") else { return };
+    let golden = golden::open("op-attention_pool-single-score");
     for gpu in gpus() {
         let [x, mask, g] = ["x", "mask", "cotangent"].map(|n| golden.upload(&gpu, &format!("input.{n}")));
-        let w = golden.get("input.w").data();
+        let w = golden.f32("input.w");
         let d = w.len();
-        let values = golden.get("input.x").data();
-        let scores: Vec<f32> = values.chunks(d).map(|row| inner(&to_f64(row), &to_f64(w)) as f32).collect();
+        let values = golden.f32("input.x");
+        let scores: Vec<f32> = values.chunks(d).map(|row| inner(&to_f64(row), &to_f64(&w)) as f32).collect();
         let options = AttentionPool { masked: Masked::Fill(-1e10), dropout: None };
         let scores = upload(&gpu, mask.shape(), &scores);
         let pooled = attention(&x, &scores, Some(&mask), options).unwrap();
@@ -342,11 +342,11 @@ fn product(a: (&[f64], usize, usize), b: (&[f64], usize, usize), [m, k, n]: [usi
 
 #[test]
 fn golden_attention_of_bicnet() {
-    let Some(golden) = Golden::open("op-attention_pool-bicnet") else { return };
-    let input = |name: &str| to_f64(golden.get(&format!("input.{name}")).data());
+    let golden = golden::open("op-attention_pool-bicnet");
+    let input = |name: &str| to_f64(&golden.f32(&format!("input.{name}")));
     let [x, w1, b1, w2, b2] = ["x", "w1", "b1", "w2", "b2"].map(input);
-    let &[heads, d, hidden] = golden.get("input.w1").shape() else { unreachable!() };
-    let out = golden.get("input.w2").shape()[2];
+    let &[heads, d, hidden] = golden.shape("input.w1") else { unreachable!() };
+    let out = golden.shape("input.w2")[2];
     let rows = x.len() / d;
     let gelu = |v: f64| value_and_derivative(Unary::Activation(Activation::Gelu), v);
     // The logits of each head, next to each other on the channel axis.

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::data::Part;
 use crate::data::bicnet::{BicnetDataset, DatasetKind, SampleSource};
-use crate::data::captions::Part;
 use crate::data::formats::hdf5_write;
 use crate::data::formats::safetensors;
 use crate::data::moments::{

@@ -42,7 +42,7 @@ fn places_are_counted_by_task() {
 }
 
 #[test]
-fn a_hundred_rows_count_before_rows_of_other_videos_are_skipped() {
+fn a_hundred_rows_count_before_rows_of_other_videos_are_left_out() {
     let mut rows = vec![(9, 0.0, 10.0); 100];
     rows.push((7, 0.0, 10.0));
     let queries = [query(2, &[[0.0, 10.0]])];

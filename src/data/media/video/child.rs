@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,29 +18,36 @@ pub(super) struct Ended {
     pub(super) complaints: String,
 }
 
-/// Runs `command` for at most `limit`, what `feed` and `read` do with its input and output included. A program whose
-/// output is not read to the end is left to end by itself, which it does when it writes on.
+/// Runs `command` for at most `limit`, what `feed` and `read` do with its input and output included. When `read` fails or
+/// panics, the program is ended at once. One whose output is not read to the end is left to end by itself, which it does
+/// when it writes on.
 ///
 /// # Errors
 /// When the program cannot be started.
-pub(super) fn run<T>(
+pub(super) fn run<T, E>(
     command: &mut Command,
     limit: Duration,
     feed: impl FnOnce(&mut ChildStdin) -> io::Result<()> + Send,
-    read: impl FnOnce(&mut ChildStdout) -> T,
-) -> io::Result<(T, Ended)> {
+    read: impl FnOnce(&mut ChildStdout) -> Result<T, E>,
+) -> io::Result<(Result<T, E>, Ended)> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = pipes else {
-        return Err(io::Error::other("the program's pipes are missing"));
-    };
+    let unwanted = AtomicBool::new(false);
     thread::scope(|scope| {
+        let waiter = scope.spawn(|| wait(child, limit, &unwanted));
+        // However this scope is left, the program ends; harmless where it has ended.
+        let _end = SetOnDrop(&unwanted);
+        let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = pipes else {
+            return Err(io::Error::other("the program's pipes are missing"));
+        };
         let complaints = scope.spawn(move || tail(&mut stderr));
         // A program that ends early closes its input; its complaints say more than that error.
         scope.spawn(move || feed(&mut stdin).and_then(|()| stdin.flush()));
-        let waiter = scope.spawn(move || wait(child, limit));
         let value = read(&mut stdout);
         drop(stdout);
+        if value.is_err() {
+            unwanted.store(true, Ordering::Relaxed);
+        }
         let panicked = |_| io::Error::other("a thread panicked");
         let (status, late) = waiter.join().map_err(panicked)??;
         let complaints = complaints.join().map_err(panicked)?;
@@ -47,17 +55,26 @@ pub(super) fn run<T>(
     })
 }
 
-/// Waits for the end of `child`, which is killed when `limit` is over.
-fn wait(mut child: Child, limit: Duration) -> io::Result<(ExitStatus, bool)> {
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Waits for the end of `child`, which is killed when it is `unwanted`, or when `limit` is over: then it is late.
+fn wait(mut child: Child, limit: Duration, unwanted: &AtomicBool) -> io::Result<(ExitStatus, bool)> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok((status, false));
         }
-        if start.elapsed() > limit {
+        let late = start.elapsed() > limit;
+        if late || unwanted.load(Ordering::Relaxed) {
             // It may end at this moment by itself: then there is nothing to kill.
             let _ = child.kill();
-            return Ok((child.wait()?, true));
+            return Ok((child.wait()?, late));
         }
         thread::sleep(Duration::from_millis(2));
     }

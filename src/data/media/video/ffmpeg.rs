@@ -22,15 +22,15 @@ const CONTAINERS: &str = "mov,matroska,avi";
 
 /// What decoding one video may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(super) struct Limits {
     /// Most pixels of a frame.
-    pub frame_pixels: usize,
+    pub(super) frame_pixels: usize,
     /// Most frames that are taken from one video.
-    pub frames: usize,
+    pub(super) frames: usize,
     /// Most bytes of all frames together where they are kept, as [`Ffmpeg::decode`] does.
-    pub bytes: usize,
+    pub(super) bytes: usize,
     /// Longest time from start to end, including what the caller does with the frames.
-    pub time: Duration,
+    pub(super) time: Duration,
 }
 
 impl Default for Limits {
@@ -61,7 +61,7 @@ pub struct VideoInfo {
 pub struct Ffmpeg {
     ffmpeg: PathBuf,
     ffprobe: PathBuf,
-    limits: Limits,
+    pub(super) limits: Limits,
 }
 
 impl Ffmpeg {
@@ -92,12 +92,6 @@ impl Ffmpeg {
             }
         }
         Ok(found)
-    }
-
-    /// Other limits than the default ones.
-    pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
     }
 
     /// What the file says about its first video stream.
@@ -242,7 +236,7 @@ impl Ffmpeg {
             command.args(["-s", &format!("{width}x{height}"), "-r", &fps.to_string(), "-i", "pipe:0"]);
             command.args(encoder).args(["-f", "mp4"]).arg(std::path::absolute(temporary)?);
             let feed = |stdin: &mut ChildStdin| images.iter().try_for_each(|i| stdin.write_all(i.rgb()));
-            let ((), ended) = run(&mut command, self.limits.time, feed, |_| ())?;
+            let (_, ended) = run(&mut command, self.limits.time, feed, |_| Ok::<(), io::Error>(()))?;
             let problem = if ended.late { "it takes too long" } else { &ended.complaints };
             if ended.success { Ok(()) } else { Err(io::Error::other(format!("ffmpeg fails: {problem}"))) }
         })

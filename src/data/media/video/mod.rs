@@ -17,7 +17,7 @@ use super::frames::{Choice, FrameSet, Sampling};
 use super::pixels::Preprocess;
 use crate::{Error, Result};
 
-pub use ffmpeg::{Ffmpeg, Limits, VideoInfo};
+pub use ffmpeg::{Ffmpeg, VideoInfo};
 
 /// The extensions of video files, in the order in which they are looked for.
 pub const EXTENSIONS: [&str; 4] = ["mp4", "webm", "mkv", "avi"];
@@ -128,14 +128,10 @@ pub fn load_all<T: Send>(
         let (sender, results) = sync_channel(threads);
         for _ in 0..threads {
             let (sender, next, load) = (sender.clone(), &next, &load);
-            scope.spawn(move || {
-                while let Some((number, id)) = ids.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
-                    // The receiver is gone when `take` has failed.
-                    if sender.send((number, load(id))).is_err() {
-                        break;
-                    }
-                }
-            });
+            let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+            let loaded = numbers.map_while(|number| Some((number, load(ids.get(number)?))));
+            // The receiver is gone when `take` has failed.
+            scope.spawn(move || loaded.map(|result| sender.send(result)).all(|sent| sent.is_ok()));
         }
         drop(sender);
         for (number, result) in results {

@@ -1,22 +1,13 @@
-//! Tests with videos that they make themselves; where ffmpeg is absent they are skipped.
+//! Tests with videos that they make themselves, by ffmpeg.
 
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::ffmpeg::Limits;
 use super::*;
 use crate::data::media::pixels::Image;
 use crate::data::testing::Folder;
-
-fn ffmpeg() -> Option<Ffmpeg> {
-    match Ffmpeg::find() {
-        Ok(found) => Some(found),
-        Err(error) => {
-            eprintln!("skipped: {error}");
-            None
-        }
-    }
-}
 
 /// Frames of one colour, which says their number, with a stripe.
 fn numbered(count: usize, width: usize, height: usize) -> Vec<Image> {
@@ -45,7 +36,7 @@ fn make(path: &Path, arguments: &[&str]) {
 
 #[test]
 fn sampled_frames_are_those_of_the_grid() {
-    let Some(ffmpeg) = ffmpeg() else { return };
+    let ffmpeg = Ffmpeg::find().unwrap();
     let folder = Folder::new();
     let path = folder.path("a.mp4");
     let images = numbered(47, 15, 9);
@@ -73,7 +64,7 @@ fn sampled_frames_are_those_of_the_grid() {
 
 #[test]
 fn other_containers_and_odd_names_are_read() {
-    let Some(ffmpeg) = ffmpeg() else { return };
+    let ffmpeg = Ffmpeg::find().unwrap();
     let folder = Folder::new();
     let source = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=30000/1001:duration=4"];
     for (name, encoder) in [("-y.mkv", "mpeg4"), ("a b'%d.avi", "mpeg4"), ("c.webm", "libvpx"), ("rot.mp4", "mpeg4")] {
@@ -89,7 +80,7 @@ fn other_containers_and_odd_names_are_read() {
 
 #[test]
 fn files_that_are_no_videos_are_errors() {
-    let Some(ffmpeg) = ffmpeg() else { return };
+    let ffmpeg = Ffmpeg::find().unwrap();
     let folder = Folder::new();
     let refused = |path: &Path| match ffmpeg.decode(path, &Sampling::default()) {
         Err(Error::Malformed { problem, .. }) => assert!(!problem.is_empty()),
@@ -120,22 +111,28 @@ fn files_that_are_no_videos_are_errors() {
     refused(&folder.file("cut.webm", &bytes[..bytes.len() / 2]));
 }
 
+fn limited(ffmpeg: &Ffmpeg, limits: Limits) -> Ffmpeg {
+    let mut limited = ffmpeg.clone();
+    limited.limits = limits;
+    limited
+}
+
 #[test]
 fn limits_hold() {
-    let Some(ffmpeg) = ffmpeg() else { return };
+    let ffmpeg = Ffmpeg::find().unwrap();
     let folder = Folder::new();
     let path = folder.path("a.mp4");
     ffmpeg.encode(&path, &numbered(30, 16, 16), 10).unwrap();
     let all = sampling(10, 0, None);
     let exact = Limits { frame_pixels: 256, frames: 30, bytes: 30 * 768, ..Limits::default() };
-    assert_eq!(ffmpeg.clone().with_limits(exact).decode(&path, &all).unwrap().len(), 30);
+    assert_eq!(limited(&ffmpeg, exact).decode(&path, &all).unwrap().len(), 30);
     for limits in [
         Limits { frame_pixels: 255, ..exact },
         Limits { frames: 29, ..exact },
         Limits { bytes: 30 * 768 - 1, ..exact },
         Limits { time: Duration::ZERO, ..exact },
     ] {
-        let decoded = ffmpeg.clone().with_limits(limits).decode(&path, &all);
+        let decoded = limited(&ffmpeg, limits).decode(&path, &all);
         assert!(matches!(decoded, Err(Error::Malformed { .. })), "{limits:?}");
     }
     // What goes wrong in the caller ends it.
@@ -143,20 +140,25 @@ fn limits_hold() {
     assert!(matches!(stopped, Err(Error::Interrupted { .. })));
 }
 
+/// Programs of the shell's that stand for ffmpeg and ffprobe.
+#[cfg(unix)]
+fn scripts(folder: &Folder, ffmpeg: &str, ffprobe: &str) -> Ffmpeg {
+    use std::os::unix::fs::PermissionsExt;
+
+    for (name, script) in [("ffmpeg", ffmpeg), ("ffprobe", ffprobe)] {
+        let program = folder.file(name, format!("#!/bin/sh\n[ \"$1\" = -version ] && exit 0\n{script}\n"));
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    Ffmpeg::in_folder(folder.root()).unwrap()
+}
+
 #[cfg(unix)]
 #[test]
 fn programs_that_hang_or_are_missing_are_errors() {
-    use std::os::unix::fs::PermissionsExt;
-
     let folder = Folder::new();
     assert!(matches!(Ffmpeg::in_folder(folder.root()), Err(Error::NoProgram { .. })));
-    let script = "#!/bin/sh\n[ \"$1\" = -version ] && exit 0\nexec sleep 60\n";
-    for name in ["ffmpeg", "ffprobe"] {
-        let program = folder.file(name, script);
-        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
-    }
     let limits = Limits { time: Duration::from_millis(200), ..Limits::default() };
-    let hanging = Ffmpeg::in_folder(folder.root()).unwrap().with_limits(limits);
+    let hanging = limited(&scripts(&folder, "exec sleep 60", "exec sleep 60"), limits);
     let start = Instant::now();
     let probed = hanging.probe(folder.file("a.mp4", "x"));
     assert!(
@@ -166,9 +168,26 @@ fn programs_that_hang_or_are_missing_are_errors() {
     assert!(start.elapsed() < Duration::from_secs(20));
 }
 
+/// A decoder that hangs after its first frame is ended as soon as nobody wants another one.
+#[cfg(unix)]
+#[test]
+fn a_reader_that_fails_or_panics_ends_the_program() {
+    let folder = Folder::new();
+    let answer = r#"echo '{"streams": [{"width": 1, "height": 1, "avg_frame_rate": "1/1"}]}'"#;
+    let hanging = scripts(&folder, "printf 'P6\n1 1\n255\nabc'; exec sleep 60", answer);
+    let path = folder.file("a.mp4", "x");
+    let start = Instant::now();
+    let stopped = hanging.decode_each(&path, &sampling(1, 0, None), |_| Err(Error::Interrupted { saved: None }));
+    assert!(matches!(stopped, Err(Error::Interrupted { .. })), "{stopped:?}");
+    let panicked = std::panic::catch_unwind(|| {
+        let _ = hanging.decode_each(&path, &sampling(1, 0, None), |_| panic!("on purpose"));
+    });
+    assert!(panicked.is_err() && start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
 #[test]
 fn what_cannot_be_encoded_is_an_error() {
-    let Some(ffmpeg) = ffmpeg() else { return };
+    let ffmpeg = Ffmpeg::find().unwrap();
     let folder = Folder::new();
     let path = folder.path("a.mp4");
     let images = numbered(2, 8, 8);
@@ -201,7 +220,7 @@ fn videos_are_found_by_their_ids() {
 
 #[test]
 fn videos_load_as_the_network_takes_them() {
-    let Some(ffmpeg) = ffmpeg() else { return };
+    let ffmpeg = Ffmpeg::find().unwrap();
     let folder = Folder::new();
     ffmpeg.encode(folder.path("v.mp4"), &numbered(50, 20, 16), 10).unwrap();
     let preprocess = Preprocess { scale: 1.0, mean: [0.0; 3], std: [1.0; 3], ..Preprocess::clip(8) };

@@ -1,8 +1,8 @@
-use std::path::Path;
 use std::time::Instant;
 
 use super::*;
 use crate::data::moments::{Problems, read_activitynet};
+use crate::data::testing::annotations;
 
 fn video(id: &str, duration: f64) -> MomentVideo {
     MomentVideo { id: id.to_owned(), duration, index: 0 }
@@ -39,13 +39,8 @@ fn simulate(split: MomentSplit, options: SimulationOptions) -> SimulatedActivity
 }
 
 /// ActivityNet's validation.
-fn real() -> Option<MomentSplit> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/annotations/activitynet-captions/val_1.json");
-    if !path.exists() {
-        println!("skipped: {} is not there", path.display());
-        return None;
-    }
-    Some(read_activitynet(path, &mut Problems::strict()).unwrap())
+fn real() -> MomentSplit {
+    read_activitynet(annotations("activitynet-captions/val_1.json"), &mut Problems::strict()).unwrap()
 }
 
 #[test]
@@ -192,8 +187,9 @@ fn the_bell_is_nearly_normal() {
 
 /// On average a sentence's words score higher on its clips than on the other clips of the video, and of other videos.
 #[test]
+#[ignore = "reads the datasets' own annotations; CONTRIBUTING.md says how to run it"]
 fn real_sentences_fit_their_own_clips() {
-    let Some(split) = real() else { return };
+    let split = real();
     let (videos, queries) = (split.videos.len(), split.queries.len());
     let source = simulate(split, SimulationOptions::default());
     assert_eq!((videos, queries), (4917, 17505));
@@ -223,8 +219,9 @@ fn real_sentences_fit_their_own_clips() {
 
 /// Prints how long a batch takes; the bound is wide, for slow and busy machines.
 #[test]
+#[ignore = "reads the datasets' own annotations; CONTRIBUTING.md says how to run it"]
 fn batches_are_fast() {
-    let Some(split) = real() else { return };
+    let split = real();
     let started = Instant::now();
     let source = simulate(split, SimulationOptions::default());
     println!("prepared in {:?}; {} words", started.elapsed(), source.tokens.shape()[0]);

@@ -4,15 +4,15 @@ use super::{ClipCaption, ClipWorld};
 use crate::data::media::frames::FrameSet;
 use crate::data::media::pixels::Preprocess;
 use crate::data::pairs::PairSource;
-use crate::data::synthetic::Split;
 use crate::data::tokenizer::{Padding, Tokenizer};
+use crate::data::{Part, checked_index};
 use crate::{Error, Result};
 
 /// The videos of a split with all of their captions. Frames are drawn when they are asked for.
 #[derive(Clone, Debug)]
 pub struct ClipPairs {
     world: ClipWorld,
-    split: Split,
+    part: Part,
     first: usize,
     videos: usize,
     captions: Vec<(usize, ClipCaption)>,
@@ -26,8 +26,8 @@ impl ClipPairs {
     ///
     /// # Errors
     /// [`Error::Argument`] for a caption that does not fit into `words`: it would lose what it tells.
-    pub fn new(world: &ClipWorld, split: Split, tokenizer: &Tokenizer, words: usize) -> Result<Self> {
-        let range = world.videos(split);
+    pub fn new(world: &ClipWorld, part: Part, tokenizer: &Tokenizer, words: usize) -> Result<Self> {
+        let range = world.videos(part);
         let mut captions = Vec::new();
         for video in range.clone() {
             captions.extend(world.captions(video)?.into_iter().map(|caption| (video - range.start, caption)));
@@ -40,7 +40,7 @@ impl ClipPairs {
         }
         let preprocess = Preprocess::clip(world.config().size);
         let (world, first) = (world.clone(), range.start);
-        Ok(Self { world, split, first, videos: range.len(), captions, ids: tokens.ids, words, preprocess })
+        Ok(Self { world, part, first, videos: range.len(), captions, ids: tokens.ids, words, preprocess })
     }
 
     /// The caption of text `text`.
@@ -51,7 +51,7 @@ impl ClipPairs {
     /// The videos of this split that text `text` describes, its own among them.
     pub fn fits(&self, text: usize) -> Vec<usize> {
         let caption = self.caption(text).into_iter();
-        caption.flat_map(|c| self.world.fits(self.split, c)).map(|video| video - self.first).collect()
+        caption.flat_map(|c| self.world.fits(self.part, c)).map(|video| video - self.first).collect()
     }
 }
 
@@ -64,15 +64,13 @@ impl PairSource for ClipPairs {
         self.videos
     }
 
-    fn video_of(&self, text: usize) -> usize {
-        self.captions.get(text).map_or(0, |(video, _)| *video)
+    fn video_of(&self, text: usize) -> Result<usize> {
+        Ok(self.captions[checked_index("ClipPairs", text, self.captions.len())?].0)
     }
 
     fn tokens(&self, text: usize) -> Result<Vec<u32>> {
-        let ids = self.ids.chunks_exact(self.words).nth(text);
-        let missing =
-            || Error::IndexOutOfRange { op: "ClipPairs", index: text as u64, len: self.captions.len() as u64 };
-        Ok(ids.ok_or_else(missing)?.to_vec())
+        let text = checked_index("ClipPairs", text, self.captions.len())?;
+        Ok(self.ids[text * self.words..(text + 1) * self.words].to_vec())
     }
 
     fn frames(&self, video: usize) -> Result<FrameSet> {

@@ -3,11 +3,9 @@ use std::fs;
 use std::time::Instant;
 
 use super::*;
-use crate::data::captions::{Dataset, Part, VideoCaptions, read_msrvtt, read_msrvtt_test};
+use crate::data::captions::{Dataset, VideoCaptions, read_msrvtt, read_msrvtt_test};
 use crate::data::moments::Problems;
 use crate::data::testing::Folder;
-
-const SPLITS: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
 
 fn small() -> ClipWorldConfig {
     ClipWorldConfig { seed: 3, train: 60, validation: 4, test: 10, frames: 6, ..Default::default() }
@@ -30,13 +28,13 @@ fn one_configuration_one_world() {
 #[test]
 fn no_pair_of_events_is_in_two_splits() {
     let world = ClipWorld::new(ClipWorldConfig::default()).unwrap();
-    assert_eq!(SPLITS.map(|split| world.videos(split)), [0..4000, 4000..4250, 4250..4750]);
+    assert_eq!(Part::ALL.map(|part| world.videos(part)), [0..4000, 4000..4250, 4250..4750]);
     assert_eq!(world.len(), 4750);
     let mut seen = HashMap::new();
-    for split in SPLITS {
-        for video in world.videos(split) {
+    for part in Part::ALL {
+        for video in world.videos(part) {
             let twin = world.twin(video).unwrap();
-            assert!(world.videos(split).contains(&twin));
+            assert!(world.videos(part).contains(&twin));
             let mut pair = world.events(video).unwrap();
             assert_eq!(world.events(twin).unwrap(), [pair[1], pair[0]]);
             pair.sort();
@@ -49,7 +47,7 @@ fn no_pair_of_events_is_in_two_splits() {
 #[test]
 fn twins_differ_in_pixels_and_halves() {
     let world = ClipWorld::new(small()).unwrap();
-    for video in world.videos(Split::Test) {
+    for video in world.videos(Part::Test) {
         let [clip, twin] = [video, world.twin(video).unwrap()].map(|v| world.frames(v).unwrap());
         let (first, second) = clip.split_at(clip.len() / 2);
         assert_ne!(clip, twin);
@@ -88,8 +86,8 @@ fn captions_fit_all_clips_that_show_what_they_tell() {
     let config = ClipWorldConfig { train: 600, test: 500, partial_captions: 3, ..small() };
     let world = ClipWorld::new(config).unwrap();
     let mut fitting = 0;
-    for split in SPLITS {
-        for video in world.videos(split).step_by(5) {
+    for part in Part::ALL {
+        for video in world.videos(part).step_by(5) {
             for caption in world.captions(video).unwrap() {
                 // By words alone: a clip fits if one of its own possible captions has these words.
                 let fits = |other: &usize| {
@@ -102,8 +100,8 @@ fn captions_fit_all_clips_that_show_what_they_tell() {
                         })
                     })
                 };
-                let expected: Vec<usize> = world.videos(split).filter(fits).collect();
-                assert_eq!(world.fits(split, &caption), expected, "{}", caption.text);
+                let expected: Vec<usize> = world.videos(part).filter(fits).collect();
+                assert_eq!(world.fits(part, &caption), expected, "{}", caption.text);
                 assert!(expected.contains(&video) && (caption.is_partial() || expected.len() == 1));
                 fitting += usize::from(caption.is_partial() && expected.len() > 1);
             }
@@ -135,11 +133,11 @@ fn the_folder_is_read_as_msrvtt() {
     let all = |video| VideoCaptions::new(format!("video{video}"), texts(video));
     let mut strict = Problems::strict();
     let train = Dataset::MsrVtt9k.read(&root, Part::Train, &mut strict).unwrap();
-    assert_eq!(train.videos, world.videos(Split::Train).map(all).collect::<Vec<_>>());
+    assert_eq!(train.videos, world.videos(Part::Train).map(all).collect::<Vec<_>>());
     let test = Dataset::MsrVtt9k.read(&root, Part::Test, &mut strict).unwrap();
-    assert_eq!(test.videos, world.videos(Split::Test).map(whole).collect::<Vec<_>>());
+    assert_eq!(test.videos, world.videos(Part::Test).map(whole).collect::<Vec<_>>());
     let validation = read_msrvtt_test(root.join("MSRVTT_JSFUSION_val.csv"), &mut strict).unwrap();
-    assert_eq!(validation.videos, world.videos(Split::Validation).map(whole).collect::<Vec<_>>());
+    assert_eq!(validation.videos, world.videos(Part::Validation).map(whole).collect::<Vec<_>>());
     let everything = read_msrvtt(root.join("MSRVTT_data.json"), &mut strict).unwrap();
     assert_eq!(everything.videos, (0..world.len()).map(all).collect::<Vec<_>>());
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ClipWorld, ClipWorldConfig};
 use crate::Result;
-use crate::data::synthetic::world::Split;
+use crate::data::Part;
 use crate::data::synthetic::write::{
     Info, Sentence, create_folder, id, read_manifest, remove_manifest, write_json, write_table,
 };
@@ -53,7 +53,7 @@ impl ClipWorld {
         let manifest = folder.join(Manifest::FILE);
         remove_manifest(&manifest)?;
 
-        let training = self.videos(Split::Train).map(|video| [id(video)]);
+        let training = self.videos(Part::Train).map(|video| [id(video)]);
         write_table(&folder.join("MSRVTT_train.9k.csv"), ["video_id"], training)?;
         let mut sentences = Vec::new();
         for video in 0..self.len() {
@@ -61,8 +61,8 @@ impl ClipWorld {
             sentences.extend(captions.map(|caption| Sentence { video_id: id(video), caption: caption.text }));
         }
         let captions = self.config.whole_captions + self.config.partial_captions;
-        for (split, name) in [(Split::Validation, "val"), (Split::Test, "test")] {
-            let rows = self.videos(split).enumerate().map(|(row, video)| {
+        for (part, name) in [(Part::Validation, "val"), (Part::Test, "test")] {
+            let rows = self.videos(part).enumerate().map(|(row, video)| {
                 let sentence = sentences[video * captions].caption.clone();
                 [format!("ret{row}"), format!("msr{video}"), id(video), sentence]
             });
@@ -71,9 +71,7 @@ impl ClipWorld {
         }
         write_json(&folder.join("MSRVTT_data.json"), &Info { sentences })?;
 
-        for video in
-            [Split::Train, Split::Validation, Split::Test].into_iter().flat_map(|s| self.videos(s).take(videos))
-        {
+        for video in Part::ALL.into_iter().flat_map(|s| self.videos(s).take(videos)) {
             let frames = self.frames(video)?;
             let frames: Vec<&[u8]> = frames.chunks_exact(self.config.size * self.config.size * 3).collect();
             save(&saved.join(id(video)), &frames, Self::FRAMES_PER_SECOND)?;

@@ -26,14 +26,14 @@ fn videos_are_as_they_are_described() {
     assert_eq!(world.len(), 63);
     let mut ids = 0;
     for (i, video) in world.videos.iter().enumerate() {
-        let split = if i < 41 {
-            Split::Train
+        let part = if i < 41 {
+            Part::Train
         } else if i < 50 {
-            Split::Validation
+            Part::Validation
         } else {
-            Split::Test
+            Part::Test
         };
-        assert_eq!((video.split, video.id.as_str()), (split, format!("video{i:06}").as_str()));
+        assert_eq!((video.part, video.id.as_str()), (part, format!("video{i:06}").as_str()));
         assert!((20..=40).contains(&video.clips));
         assert!((3..=5).contains(&video.events.len()));
         assert_eq!(events(video).iter().collect::<HashSet<_>>().len(), video.events.len());
@@ -52,7 +52,7 @@ fn videos_are_as_they_are_described() {
     let windows = || world.videos.iter().flat_map(|v| &v.queries).flat_map(|q| q.windows.concat());
     // Most labels are off the grid of clips.
     assert!(windows().filter(|t| t % CLIP_SECONDS == 0.0).count() * 10 < windows().count());
-    let train = world.split(Split::Train);
+    let train = world.split(Part::Train);
     assert_eq!((train.videos.len(), train.videos[40].index), (41, 40));
     assert_eq!(train.queries.last().unwrap().video, Some("video000040".to_owned()));
 }
@@ -83,7 +83,7 @@ fn twins_differ_in_order_and_others_in_events() {
         by_set.entry(set).or_default().push(i);
         let Some(twin) = video.twin else { continue };
         let other = world.video(twin).unwrap();
-        assert_eq!((other.twin, other.split, other.clips), (Some(i), video.split, video.clips));
+        assert_eq!((other.twin, other.part, other.clips), (Some(i), video.part, video.clips));
         assert_eq!(other.lines, video.lines);
         let mut reversed = events(other);
         reversed.reverse();
@@ -255,7 +255,7 @@ fn the_folder_holds_the_world() {
         let clips = world.clips(i).unwrap();
         assert_eq!(seen.dataset(&video.id).unwrap().read().unwrap(), clips.video.unwrap());
         assert_eq!(said.dataset(&video.id).unwrap().read().unwrap(), clips.sub.unwrap());
-        let split = ["train", "val", "test_public"][video.split as usize];
+        let split = ["train", "val", "test_public"][video.part as usize];
         assert_eq!(durations[split][&video.id], serde_json::json!([video.duration(), i]));
         assert_eq!(subtitles[i]["vid_name"], video.id);
         let lines = subtitles[i]["sub"].as_array().unwrap();
@@ -281,10 +281,10 @@ fn the_folder_holds_the_world() {
     assert!(rows.next().is_none());
 
     // The reader of the real files reads it, and finds nothing to mend.
-    for (split, name) in [(Split::Train, "train"), (Split::Validation, "val"), (Split::Test, "test_public")] {
+    for (part, name) in [(Part::Train, "train"), (Part::Validation, "val"), (Part::Test, "test_public")] {
         let files = TvrFiles::in_folder(&folder, name);
         let dataset = TvrDataset::open(&files, TvrOptions::default(), &mut Problems::strict()).unwrap();
-        assert_eq!((dataset.split(), dataset.widths()), (&world.split(split), MomentWorld::WIDTHS));
+        assert_eq!((dataset.split(), dataset.widths()), (&world.split(part), MomentWorld::WIDTHS));
         let last = dataset.queries().len() - 1;
         let sample = dataset.sample(last, 0).unwrap();
         assert_eq!(sample.clips.len(), world.videos[dataset.videos().last().unwrap().index as usize].clips);

@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{MomentWorld, MomentWorldConfig, SimulatedVideo, Stretch};
 use crate::Result;
+use crate::data::Part;
 use crate::data::formats::{atomic, hdf5_write};
 use crate::data::moments::write_tvr;
 use crate::data::synthetic::captions::phrase;
-use crate::data::synthetic::world::Split;
 use crate::data::synthetic::write::{create_folder, read_manifest, remove_manifest, write_json};
 use crate::tensor::Array;
 
 /// TVR's names of the splits. Unlike TVR's, the labels of the test are given.
-const SPLITS: [(Split, &str); 3] = [(Split::Train, "train"), (Split::Validation, "val"), (Split::Test, "test_public")];
+const PARTS: [(Part, &str); 3] = [(Part::Train, "train"), (Part::Validation, "val"), (Part::Test, "test_public")];
 
 const VIDEO_FILE: &str = "tvr_feature_release/video_feature/tvr_resnet152_rgb_max_i3d_rgb600_avg_cat_cl-1.5.h5";
 const SUB_FILE: &str = "tvr_feature_release/bert_feature/sub_query/tvr_sub_pretrained_w_sub_query_max_cl-1.5.h5";
@@ -41,7 +41,8 @@ pub struct MomentRecord {
     /// The id of the video with the same events in the opposite order.
     pub twin: Option<String>,
     /// What the video is for.
-    pub split: Split,
+    #[serde(rename = "split")]
+    pub part: Part,
     /// The events, in order, in words, with start and end in seconds.
     pub events: Vec<(String, [f64; 2])>,
     /// The numbers of the queries that ask for two events in order.
@@ -56,7 +57,7 @@ impl MomentManifest {
         let record = |video: &SimulatedVideo| MomentRecord {
             video_id: video.id.clone(),
             twin: video.twin.map(|twin| world.videos[twin].id.clone()),
-            split: video.split,
+            part: video.part,
             events: video.events.iter().map(|(event, stretch)| (phrase(*event, false), stretch.window())).collect(),
             order_queries: video.order_queries.clone(),
         };
@@ -119,7 +120,7 @@ impl MomentWorld {
                 file.dataset(&query.id.to_string(), tokens.shape(), tokens.data())
             })
         })?;
-        let parts = SPLITS.map(|(split, name)| (name, self.split(split)));
+        let parts = PARTS.map(|(part, name)| (name, self.split(part)));
         write_tvr(folder, &parts.each_ref().map(|(name, part)| (*name, part)))?;
         atomic::write(&folder.join("tvqa_preprocessed_subtitles.jsonl"), |file| {
             self.videos.iter().try_for_each(|video| {

@@ -1,4 +1,4 @@
-//! A golden file: its tensors, its configuration and its tolerances (schema "reelgrad-golden/1").
+//! A golden file: its tensors, its configuration and its tolerances (schema "reelgrad-golden/1"), and how tests open one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::Row;
-use crate::autograd::{Gradients, Tape, Var};
+use crate::autograd::Var;
 use crate::data::formats::safetensors::TensorFile;
 use crate::data::media::pixels::Image;
 use crate::nn::ParameterStore;
@@ -14,9 +14,9 @@ use crate::tensor::{Array, Tensor};
 use crate::{Error, Gpu, Result};
 
 /// One case, opened.
-pub(super) struct Case {
+pub(crate) struct Case {
     pub(super) model: String,
-    pub(super) config: Value,
+    pub(crate) config: Value,
     /// Parameters and inputs that must receive no gradient.
     pub(super) no_grad: Vec<String>,
     file: TensorFile,
@@ -55,12 +55,23 @@ impl Case {
         self.file.path()
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.file.contains(name)
     }
 
-    pub(super) fn array(&self, name: &str) -> Result<Array> {
+    pub(crate) fn array(&self, name: &str) -> Result<Array> {
         self.file.array(name)
+    }
+
+    /// A tensor on the GPU; whole numbers as floats.
+    pub(super) fn tensor(&self, gpu: &Gpu, name: &str) -> Result<Tensor> {
+        Tensor::from_array(gpu, &self.array(name)?)
+    }
+
+    /// Every parameter, by its official name.
+    pub(super) fn parameters(&self) -> Result<BTreeMap<String, Array>> {
+        let array = |name: String| Ok((name.clone(), self.array(&format!("param.{name}"))?));
+        self.names("param.").into_iter().map(array).collect()
     }
 
     pub(super) fn integers(&self, name: &str) -> Result<Vec<i64>> {
@@ -68,11 +79,11 @@ impl Case {
     }
 
     /// A picture (height, width, 3).
-    pub(super) fn image(&self, name: &str) -> Result<Image> {
+    pub(crate) fn image(&self, name: &str) -> Result<Image> {
         let (shape, rgb) = self.bytes(name)?;
         match shape[..] {
             [height, width, 3] => Image::new(width, height, rgb),
-            _ => Err(Error::malformed(self.path(), name, format_args!("has shape {shape:?}"))),
+            _ => Err(self.misshaped(name)),
         }
     }
 
@@ -109,6 +120,12 @@ impl Case {
         self.config[key].as_str().unwrap_or("")
     }
 
+    /// The error of a tensor with other axes than it must have.
+    pub(super) fn misshaped(&self, name: &str) -> Error {
+        let shape = self.file.shape(name).unwrap_or_default();
+        Error::malformed(self.path(), name, format_args!("has shape {shape:?}"))
+    }
+
     fn lacks(&self, key: &str) -> Error {
         Error::malformed(self.file.path(), format!("config.{key}"), "is missing or of the wrong type")
     }
@@ -134,6 +151,15 @@ impl Case {
             values.iter().zip(&keep).filter(|(_, k)| **k).map(|(&v, _)| v.into()).collect()
         };
         Ok(Row::compare(name, &kept(got), &kept(expected.data()), rtol, atol))
+    }
+
+    /// Compares every tensor of the file whose name starts with `prefix`; one that has no result fails.
+    pub(super) fn results(&self, prefix: &str, results: &[(String, Var)]) -> Result<Vec<Row>> {
+        let row = |name: String| {
+            let got = results.iter().find(|(known, _)| *known == name);
+            self.row(&name, &got.map(|(_, var)| var.value().to_vec()).transpose()?.unwrap_or_default())
+        };
+        self.names(prefix).iter().map(|name| row(format!("{prefix}{name}"))).collect()
     }
 
     /// Compares whole numbers, exactly.
@@ -170,93 +196,77 @@ impl Case {
     }
 }
 
-/// A case's inputs on a tape.
-pub(super) struct Inputs<'a> {
-    pub(super) case: &'a Case,
-    pub(super) gpu: &'a Gpu,
-    pub(super) tape: Tape,
-    leaves: BTreeMap<String, Var>,
+/// Tests open the committed files; one that is missing is a failure.
+#[cfg(test)]
+mod testing {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// The path of a file or folder in `tests/goldens`.
+    #[track_caller]
+    pub(crate) fn path(name: &str) -> PathBuf {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
+        assert!(path.exists(), "there is no golden file {}", path.display());
+        path
+    }
+
+    /// The case `name.safetensors`.
+    #[track_caller]
+    pub(crate) fn open(name: &str) -> Case {
+        Case::open(&path(&format!("{name}.safetensors"))).unwrap()
+    }
+
+    /// The case `name.json`.
+    #[track_caller]
+    pub(crate) fn json(name: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(path(&format!("{name}.json"))).unwrap()).unwrap()
+    }
+
+    /// Asserts that a JSON case passes, and that it compares at least so much.
+    #[track_caller]
+    pub(crate) fn assert_passed(name: &str, rows: &[Row], least: usize) {
+        assert!(rows.len() >= least, "{name}: only {} values compared", rows.len());
+        let failed: Vec<_> = rows.iter().filter(|row| !row.passed).collect();
+        assert!(failed.is_empty(), "{name}: {failed:#?}");
+    }
+
+    impl Case {
+        /// A tensor on the GPU; whole numbers as floats.
+        pub(crate) fn upload(&self, gpu: &Gpu, name: &str) -> Tensor {
+            self.tensor(gpu, name).unwrap()
+        }
+
+        pub(crate) fn shape(&self, name: &str) -> &[usize] {
+            self.file.shape(name).unwrap()
+        }
+
+        /// A tensor's elements; whole numbers as floats.
+        pub(crate) fn f32(&self, name: &str) -> Vec<f32> {
+            self.array(name).unwrap().data().to_vec()
+        }
+
+        /// The elements of whole numbers.
+        pub(crate) fn u32(&self, name: &str) -> Vec<u32> {
+            self.ids(name).unwrap().1
+        }
+
+        /// Compares elements with a tensor of the file, within its tolerance.
+        #[track_caller]
+        pub(crate) fn check(&self, name: &str, got: &[f32]) {
+            let row = self.row(name, got).unwrap();
+            assert!(row.passed, "{}: {row:?}", self.path().display());
+        }
+
+        /// Asserts that the loss of `y`, its sum weighted by the cotangent, equals the file's.
+        #[track_caller]
+        pub(crate) fn check_loss(&self, y: &[f32]) {
+            let weights = self.f32("input.cotangent");
+            let loss: f64 = y.iter().zip(weights).map(|(&y, w)| f64::from(y) * f64::from(w)).sum();
+            self.check("loss.total", &[loss as f32]);
+        }
+    }
 }
 
-impl<'a> Inputs<'a> {
-    pub(super) fn new(case: &'a Case, gpu: &'a Gpu) -> Self {
-        Self { case, gpu, tape: Tape::new(gpu), leaves: BTreeMap::new() }
-    }
-
-    /// `input.{name}` as a variable whose gradient is compared if the file has one.
-    pub(super) fn var(&mut self, name: &str) -> Result<Var> {
-        if let Some(var) = self.leaves.get(name) {
-            return Ok(var.clone());
-        }
-        let var = self.tape.leaf(self.tensor(name)?);
-        self.leaves.insert(name.to_string(), var.clone());
-        Ok(var)
-    }
-
-    /// As [`Inputs::var`], or `None` if the file has no such input.
-    pub(super) fn optional(&mut self, name: &str) -> Result<Option<Var>> {
-        if self.case.has(&format!("input.{name}")) { self.var(name).map(Some) } else { Ok(None) }
-    }
-
-    /// `input.{name}` as a tensor.
-    pub(super) fn tensor(&self, name: &str) -> Result<Tensor> {
-        Tensor::from_array(self.gpu, &self.case.array(&format!("input.{name}"))?)
-    }
-
-    /// A constant computed from `input.{name}` element by element.
-    pub(super) fn constant(&self, name: &str, f: impl Fn(f32) -> f32) -> Result<Var> {
-        let array = self.case.array(&format!("input.{name}"))?;
-        let data: Vec<f32> = array.data().iter().map(|&v| f(v)).collect();
-        Ok(self.tape.constant(Tensor::from_slice(self.gpu, array.shape(), &data)?))
-    }
-
-    /// x·mask + (1 - mask)·`value`, the arithmetic that some published models use for masks.
-    pub(super) fn arithmetic_mask(&self, x: &Var, mask: &str, value: f32) -> Result<Var> {
-        x.mul(&self.constant(mask, |m| m)?)?.add(&self.constant(mask, |m| (1.0 - m) * value)?)
-    }
-
-    /// Compares the outputs, the loss and every gradient of the file. The first output is `y`, which the cotangent, if
-    /// there is one, weights; otherwise `loss` is differentiated.
-    pub(super) fn finish(self, outputs: &[(&str, Var)], loss: Option<Var>) -> Result<Vec<Row>> {
-        let case = self.case;
-        let mut rows = Vec::new();
-        for (name, var) in outputs {
-            let full = format!("output.{name}");
-            if case.has(&full) {
-                rows.push(case.row(&full, &var.value().to_vec()?)?);
-            }
-        }
-        let gradients: Option<Gradients> = match (&loss, outputs.first()) {
-            (Some(loss), _) => {
-                rows.push(case.row("loss.total", &loss.value().to_vec()?)?);
-                Some(self.tape.backward(loss)?)
-            }
-            (None, Some((_, y))) if case.has("input.cotangent") => {
-                let cotangent = self.tensor("cotangent")?;
-                let (values, weights) = (y.value().to_vec()?, cotangent.to_vec()?);
-                let total: f64 = values.iter().zip(&weights).map(|(&y, &c)| f64::from(y) * f64::from(c)).sum();
-                rows.push(case.row("loss.total", &[total as f32])?);
-                Some(self.tape.backward_from(y, cotangent)?)
-            }
-            _ => None,
-        };
-        for name in case.names("grad_input.") {
-            let gradient = match (&gradients, self.leaves.get(&name)) {
-                (Some(gradients), Some(leaf)) => gradients.get(leaf),
-                _ => None,
-            };
-            let full = format!("grad_input.{name}");
-            // No gradient where one is expected is a row that fails.
-            let values = gradient.map(Tensor::to_vec).transpose()?.unwrap_or_default();
-            rows.push(case.row(&full, &values)?);
-        }
-        for name in &case.no_grad {
-            let gradient = match (&gradients, self.leaves.get(name)) {
-                (Some(gradients), Some(leaf)) => gradients.get(leaf).map(Tensor::to_vec).transpose()?,
-                _ => None,
-            };
-            rows.push(Case::row_without_gradient(name, gradient.as_deref()));
-        }
-        Ok(rows)
-    }
-}
+#[cfg(test)]
+pub(crate) use testing::{assert_passed, json, open, path};
