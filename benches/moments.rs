@@ -6,6 +6,7 @@ use half::f16;
 use reelgrad::autograd::Tape;
 use reelgrad::gpu::KernelFamily;
 use reelgrad::kernels::similarity::max_similarity::forward;
+use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::random::Random;
 use reelgrad::retrieval::moments::{IndexedVideo, MomentIndex, MomentSearch, SearchOptions};

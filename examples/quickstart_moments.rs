@@ -10,6 +10,7 @@ use clap::Parser;
 use reelgrad::data::moments::{MomentSource, Problems};
 use reelgrad::data::synthetic::{MomentManifest, MomentWorld, MomentWorldConfig};
 use reelgrad::gpu::Gpu;
+use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::retrieval::moments::baselines::{CentrePrior, SpanGrid, random_span};
 use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentMetrics, MomentSearch};

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use reelgrad::Result;
 use reelgrad::gpu::Gpu;
+use reelgrad::models::Model;
 use reelgrad::models::clip4clip::BaseConfig;
 use reelgrad::models::eercf::{Eercf, EercfConfig};
-use reelgrad::models::pair::TwoStageModel;
+use reelgrad::models::towers::TwoStageModel;
 use reelgrad::retrieval::RetrievalMetrics;
 use reelgrad::retrieval::pairs::{SearchOptions, StageTimes, VideoToText, score_all};
 

@@ -11,6 +11,7 @@ use std::time::Instant;
 use clap::Parser;
 use reelgrad::Result;
 use reelgrad::gpu::Gpu;
+use reelgrad::models::Model;
 use reelgrad::models::clip4clip::BaseConfig;
 use reelgrad::models::glccl::{Glccl, GlcclConfig, Guide};
 use reelgrad::retrieval::RetrievalMetrics;

@@ -16,6 +16,7 @@ use clap::Parser;
 use reelgrad::data::formats::atomic;
 use reelgrad::data::moments::{MomentSource, Problems};
 use reelgrad::gpu::Gpu;
+use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::retrieval::moments::HighlightPrediction;
 use reelgrad::train::{
@@ -235,7 +236,7 @@ fn predict(options: &Options, part: &str, problems: &mut Problems) -> Result<()>
     let settings = options.settings(Some(&stored))?;
     let data = settings.open(part, problems)?;
     let gpu = open_gpu(options);
-    let model = Reloclnet::open(&gpu, &options.run, Slot::Best)?;
+    let model: Reloclnet = reelgrad::train::open(&gpu, &options.run, Slot::Best)?;
     let evaluated = evaluate_part(&model, &*data, settings.search, problems)?;
     write_predictions(options, &settings, &*data, part, &evaluated)
 }

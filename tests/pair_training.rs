@@ -7,11 +7,12 @@ use std::path::Path;
 use common::{Outcome, builder, noise, outcome};
 use reelgrad::data::media::frames::FrameSet;
 use reelgrad::data::pairs::PairSource;
+use reelgrad::models::Model;
 use reelgrad::models::clip::{ClipConfig, MAX_LOGIT_SCALE, TowerConfig};
 use reelgrad::models::clip4clip::{BaseConfig, Clip4Clip};
 use reelgrad::models::eercf::{Eercf, EercfConfig};
 use reelgrad::models::glccl::{Glccl, GlcclConfig};
-use reelgrad::models::pair::PairModel;
+use reelgrad::models::towers::TowerModel;
 use reelgrad::retrieval::pairs::{Gallery, TextTile, score_all};
 use reelgrad::train::{FitHooks, PairFitOptions, RunFolder, Slot, StopFlag, fit_pairs, is_frozen};
 use reelgrad::{Error, Gpu, Result};
@@ -97,7 +98,7 @@ fn options() -> PairFitOptions {
 
 /// Trains in `folder`, from its checkpoint if `resume`; stops after the step that follows the log of step `stop_at`.
 fn train(
-    model: &impl PairModel,
+    model: &impl TowerModel,
     folder: &Path,
     options: &PairFitOptions,
     resume: bool,
@@ -131,7 +132,7 @@ fn train(
 }
 
 /// A whole run of a new model on a device of its own.
-fn whole<M: PairModel>(model: impl Fn(&Gpu, u64) -> M, options: &PairFitOptions) -> Outcome {
+fn whole<M: TowerModel>(model: impl Fn(&Gpu, u64) -> M, options: &PairFitOptions) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let gpu = builder().build().unwrap();
     train(&model(&gpu, 7), &folder.path().join("run"), options, false, None).unwrap()
@@ -144,7 +145,7 @@ fn losses(outcome: &Outcome) -> Vec<f64> {
 }
 
 /// The loss falls, a seed gives the same bits, and a run that is stopped twice ends as if it had not been.
-fn trains<M: PairModel>(model: impl Fn(&Gpu, u64) -> M) {
+fn trains<M: TowerModel>(model: impl Fn(&Gpu, u64) -> M) {
     let reference = whole(&model, &options());
     let gpu = builder().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -192,7 +193,7 @@ fn frozen_parameters_stay_and_the_scale_is_clamped() {
     assert!(f32::from_bits(after["clip.logit_scale"][0]) <= MAX_LOGIT_SCALE);
 }
 
-fn outcome_of(model: &impl PairModel) -> std::collections::BTreeMap<String, Vec<u32>> {
+fn outcome_of(model: &impl TowerModel) -> std::collections::BTreeMap<String, Vec<u32>> {
     let arrays = model.store().to_arrays().unwrap();
     arrays.into_iter().map(|(name, a)| (name, a.data().iter().map(|x| x.to_bits()).collect())).collect()
 }

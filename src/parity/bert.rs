@@ -3,6 +3,7 @@
 use super::Row;
 use super::case::Case;
 use crate::autograd::{Tape, Var};
+use crate::models::Model;
 use crate::models::bert::{Bert, BertConfig, BertKind, Sentences};
 use crate::tensor::Tensor;
 use crate::{Gpu, Result};

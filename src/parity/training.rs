@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Row;
 use super::case::Case;
-use crate::nn::{Init, ParameterStore};
+use crate::nn::{Init, StoreBuilder};
 use crate::optim::schedule::{Goal, PlateauConfig, Threshold};
 use crate::optim::{Algorithm, GroupOptions, Optimizer, ReduceLrOnPlateau, Schedule};
 use crate::tensor::Tensor;
@@ -12,13 +12,13 @@ use crate::{Gpu, Result};
 
 /// Replays an optimiser's trace over three tensors.
 pub(super) fn optimizer(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
-    let mut store = ParameterStore::new(gpu);
     let names = case.names("input.param0.");
-    for name in &names {
-        let start = case.array(&format!("input.param0.{name}"))?;
-        store.declare(name.clone(), start.shape(), Init::Values(start.data().to_vec()))?;
-    }
-    store.allocate(0)?;
+    let (store, ()) = StoreBuilder::new(gpu, 0).build(|s| {
+        names.iter().try_for_each(|name| {
+            let start = case.array(&format!("input.param0.{name}"))?;
+            s.declare(name, start.shape(), Init::Values(start.data().to_vec())).map(drop)
+        })
+    })?;
     let (beta1, beta2, eps) = (case.number("beta1")?, case.number("beta2")?, case.number("eps")?);
     let algorithm = match case.text("algorithm") {
         "adamw" => Algorithm::AdamW { beta1, beta2, eps },
@@ -43,7 +43,7 @@ pub(super) fn optimizer(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
             let grads = case.array(&format!("input.grads.{name}"))?;
             let len = grads.len() / steps;
             let parameter = store.get(name)?;
-            if let Some(gradient) = parameter.gradient()? {
+            if let Some(gradient) = parameter.gradient() {
                 gradient.write(&grads.data()[step * len..(step + 1) * len])?;
             }
         }
@@ -59,7 +59,7 @@ pub(super) fn optimizer(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
             norms.push(norm);
         }
         for (name, trace) in names.iter().zip(&mut traces) {
-            trace.extend(store.get(name)?.value()?.to_vec()?);
+            trace.extend(store.get(name)?.value().to_vec()?);
         }
     }
     let mut rows: Vec<Row> = names

@@ -65,7 +65,7 @@ impl Default for FitOptions {
 /// [`Error::NonFinite`] if the loss is; [`Error::Interrupted`] after a stop; [`Error::Argument`] for options that do not
 /// fit; what `data` and `evaluate` return.
 pub fn fit(
-    model: &dyn TwoSpaceModel,
+    model: &impl TwoSpaceModel,
     data: &dyn SampleSource,
     groups: &[Vec<usize>],
     options: &FitOptions,

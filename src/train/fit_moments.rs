@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::session::{self, Job, Pace, Rate};
 use crate::autograd::{Tape, Var};
 use crate::data::moments::{MomentBatch, MomentSource, collate};
+use crate::models::Model;
 use crate::models::reloclnet::{NegativeDraws, Reloclnet, ReloclnetInputs};
 use crate::optim::{Algorithm, GroupOptions, Optimizer, Schedule};
 use crate::random::Random;

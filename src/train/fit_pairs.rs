@@ -6,15 +6,13 @@ use super::session::{self, Job, Pace, Rate};
 use crate::autograd::Tape;
 use crate::data::pairs::{PairBatch, PairSource, collate};
 use crate::models::clip::{MAX_LOGIT_SCALE, Towers};
-use crate::models::pair::PairModel;
+use crate::models::towers::TowerModel;
 use crate::nn::Parameter;
 use crate::optim::{Algorithm, GroupOptions, Optimizer, Schedule};
 use crate::tensor::Tensor;
 use crate::train::{Checkpoint, FitHooks, FitReport, Sampler};
 use crate::{Error, Result};
 
-/// The official trainers' BertAdam.
-const BERT_ADAM: Algorithm = Algorithm::BertAdam { beta1: 0.9, beta2: 0.98, eps: 1e-6 };
 /// Before the names of the towers' parameters.
 const TOWERS: &str = "clip.";
 
@@ -61,7 +59,7 @@ impl Default for PairFitOptions {
             warmup: 0.1,
             schedule: Schedule::WarmupCosine,
             weight_decay: 0.2,
-            algorithm: BERT_ADAM,
+            algorithm: Algorithm::CLIP4CLIP_ADAM,
             freeze_layers: Some(0),
             half_towers: false,
             seed: 42,
@@ -107,7 +105,7 @@ impl PairFitOptions {
 /// [`Error::NonFinite`] if the loss is; [`Error::Interrupted`] after a stop; [`Error::Argument`] for options that do not
 /// fit; what `data` and `evaluate` return.
 pub fn fit_pairs(
-    model: &impl PairModel,
+    model: &impl TowerModel,
     data: &dyn PairSource,
     options: &PairFitOptions,
     resume: Option<&Checkpoint>,

@@ -20,6 +20,7 @@ pub use fit_moments::{MomentFitOptions, fit_moments, is_decayed};
 pub use fit_pairs::{PairFitOptions, fit_pairs, is_frozen};
 pub use history::{History, Record};
 pub use interrupt::StopFlag;
+pub use model_files::open;
 pub use progress::{Progress, Silent};
 pub use run_folder::{Resumed, RunFolder, Slot};
 pub use sampler::{Position, Sampler};

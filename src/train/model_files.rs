@@ -1,78 +1,38 @@
-//! Models from run folders, and as single files.
+//! Models from run folders.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-
-use serde::de::DeserializeOwned;
 
 use super::checkpoint;
 use super::run_folder::{CONFIG, RunFolder, Slot, slot_path};
-use crate::data::formats::safetensors;
 use crate::gpu::Gpu;
-use crate::models::bicnet::{Bicnet, BicnetConfig};
-use crate::models::reloclnet::{Reloclnet, ReloclnetConfig};
-use crate::models::two_space::TwoSpaceModel;
-use crate::tensor::Array;
+use crate::models::Model;
+use crate::nn::StoreBuilder;
 use crate::{Error, Result};
 
-/// The configuration and the parameters of a checkpoint in the run folder `run`, and where they are from.
-fn of_run<C: DeserializeOwned>(run: &Path, slot: Slot) -> Result<(C, BTreeMap<String, Array>, String)> {
-    let path = run.join(CONFIG);
-    let config = RunFolder::config(run)?;
-    let model = config.get("model").cloned().ok_or_else(|| Error::malformed(&path, "model", "is missing"))?;
+/// The model of a checkpoint in the run folder `run`, with the run's configuration. Every byte is verified.
+///
+/// # Errors
+/// [`Error::Io`] when there is no run; [`Error::Malformed`] for a configuration without `model`; [`Error::Checkpoint`];
+/// those of [`Model::load`] for parameters that do not fit.
+pub fn open<M: Model>(gpu: &Gpu, run: impl AsRef<Path>, slot: Slot) -> Result<M> {
+    let (run, path) = (run.as_ref(), run.as_ref().join(CONFIG));
+    let mut config = RunFolder::config(run)?;
+    let model = config.get_mut("model").ok_or_else(|| Error::malformed(&path, "model", "is missing"))?.take();
     let config = serde_json::from_value(model).map_err(|e| Error::malformed(&path, "model", e))?;
     let dir = slot_path(run, slot);
-    Ok((config, checkpoint::load_model(&dir)?, dir.display().to_string()))
+    let arrays = checkpoint::load_model(&dir)?;
+    M::build(config, StoreBuilder::from_arrays(gpu, dir.display().to_string(), arrays))
 }
-
-macro_rules! model_files {
-    ($model:ident, $config:ident) => {
-        impl $model {
-            /// The model of a checkpoint in the run folder `run`, with the run's configuration. Every byte is verified.
-            ///
-            /// # Errors
-            /// [`Error::Io`] when there is no run; [`Error::Malformed`] for a configuration without `model`;
-            /// [`Error::Checkpoint`]; those of `load`.
-            pub fn open(gpu: &Gpu, run: impl AsRef<Path>, slot: Slot) -> Result<Self> {
-                let (config, arrays, origin) = of_run(run.as_ref(), slot)?;
-                let model = Self::new(gpu, config, 0)?;
-                model.store().load(&origin, &arrays)?;
-                Ok(model)
-            }
-
-            /// The model of this configuration, with the parameters of a safetensors file under their official names;
-            /// PyTorch's prefix `module.` may stand before them.
-            ///
-            /// # Errors
-            /// [`Error::Io`], [`Error::Malformed`] for the file; [`Error::MissingParameter`],
-            /// [`Error::UnknownParameter`], [`Error::ParameterShape`] and [`Error::NonFinite`] where it does not fit the
-            /// configuration; those of `new`.
-            pub fn load(gpu: &Gpu, config: $config, path: impl AsRef<Path>) -> Result<Self> {
-                let path = path.as_ref();
-                let arrays = safetensors::read(path)?;
-                let model = Self::new(gpu, config, 0)?;
-                model.store().load(&path.display().to_string(), &arrays)?;
-                Ok(model)
-            }
-
-            /// Writes the parameters to a safetensors file that `load` and PyTorch read.
-            ///
-            /// # Errors
-            /// [`Error::Io`]; device errors.
-            pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-                safetensors::write(path, &self.store().to_arrays()?, &BTreeMap::new())
-            }
-        }
-    };
-}
-
-model_files!(Bicnet, BicnetConfig);
-model_files!(Reloclnet, ReloclnetConfig);
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::data::formats::safetensors;
     use crate::kernels::testing::gpus;
+    use crate::models::bicnet::{Bicnet, BicnetConfig};
+    use crate::tensor::Array;
     use crate::train::Checkpoint;
     use serde_json::json;
 
@@ -99,10 +59,10 @@ mod tests {
 
         let run = folder.path().join("run");
         let mut open_run = RunFolder::create(&run, &json!({ "model": tiny() })).unwrap();
-        assert!(matches!(Bicnet::open(gpu, &run, Slot::Best), Err(Error::Checkpoint { .. })));
+        assert!(matches!(open::<Bicnet>(gpu, &run, Slot::Best), Err(Error::Checkpoint { .. })));
         let checkpoint = Checkpoint { model: arrays.clone(), state: json!({ "step": 1 }), ..Default::default() };
         open_run.save(Slot::Best, &checkpoint).unwrap();
-        let opened = Bicnet::open(gpu, &run, Slot::Best).unwrap();
+        let opened = open::<Bicnet>(gpu, &run, Slot::Best).unwrap();
         assert_eq!((opened.config(), opened.store().to_arrays().unwrap()), (&tiny(), arrays.clone()));
 
         let file = folder.path().join("model.safetensors");
@@ -118,10 +78,10 @@ mod tests {
     fn what_is_missing_or_does_not_fit_is_named() {
         let gpu = &gpus()[0];
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(Bicnet::open(gpu, folder.path(), Slot::Last), Err(Error::Io { .. })));
+        assert!(matches!(open::<Bicnet>(gpu, folder.path(), Slot::Last), Err(Error::Io { .. })));
         for config in [json!({}), json!({ "model": { "num_heads": "two" } })] {
             std::fs::write(folder.path().join(CONFIG), config.to_string()).unwrap();
-            match Bicnet::open(gpu, folder.path(), Slot::Last).map(|_| ()) {
+            match open::<Bicnet>(gpu, folder.path(), Slot::Last).map(|_| ()) {
                 Err(Error::Malformed { place, .. }) => assert_eq!(place, "model"),
                 other => panic!("{other:?}"),
             }

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use reelgrad::data::moments::{MomentSource, Problems, TvrDataset, TvrFiles, TvrOptions};
 use reelgrad::data::synthetic::{MomentWorld, MomentWorldConfig};
 use reelgrad::gpu::GpuBuilder;
+use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentSearch, SearchOptions, evaluate};
 use reelgrad::train::{FitHooks, FitReport, MomentFitOptions, RunFolder, Silent, Slot, StopFlag, fit_moments};
