@@ -31,8 +31,10 @@ fn dots(a: &[f64], rows: &[Vec<f64>]) -> Vec<f64> {
     rows.iter().map(|row| dot(a, row)).collect()
 }
 
+/// Zeros stay zeros.
 fn unit(a: &[f64]) -> Vec<f64> {
-    a.iter().map(|x| x / dot(a, a).sqrt()).collect()
+    let length = dot(a, a).sqrt();
+    a.iter().map(|x| if length == 0.0 { 0.0 } else { x / length }).collect()
 }
 
 fn units(rows: &[Vec<f64>]) -> Rows {
@@ -252,6 +254,39 @@ fn glccl_is_its_formulas() {
                 // Without the second.
                 let mean: Vec<f64> = pairs.iter().map(|[a, _, c, d]| (a + c + d) / 3.0).collect();
                 expect_close("similarity", &model.similarity(&heads).unwrap(), &mean, 2.0 * SCALE);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_word_of_zeros_has_no_direction() {
+    let sizes = Sizes { texts: 2, videos: 3, words: 4, frames: 5, patches: 0, width: 8 };
+    let mut words = sizes.words();
+    words.data_mut()[8..16].fill(0.0);
+    let [t, w, z] = [sizes.sentences(), words.clone(), sizes.frames()].map(|a| rows(&a));
+    for gpu in gpus() {
+        let model = sizes.glccl(&gpu, GlcclConfig::default());
+        let matrices = GLCCL_MATRICES.map(|name| matrix(model.store(), name));
+        let pair =
+            |i: usize, j: usize| glccl_pair(&t[i], &w[4 * i..][..4], &z[5 * j..][..5], Guide::Softmax, &matrices);
+        let pairs: Vec<[f64; 4]> = (0..6).map(|n| pair(n / 3, n % 3)).collect();
+        let expected: Vec<Vec<f64>> = (0..4).map(|h| pairs.iter().map(|p| p[h]).collect()).collect();
+        // Texts are mapped once where nothing is recorded, and by groups where something is.
+        for tape in [Tape::inference(&gpu), Tape::new(&gpu)] {
+            let [t, w] = leaves(&tape, [&sizes.sentences(), &words]);
+            let features = sizes.video_features(&gpu, 0..3);
+            let frames = tape.constant(features.frames.value().clone());
+            let videos = model.prepare_videos(&VideoFeatures { frames, ..features }).unwrap();
+            let heads = model.compare(&model.prepare_texts(&given(&t, Some(&w))).unwrap(), &videos).unwrap();
+            expect_heads(&format!("{}, recording {}", gpu.family(), tape.is_recording()), &heads, &expected);
+            if tape.is_recording() {
+                let gradients = tape.backward(&model.similarity(&heads).unwrap().sum_all().unwrap()).unwrap();
+                let largest =
+                    |values: &[f32]| values.iter().fold(0.0f32, |m, v| if v.is_nan() { *v } else { m.max(v.abs()) });
+                let of_words = gradients.get(&w).unwrap().to_vec().unwrap();
+                let (zeros, all) = (largest(&of_words[8..16]), largest(&of_words));
+                assert!(zeros <= all && all < 1e4, "{}: {zeros} and {all}", gpu.family());
             }
         }
     }

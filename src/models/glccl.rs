@@ -127,17 +127,23 @@ struct Mapped {
     sentences: Var,
     /// Of unit length, mapped (B, n, D).
     words: Var,
-    /// The lengths of words before (B, n, 1).
+    /// The lengths of words before (B, n, 1); 1 for words of zeros.
     lengths: Var,
 }
 
 impl Mapped {
     fn new(m: &Matrices, unit_sentences: &Var, words: &Var) -> Result<Self> {
         let tape = words.tape();
+        let &[texts, n, _] = words.shape() else { return Err(shape("words", words)) };
+        let squares = |x: &Var| x.square()?.sum(2)?.reshape([texts, n, 1]);
+        let unit_words = unit(words)?;
+        // 1, and 0 for words of zeros: they have no direction and get no gradient of one, and their length is not divided by.
+        let has_length = squares(&unit_words.detach())?;
+        let has_length = has_length.value();
         Ok(Self {
             sentences: unit_sentences.matmul(&m.global.on(tape))?,
-            words: unit(words)?.matmul(&m.local.on(tape))?,
-            lengths: lengths(words)?,
+            words: unit_words.masked_fill(has_length, 0.0)?.matmul(&m.local.on(tape))?,
+            lengths: squares(words)?.masked_fill(has_length, 1.0)?.log()?.scale(0.5)?.exp()?,
         })
     }
 }
@@ -384,10 +390,4 @@ fn pair_scores(c: &GlcclConfig, m: &Matrices, inputs: &[Var], pairing: Pairing) 
     let scores = [&video_sentence, &video_word, &sentence_frame, &frame_word];
     let scores: Vec<Var> = scores.iter().map(|s| s.reshape([1, texts, videos])).collect::<Result<_>>()?;
     concat(&scores.iter().collect::<Vec<_>>(), 0)
-}
-
-/// The norms of words (B, n, D), as (B, n, 1).
-fn lengths(words: &Var) -> Result<Var> {
-    let &[texts, n, _] = words.shape() else { return Err(shape("words", words)) };
-    words.square()?.sum(2)?.log()?.scale(0.5)?.exp()?.reshape([texts, n, 1])
 }
