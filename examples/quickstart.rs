@@ -17,7 +17,7 @@ use reelgrad::models::mean_pool::{MeanPool, MeanPoolConfig};
 use reelgrad::models::two_space::TwoSpaceModel;
 use reelgrad::retrieval::Ties;
 use reelgrad::retrieval::two_space::{EncodeOptions, Encoded, Evaluation, encode};
-use reelgrad::train::{FitHooks, FitOptions, FitReport, RunFolder, StopFlag, fit};
+use reelgrad::train::{FitCore, FitHooks, FitOptions, FitReport, RunFolder, StopFlag, fit};
 use reelgrad::{Error, Result};
 
 mod common;
@@ -180,11 +180,14 @@ impl Job<'_> {
     fn train(&self, name: &'static str, model: &impl TwoSpaceModel, steps: u64) -> Result<FitReport> {
         // Settings at which this world was seen to teach order: a high constant rate, and twins in the batch.
         let fit_options = FitOptions {
-            batch: 32,
-            steps,
-            lr: 4e-3,
-            seed: self.options.seed,
-            evaluate_every: steps.div_ceil(4),
+            core: FitCore {
+                batch: 32,
+                steps,
+                lr: 4e-3,
+                seed: self.options.seed,
+                evaluate_every: steps.div_ceil(4),
+                ..FitOptions::default().core
+            },
             plateau: None,
             ..FitOptions::default()
         };

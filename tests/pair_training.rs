@@ -14,7 +14,7 @@ use reelgrad::models::eercf::{Eercf, EercfConfig};
 use reelgrad::models::glccl::{Glccl, GlcclConfig};
 use reelgrad::models::towers::TowerModel;
 use reelgrad::retrieval::pairs::{Gallery, TextTile, score_all};
-use reelgrad::train::{FitHooks, PairFitOptions, RunFolder, Slot, StopFlag, fit_pairs, is_frozen};
+use reelgrad::train::{FitCore, FitHooks, PairFitOptions, RunFolder, Slot, StopFlag, fit_pairs, is_frozen};
 use reelgrad::{Error, Gpu, Result};
 
 const STEPS: u64 = 12;
@@ -84,14 +84,9 @@ fn glccl(gpu: &Gpu, seed: u64) -> Glccl {
 
 fn options() -> PairFitOptions {
     PairFitOptions {
-        batch: 4,
-        steps: STEPS,
-        lr: 3e-3,
+        core: FitCore { batch: 4, steps: STEPS, lr: 3e-3, seed: 7, log_every: 4, evaluate_every: 6 },
         tower_lr_scale: 1.0,
         weight_decay: 0.01,
-        seed: 7,
-        log_every: 4,
-        evaluate_every: 6,
         ..PairFitOptions::default()
     }
 }
@@ -159,7 +154,8 @@ fn trains<M: TowerModel>(model: impl Fn(&Gpu, u64) -> M) {
             (other, _) => panic!("{other:?}"),
         }
     }
-    let long = losses(&whole(&model, &PairFitOptions { steps: 40, log_every: 8, evaluate_every: 0, ..options() }));
+    let core = FitCore { steps: 40, log_every: 8, evaluate_every: 0, ..options().core };
+    let long = losses(&whole(&model, &PairFitOptions { core, ..options() }));
     assert!(long[4] < 0.6 * long[0], "{long:?}");
 }
 
@@ -216,7 +212,7 @@ fn half_towers_train() {
 fn a_batch_of_one_has_no_negatives() {
     let gpu = builder().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let alone = PairFitOptions { batch: 1, ..options() };
+    let alone = PairFitOptions { core: FitCore { batch: 1, ..options().core }, ..options() };
     let result = train(&eercf(&gpu, 7), &folder.path().join("run"), &alone, false, None);
     assert!(matches!(result, Err(Error::Argument { argument: "batch", .. })), "{result:?}");
 }

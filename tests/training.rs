@@ -20,7 +20,7 @@ use reelgrad::models::{Finish, Model};
 use reelgrad::nn::{ParameterStore, Scope};
 use reelgrad::retrieval::Ties;
 use reelgrad::retrieval::two_space::{EncodeOptions, encode};
-use reelgrad::train::{FitHooks, FitOptions, RunFolder, Silent, Slot, StopFlag, fit};
+use reelgrad::train::{FitCore, FitHooks, FitOptions, RunFolder, Silent, Slot, StopFlag, fit};
 use reelgrad::{Array, Error, Result, Tensor};
 
 const STEPS: u64 = 12;
@@ -54,7 +54,8 @@ fn tiny(dims: Dims) -> BicnetConfig {
 }
 
 fn options(seed: u64) -> FitOptions {
-    FitOptions { batch: 8, steps: STEPS, lr: 1e-3, seed, log_every: 4, evaluate_every: 6, ..FitOptions::default() }
+    let core = FitCore { batch: 8, steps: STEPS, lr: 1e-3, seed, log_every: 4, evaluate_every: 6 };
+    FitOptions { core, ..FitOptions::default() }
 }
 
 /// Trains in `folder`, from its checkpoint if `resume`; stops after the step that follows the log of step `stop_at`.
@@ -221,7 +222,8 @@ impl SampleSource for Cut {
 fn watch(data: &dyn SampleSource, steps: u64, log_every: u64) -> Vec<(u64, u64, usize)> {
     let gpu = builder().build().unwrap();
     let model = Watched::new(&gpu, tiny(data.dims()), 7).unwrap();
-    let options = FitOptions { batch: 2, steps, log_every, evaluate_every: 0, ..options(7) };
+    let core = FitCore { batch: 2, steps, log_every, evaluate_every: 0, ..options(7).core };
+    let options = FitOptions { core, ..options(7) };
     let groups: Vec<Vec<usize>> = (0..data.len()).map(|i| vec![i]).collect();
     let stop = StopFlag::new();
     let hooks = FitHooks { evaluate: &mut || Ok((0.0, vec![])), run: None, progress: &mut Silent, stop: &stop };
