@@ -31,7 +31,14 @@ mod tests {
     use super::*;
     use crate::data::formats::safetensors;
     use crate::kernels::testing::gpus;
+    use crate::models::bert::{Bert, BertConfig};
     use crate::models::bicnet::{Bicnet, BicnetConfig};
+    use crate::models::clip::{Clip, ClipConfig, TowerConfig};
+    use crate::models::clip4clip::{BaseConfig, Clip4Clip};
+    use crate::models::eercf::{Eercf, EercfConfig};
+    use crate::models::glccl::{Glccl, GlcclConfig};
+    use crate::models::mean_pool::{MeanPool, MeanPoolConfig};
+    use crate::models::reloclnet::{Reloclnet, ReloclnetConfig};
     use crate::tensor::Array;
     use crate::train::Checkpoint;
     use serde_json::json;
@@ -50,28 +57,59 @@ mod tests {
         }
     }
 
-    #[test]
-    fn models_come_back_from_runs_and_files() {
-        let gpu = &gpus()[0];
-        let model = Bicnet::new(gpu, tiny(), 5).unwrap();
+    /// A model from a run folder, and from a file without and with PyTorch's prefix.
+    fn comes_back<M: Model<Config: PartialEq + std::fmt::Debug>>(gpu: &Gpu, config: M::Config) {
+        let model = M::new(gpu, config.clone(), 5).unwrap();
         let arrays = model.store().to_arrays().unwrap();
+        let shapes = arrays.iter().map(|(name, array)| (name.clone(), array.shape().to_vec())).collect();
+        assert_eq!(M::shapes(config.clone()).unwrap(), shapes);
         let folder = tempfile::tempdir().unwrap();
 
         let run = folder.path().join("run");
-        let mut open_run = RunFolder::create(&run, &json!({ "model": tiny() })).unwrap();
-        assert!(matches!(open::<Bicnet>(gpu, &run, Slot::Best), Err(Error::Checkpoint { .. })));
+        let mut open_run = RunFolder::create(&run, &json!({ "model": config })).unwrap();
+        assert!(matches!(open::<M>(gpu, &run, Slot::Best), Err(Error::Checkpoint { .. })));
         let checkpoint = Checkpoint { model: arrays.clone(), state: json!({ "step": 1 }), ..Default::default() };
         open_run.save(Slot::Best, &checkpoint).unwrap();
-        let opened = open::<Bicnet>(gpu, &run, Slot::Best).unwrap();
-        assert_eq!((opened.config(), opened.store().to_arrays().unwrap()), (&tiny(), arrays.clone()));
+        let opened = open::<M>(gpu, &run, Slot::Best).unwrap();
+        assert_eq!((opened.config(), opened.store().to_arrays().unwrap()), (&config, arrays.clone()));
 
         let file = folder.path().join("model.safetensors");
         model.save(&file).unwrap();
-        assert_eq!(Bicnet::load(gpu, tiny(), &file).unwrap().store().to_arrays().unwrap(), arrays);
+        assert_eq!(M::load(gpu, config.clone(), &file).unwrap().store().to_arrays().unwrap(), arrays);
         let prefixed: BTreeMap<String, Array> =
             arrays.iter().map(|(name, array)| (format!("module.{name}"), array.clone())).collect();
         safetensors::write(&file, &prefixed, &BTreeMap::new()).unwrap();
-        assert_eq!(Bicnet::load(gpu, tiny(), &file).unwrap().store().to_arrays().unwrap(), arrays);
+        assert_eq!(M::load(gpu, config, &file).unwrap().store().to_arrays().unwrap(), arrays);
+    }
+
+    #[test]
+    fn every_model_comes_back_from_runs_and_files() {
+        let gpu = &gpus()[0];
+        comes_back::<Bicnet>(gpu, tiny());
+        comes_back::<MeanPool>(gpu, MeanPoolConfig { embedding_dim: 8, text_dim: 7, ..MeanPoolConfig::default() });
+        let (hidden_size, num_heads) = (8, 2);
+        let [video_dim, sub_dim, query_dim] = [5, 6, 7];
+        let streams = ReloclnetConfig { video_dim, sub_dim, query_dim, ..ReloclnetConfig::default() };
+        comes_back::<Reloclnet>(gpu, ReloclnetConfig { hidden_size, num_heads, ..streams });
+        let tower = TowerConfig { width: 8, heads: 2, layers: 1, mlp: 12 };
+        let clip = ClipConfig {
+            image_size: 8,
+            patch_size: 4,
+            vision: tower,
+            text: tower,
+            vocabulary: 11,
+            positions: 5,
+            joint: 6,
+            ..ClipConfig::vit_b_32()
+        };
+        comes_back::<Clip>(gpu, clip.clone());
+        let base = BaseConfig { frames: 3, words: 5, temporal_layers: 1, temporal_heads: 2, ..BaseConfig::on(clip) };
+        comes_back::<Eercf>(gpu, EercfConfig { base: base.clone(), ..EercfConfig::default() });
+        comes_back::<Glccl>(gpu, GlcclConfig { base: base.clone(), ..GlcclConfig::default() });
+        comes_back::<Clip4Clip>(gpu, base);
+        let (hidden_size, num_attention_heads, intermediate_size, num_hidden_layers) = (8, 2, 12, 1);
+        let small = BertConfig { hidden_size, num_attention_heads, intermediate_size, ..BertConfig::default() };
+        comes_back::<Bert>(gpu, BertConfig { vocab_size: 13, num_hidden_layers, ..small });
     }
 
     #[test]
