@@ -2,8 +2,9 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use reelgrad::autograd::Tape;
-use reelgrad::models::bicnet::{Bicnet, BicnetConfig, BicnetInputs};
-use reelgrad::models::two_space::TwoSpaceModel;
+use reelgrad::models::Model;
+use reelgrad::models::bicnet::{Bicnet, BicnetConfig};
+use reelgrad::models::two_space::{TwoSpaceInputs, TwoSpaceModel};
 use reelgrad::optim::{Algorithm, GroupOptions, Optimizer};
 use reelgrad::random::Random;
 use reelgrad::{Gpu, Result, Tensor};
@@ -16,7 +17,7 @@ struct Step {
     gpu: Gpu,
     model: Bicnet,
     optimizer: Optimizer,
-    inputs: BicnetInputs,
+    inputs: TwoSpaceInputs,
     number: u64,
 }
 
@@ -39,7 +40,7 @@ impl Step {
             let data: Vec<f32> = (0..shape.iter().product()).map(|_| random.normal()).collect();
             Tensor::from_slice(gpu, shape, &data)
         };
-        let inputs = BicnetInputs {
+        let inputs = TwoSpaceInputs {
             text: features(&[BATCH, TOKENS, 80])?,
             text_mask: Tensor::from_slice(gpu, [BATCH, TOKENS], &[1.0; BATCH * TOKENS])?,
             region: features(&[BATCH, FRAMES, 4, 64])?,

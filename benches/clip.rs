@@ -4,7 +4,7 @@
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use reelgrad::autograd::Tape;
 use reelgrad::models::clip::{ClipConfig, Towers};
-use reelgrad::nn::ParameterStore;
+use reelgrad::nn::{ParameterStore, StoreBuilder};
 use reelgrad::random::Random;
 use reelgrad::{Gpu, Result, Tensor};
 
@@ -14,14 +14,9 @@ const TOKENS: usize = 32;
 
 /// Towers with random weights and no gradients.
 fn frozen(gpu: &Gpu, config: &ClipConfig, half: bool) -> Result<(ParameterStore, Towers)> {
-    let mut store = ParameterStore::new(gpu);
-    let towers = Towers::new(&mut store, "", config)?;
-    store.freeze(|_| true)?;
-    if half {
-        store.halve()?;
-    }
-    store.allocate(0)?;
-    Ok((store, towers))
+    let builder = StoreBuilder::new(gpu, 0).freeze(|_| true);
+    let builder = if half { builder.halve() } else { builder };
+    builder.build(|s| Towers::new(s, config))
 }
 
 fn towers(c: &mut Criterion) {

@@ -3,11 +3,12 @@
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use reelgrad::autograd::{Tape, Var};
+use reelgrad::models::Model;
 use reelgrad::models::clip::TextFeatures;
 use reelgrad::models::clip4clip::{BaseConfig, SimilarityHeader, VideoFeatures};
 use reelgrad::models::eercf::{Eercf, EercfConfig};
 use reelgrad::models::glccl::{Glccl, GlcclConfig};
-use reelgrad::models::pair::PairModel;
+use reelgrad::models::towers::TowerModel;
 use reelgrad::random::Random;
 use reelgrad::{Gpu, Result, Tensor};
 
@@ -57,7 +58,7 @@ impl Features {
     }
 }
 
-fn heads(c: &mut Criterion, name: &str, model: &impl PairModel, batch: usize) {
+fn heads(c: &mut Criterion, name: &str, model: &impl TowerModel, batch: usize) {
     let gpu = model.store().gpu();
     let features = Features::new(gpu, batch, model.needs().patches).expect("the features fit");
     let mut group = c.benchmark_group(format!("{name}, {batch} x {batch}"));

@@ -5,6 +5,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
 use reelgrad::autograd::Tape;
 use reelgrad::kernels::similarity::max_similarity::forward;
+use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::random::Random;
 use reelgrad::retrieval::moments::{IndexedVideo, MomentIndex, MomentSearch, SearchOptions};

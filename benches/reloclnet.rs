@@ -4,6 +4,7 @@
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use reelgrad::autograd::{Tape, Var};
+use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{NegativeDraws, Reloclnet, ReloclnetConfig, ReloclnetInputs, StreamInput};
 use reelgrad::optim::{Algorithm, GroupOptions, Optimizer};
 use reelgrad::random::Random;

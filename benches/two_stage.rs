@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use reelgrad::autograd::Tape;
+use reelgrad::models::Model;
 use reelgrad::models::clip::TextFeatures;
 use reelgrad::models::clip4clip::{BaseConfig, SimilarityHeader, VideoFeatures};
 use reelgrad::models::eercf::{Eercf, EercfConfig, EercfVideos};
 use reelgrad::models::glccl::{Glccl, GlcclConfig};
-use reelgrad::models::pair::TwoStageModel;
+use reelgrad::models::towers::TwoStageModel;
 use reelgrad::random::Random;
 use reelgrad::retrieval::pairs::{Gallery, SearchOptions, StageTimes, TextTile, score_all};
 use reelgrad::{Gpu, Result, Tensor};

@@ -21,6 +21,7 @@ use reelgrad::data::media::video::{EXTENSIONS, Ffmpeg, LoadFailure, VideoInput, 
 use reelgrad::data::moments::Problems;
 use reelgrad::data::tokenizer::{Cleaning, Padding, Tokenizer};
 use reelgrad::gpu::Gpu;
+use reelgrad::models::Model;
 use reelgrad::models::bert::{Bert, Sentences};
 use reelgrad::models::clip::{Clip, ClipConfig};
 use reelgrad::tensor::{Array, Tensor};

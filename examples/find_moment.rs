@@ -115,7 +115,7 @@ fn run(options: &Options) -> Result<()> {
     let data = settings.open(&part, &mut problems)?;
     let wanted = wanted(options, &settings, &*data)?;
     let gpu = common::open_gpu(options.adapter.as_deref());
-    let model = Reloclnet::open(&gpu, &options.run, Slot::Best)?;
+    let model: Reloclnet = reelgrad::train::open(&gpu, &options.run, Slot::Best)?;
     let folder = options.index.clone().unwrap_or_else(|| options.run.join(format!("index-{part}")));
     let index = index(&gpu, &model, &*data, &folder, options, &mut problems)?;
     if !problems.skipped().is_empty() {

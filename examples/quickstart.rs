@@ -12,12 +12,13 @@ use reelgrad::data::Part;
 use reelgrad::data::bicnet::{BicnetDataset, DatasetKind, SampleSource};
 use reelgrad::data::captions::Split;
 use reelgrad::data::synthetic::{Manifest, World, WorldConfig};
+use reelgrad::models::Model;
 use reelgrad::models::bicnet::{Bicnet, BicnetConfig};
-use reelgrad::models::mean_pool::MeanPool;
+use reelgrad::models::mean_pool::{MeanPool, MeanPoolConfig};
 use reelgrad::models::two_space::TwoSpaceModel;
 use reelgrad::retrieval::Ties;
 use reelgrad::retrieval::two_space::{EncodeOptions, Encoded, Evaluation, encode};
-use reelgrad::train::{FitHooks, FitOptions, FitReport, RunFolder, StopFlag, fit};
+use reelgrad::train::{FitCore, FitHooks, FitOptions, FitReport, RunFolder, StopFlag, fit};
 use reelgrad::{Error, Result};
 
 mod common;
@@ -88,12 +89,19 @@ fn run(options: &Options) -> Result<()> {
     let stop = common::stop_on_ctrl_c();
     let job = Job { train: &train, validation: &validation, manifest: &manifest, pairs: &pairs, options, stop: &stop };
 
-    let bicnet = Bicnet::new(&gpu, config.clone(), options.seed)?;
+    let bicnet = Bicnet::new(&gpu, config, options.seed)?;
     println!("BiC-Net  {} parameters", bicnet.store().trained_elements());
     gpu.reset_peak_memory();
     let report = job.train("BiC-Net", &bicnet, options.steps)?;
     let peak = gpu.memory_report().peak;
-    let baseline = MeanPool::new(&gpu, config, options.seed)?;
+    let baseline = MeanPoolConfig {
+        embedding_dim: options.dim,
+        global_dim: dims.global,
+        region_dim: dims.region,
+        text_dim: dims.text,
+        ..MeanPoolConfig::default()
+    };
+    let baseline = MeanPool::new(&gpu, baseline, options.seed)?;
     job.train("mean pooling", &baseline, options.baseline_steps)?;
 
     let rivals = twins(&manifest, &test)?;
@@ -170,14 +178,17 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn train(&self, name: &'static str, model: &dyn TwoSpaceModel, steps: u64) -> Result<FitReport> {
+    fn train(&self, name: &'static str, model: &impl TwoSpaceModel, steps: u64) -> Result<FitReport> {
         // Settings at which this world was seen to teach order: a high constant rate, and twins in the batch.
         let fit_options = FitOptions {
-            batch: 32,
-            steps,
-            lr: 4e-3,
-            seed: self.options.seed,
-            evaluate_every: steps.div_ceil(4),
+            core: FitCore {
+                batch: 32,
+                steps,
+                lr: 4e-3,
+                seed: self.options.seed,
+                evaluate_every: steps.div_ceil(4),
+                ..FitOptions::default().core
+            },
             plateau: None,
             ..FitOptions::default()
         };
@@ -209,7 +220,7 @@ impl Job<'_> {
 }
 
 /// Recall among one video of each content, and order accuracy over all.
-fn evaluate(model: &dyn TwoSpaceModel, data: &dyn SampleSource, rivals: &[usize]) -> Result<(Evaluation, f64)> {
+fn evaluate(model: &impl TwoSpaceModel, data: &dyn SampleSource, rivals: &[usize]) -> Result<(Evaluation, f64)> {
     let all: Vec<usize> = (0..data.len()).collect();
     let order = encode(model, data, &all, &EncodeOptions::default())?.preference(rivals)?;
     let one_of_each: Vec<usize> = all.into_iter().filter(|&v| v < rivals[v]).collect();
@@ -217,7 +228,7 @@ fn evaluate(model: &dyn TwoSpaceModel, data: &dyn SampleSource, rivals: &[usize]
 }
 
 /// Searches three captions and prints what comes first.
-fn search(model: &dyn TwoSpaceModel, test: &BicnetDataset) -> Result<()> {
+fn search(model: &impl TwoSpaceModel, test: &BicnetDataset) -> Result<()> {
     let all: Vec<usize> = (0..test.len()).collect();
     let encoded: Encoded = encode(model, test, &all, &EncodeOptions::default())?;
     let captions: Split = test.raw_captions()?;

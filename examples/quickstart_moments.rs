@@ -10,11 +10,12 @@ use clap::Parser;
 use reelgrad::data::moments::{MomentSource, Problems};
 use reelgrad::data::synthetic::{MomentManifest, MomentWorld, MomentWorldConfig};
 use reelgrad::gpu::Gpu;
+use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::retrieval::moments::baselines::{CentrePrior, SpanGrid, random_span};
 use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentMetrics, MomentSearch};
 use reelgrad::tensor::{Array, Precision};
-use reelgrad::train::{FitHooks, MomentFitOptions, RunFolder, StopFlag, fit_moments};
+use reelgrad::train::{FitCore, FitHooks, MomentFitOptions, RunFolder, StopFlag, fit_moments};
 use reelgrad::{Error, Result};
 
 mod common;
@@ -79,12 +80,15 @@ fn run(options: &Options) -> Result<()> {
     };
     // Settings at which this corpus was seen to be learnt within minutes.
     settings.fit = MomentFitOptions {
-        batch: 64,
-        steps: options.steps,
-        lr: options.lr,
+        core: FitCore {
+            batch: 64,
+            steps: options.steps,
+            lr: options.lr,
+            seed: options.seed,
+            evaluate_every: options.steps.div_ceil(4),
+            ..MomentFitOptions::default().core
+        },
         warmup: 0.1,
-        seed: options.seed,
-        evaluate_every: options.steps.div_ceil(4),
         patience: None,
         ..MomentFitOptions::default()
     };
@@ -143,7 +147,7 @@ struct Job<'a> {
 impl Job<'_> {
     /// Trains a model; it, and queries a second.
     fn fit(&self, name: &'static str, settings: &Settings) -> Result<(Reloclnet, f64)> {
-        let model = Reloclnet::new(self.gpu, settings.model.clone(), settings.fit.seed)?;
+        let model = Reloclnet::new(self.gpu, settings.model.clone(), settings.fit.core.seed)?;
         println!("model    {} parameters", model.store().trained_elements());
         let mut run = RunFolder::create(common::free_folder(&self.options.out, name), settings)?;
         let mut bar = Bar::new(name);
@@ -188,8 +192,8 @@ impl Job<'_> {
                 let mut settings = settings.clone();
                 settings.model.weight_video = weight_video;
                 settings.model.weight_frame = weight_frame;
-                settings.fit.seed = seed;
-                settings.fit.evaluate_every = 0;
+                settings.fit.core.seed = seed;
+                settings.fit.core.evaluate_every = 0;
                 let (model, _) = self.fit(name, &settings)?;
                 let metrics = self.test(&model, &settings)?;
                 println!("{}", moments::line(&format!("{name} {seed}"), &metrics));

@@ -13,11 +13,13 @@ use clap::Parser;
 use reelgrad::data::bicnet::{Dims, SampleSource};
 use reelgrad::data::formats::atomic;
 use reelgrad::gpu::Gpu;
+use reelgrad::models::Model;
 use reelgrad::models::bicnet::Bicnet;
-use reelgrad::models::two_space::TwoSpaceModel;
 use reelgrad::retrieval::Compat;
 use reelgrad::retrieval::two_space::{EncodeOptions, Encoded, Evaluation, encode};
-use reelgrad::train::{FitHooks, FitOptions, FitReport, Resumed, RunFolder, Silent, Slot, StopFlag, checkpoint, fit};
+use reelgrad::train::{
+    FitCore, FitHooks, FitOptions, FitReport, Resumed, RunFolder, Silent, Slot, StopFlag, checkpoint, fit,
+};
 use reelgrad::{Error, Result};
 use serde_json::json;
 
@@ -116,7 +118,7 @@ fn run(options: &Options) -> Result<()> {
         Gpu::builder().adapter(common::choice(options.adapter.as_deref())).profile(options.profile.is_some()),
     );
     println!("adapter  {}", gpu.report().line());
-    let model = Bicnet::new(&gpu, settings.model.clone(), settings.fit.seed)?;
+    let model = Bicnet::new(&gpu, settings.model.clone(), settings.fit.core.seed)?;
     println!("model    {} parameters", model.store().trained_elements());
     if let Some(trace) = &options.profile {
         return profile(&model, &parts, settings, trace, options.profile_steps);
@@ -127,7 +129,7 @@ fn run(options: &Options) -> Result<()> {
     };
     let done = checkpoint.as_ref().and_then(|c| c.state["step"].as_u64()).unwrap_or(0);
     if options.resume.is_some() {
-        println!("resumed  after {done} of {} steps", settings.fit.steps);
+        println!("resumed  after {done} of {} steps", settings.fit.core.steps);
     }
     let report = train(&model, &parts, settings, &mut folder, checkpoint.as_ref(), done)?;
 
@@ -176,7 +178,7 @@ fn train(
     done: u64,
 ) -> Result<FitReport> {
     let stop = common::stop_on_ctrl_c();
-    let FitOptions { steps, evaluate_every, .. } = settings.fit;
+    let FitCore { steps, evaluate_every, .. } = settings.fit.core;
     let every = if evaluate_every == 0 { steps.max(1) } else { evaluate_every };
     let mut bar = Bar::new("BiC-Net");
     let print = bar.printer();
@@ -220,7 +222,7 @@ fn figures(e: &Evaluation) -> Vec<(String, f64)> {
 fn encode_part(model: &Bicnet, data: &dyn SampleSource, settings: &Settings) -> Result<Encoded> {
     let options = EncodeOptions {
         captions: settings.evaluation.captions.into(),
-        batch: settings.fit.batch,
+        batch: settings.fit.core.batch,
         mask_frames: settings.fit.mask_frames,
     };
     encode(model, data, &(0..data.len()).collect::<Vec<_>>(), &options)
@@ -247,7 +249,8 @@ fn profile(model: &Bicnet, parts: &Parts, settings: &Settings, trace: &Path, ste
     for steps in [1, steps] {
         // What came before is thrown away: initial values, and the step that compiles the shaders.
         gpu.profile()?;
-        let options = FitOptions { steps, log_every: 1, ..settings.fit.clone() };
+        let core = FitCore { steps, log_every: 1, ..settings.fit.core.clone() };
+        let options = FitOptions { core, ..settings.fit.clone() };
         let hooks = FitHooks {
             evaluate: &mut || Ok((0.0, Vec::new())),
             run: None,
@@ -257,7 +260,7 @@ fn profile(model: &Bicnet, parts: &Parts, settings: &Settings, trace: &Path, ste
         fit(model, &*parts.train, &parts.groups(), &options, None, hooks)?;
     }
     let profile = gpu.profile()?;
-    println!("\n{steps} steps of {} videos\n\n{}", settings.fit.batch, profile.table());
+    println!("\n{steps} steps of {} videos\n\n{}", settings.fit.core.batch, profile.table());
     atomic::write(trace, |file| file.write_all(profile.chrome_trace().as_bytes()))?;
     println!("trace    {}", trace.display());
     Ok(())

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use reelgrad::Result;
 use reelgrad::gpu::Gpu;
+use reelgrad::models::Model;
 use reelgrad::models::clip4clip::BaseConfig;
 use reelgrad::models::eercf::{Eercf, EercfConfig};
-use reelgrad::models::pair::TwoStageModel;
+use reelgrad::models::towers::TwoStageModel;
 use reelgrad::retrieval::RetrievalMetrics;
 use reelgrad::retrieval::pairs::{SearchOptions, StageTimes, VideoToText, score_all};
 
@@ -53,7 +54,7 @@ impl Method for Training {
     /// Enough test videos for 50 candidates to be a small part of them.
     fn small(settings: &mut pairs::Settings<EercfConfig>) {
         settings.data.world.test = 1000;
-        settings.fit.steps = 1000;
+        settings.fit.core.steps = 1000;
     }
 
     fn build(gpu: &Gpu, config: EercfConfig, seed: u64, frozen: &dyn Fn(&str) -> bool) -> Result<Eercf> {
@@ -75,9 +76,9 @@ fn run(options: &Options) -> Result<()> {
     pairs::introduce(&gpu, &sources, &problems);
     let stop = common::stop_on_ctrl_c();
     let (mut reports, mut ways) = (Vec::new(), Vec::new());
-    let first = settings.fit.seed;
+    let first = settings.fit.core.seed;
     for seed in first..first + options.seeds.max(1) {
-        settings.fit.seed = seed;
+        settings.fit.core.seed = seed;
         let folder = options.common.run_folder("eercf", (options.seeds > 1).then(|| format!("seed-{seed}")));
         let resume = options.common.resume;
         let (model, report) = pairs::train::<Training>(&gpu, &settings, &sources, &folder, resume, &stop)?;

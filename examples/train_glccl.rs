@@ -11,6 +11,7 @@ use std::time::Instant;
 use clap::Parser;
 use reelgrad::Result;
 use reelgrad::gpu::Gpu;
+use reelgrad::models::Model;
 use reelgrad::models::clip4clip::BaseConfig;
 use reelgrad::models::glccl::{Glccl, GlcclConfig, Guide};
 use reelgrad::retrieval::RetrievalMetrics;
@@ -78,8 +79,8 @@ fn run(options: &Options) -> Result<()> {
             let mut settings: Settings<GlcclConfig> = settings.clone();
             settings.model.guide = guide;
             settings.model.consistency_loss = consistency_loss;
-            settings.fit.seed += seed;
-            let part = options.ablation.map(|_| format!("{name}-{}", settings.fit.seed).replace(' ', "-"));
+            settings.fit.core.seed += seed;
+            let part = options.ablation.map(|_| format!("{name}-{}", settings.fit.core.seed).replace(' ', "-"));
             let folder = options.common.run_folder("glccl", part);
             let resume = options.common.resume;
             let (model, report) = pairs::train::<Training>(&gpu, &settings, &sources, &folder, resume, &stop)?;
@@ -91,7 +92,7 @@ fn run(options: &Options) -> Result<()> {
                 kinds.iter().map(|&(_, texts)| metrics(&scores, &sources.test, texts)).collect::<Result<Vec<_>>>()?,
             );
             if options.ablation.is_some() {
-                println!("{name}, seed {}: R@1 {:.1}", settings.fit.seed, results.last().map_or(0.0, |r| r[0].r1));
+                println!("{name}, seed {}: R@1 {:.1}", settings.fit.core.seed, results.last().map_or(0.0, |r| r[0].r1));
             }
         }
         table.push((name, results));

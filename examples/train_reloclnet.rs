@@ -16,10 +16,11 @@ use clap::Parser;
 use reelgrad::data::formats::atomic;
 use reelgrad::data::moments::{MomentSource, Problems};
 use reelgrad::gpu::Gpu;
+use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::retrieval::moments::HighlightPrediction;
 use reelgrad::train::{
-    Checkpoint, FitHooks, FitReport, MomentFitOptions, Resumed, RunFolder, Silent, Slot, StopFlag, checkpoint,
+    Checkpoint, FitCore, FitHooks, FitReport, MomentFitOptions, Resumed, RunFolder, Silent, Slot, StopFlag, checkpoint,
     fit_moments,
 };
 use reelgrad::{Error, Result};
@@ -137,7 +138,7 @@ fn train(options: &Options, problems: &mut Problems) -> Result<()> {
     }
 
     let gpu = open_gpu(options);
-    let model = Reloclnet::new(&gpu, settings.model.clone(), settings.fit.seed)?;
+    let model = Reloclnet::new(&gpu, settings.model.clone(), settings.fit.core.seed)?;
     println!("model    {} parameters", model.store().trained_elements());
     if let Some(trace) = &options.profile {
         return profile(&model, &*train, &settings, trace);
@@ -147,7 +148,7 @@ fn train(options: &Options, problems: &mut Problems) -> Result<()> {
         None => (RunFolder::create(&options.run, &settings)?, None),
     };
     if let Some(step) = checkpoint.as_ref().and_then(|c| c.state["step"].as_u64()) {
-        println!("resumed  after {step} of {} steps", settings.fit.steps);
+        println!("resumed  after {step} of {} steps", settings.fit.core.steps);
     }
     let started = Instant::now();
     let mut last = None;
@@ -213,7 +214,8 @@ fn profile(model: &Reloclnet, train: &dyn MomentSource, settings: &Settings, tra
     for steps in [1, 3] {
         // What came before is thrown away.
         gpu.profile()?;
-        let options = MomentFitOptions { steps, log_every: 1, evaluate_every: 0, ..settings.fit.clone() };
+        let core = FitCore { steps, log_every: 1, evaluate_every: 0, ..settings.fit.core.clone() };
+        let options = MomentFitOptions { core, ..settings.fit.clone() };
         let hooks = FitHooks {
             evaluate: &mut || Ok((0.0, Vec::new())),
             run: None,
@@ -223,7 +225,7 @@ fn profile(model: &Reloclnet, train: &dyn MomentSource, settings: &Settings, tra
         fit_moments(model, train, &options, None, hooks)?;
     }
     let profile = gpu.profile()?;
-    println!("\n3 steps of {} queries\n\n{}", settings.fit.batch, profile.table());
+    println!("\n3 steps of {} queries\n\n{}", settings.fit.core.batch, profile.table());
     atomic::write(trace, |file| file.write_all(profile.chrome_trace().as_bytes()))?;
     println!("trace    {}", trace.display());
     Ok(())
@@ -235,7 +237,7 @@ fn predict(options: &Options, part: &str, problems: &mut Problems) -> Result<()>
     let settings = options.settings(Some(&stored))?;
     let data = settings.open(part, problems)?;
     let gpu = open_gpu(options);
-    let model = Reloclnet::open(&gpu, &options.run, Slot::Best)?;
+    let model: Reloclnet = reelgrad::train::open(&gpu, &options.run, Slot::Best)?;
     let evaluated = evaluate_part(&model, &*data, settings.search, problems)?;
     write_predictions(options, &settings, &*data, part, &evaluated)
 }
@@ -294,7 +296,8 @@ impl Options {
         }
         if stored.is_none() && self.small {
             settings.model = ReloclnetConfig { hidden_size: 96, num_heads: 4, max_clips: 64, ..settings.model };
-            settings.fit = MomentFitOptions { batch: 64, lr: 1e-3, warmup: 0.1, ..settings.fit };
+            let core = FitCore { batch: 64, lr: 1e-3, ..settings.fit.core };
+            settings.fit = MomentFitOptions { core, warmup: 0.1, ..settings.fit };
         }
         let mut value = json!(settings);
         if let Some(path) = &self.config {
@@ -327,10 +330,10 @@ impl Options {
         }
         if !given("fit", "steps") {
             let epochs = self.epochs.unwrap_or(if self.small { 1 } else { EPOCHS });
-            settings.fit.steps = epochs.saturating_mul(epoch);
+            settings.fit.core.steps = epochs.saturating_mul(epoch);
         }
         if !given("fit", "evaluate_every") {
-            settings.fit.evaluate_every = epoch;
+            settings.fit.core.evaluate_every = epoch;
         }
         let Some(stored) = stored else { return Ok(()) };
         let mut differences = Vec::new();

@@ -13,8 +13,9 @@ use reelgrad::kernels::elementwise::dropout::Dropout;
 use reelgrad::kernels::elementwise::unary::{self, Unary};
 use reelgrad::kernels::pooling::Masked;
 use reelgrad::kernels::rows::layer_norm::Norm;
+use reelgrad::models::Model;
 use reelgrad::models::bicnet::{Bicnet, BicnetConfig};
-use reelgrad::nn::{Init, Linear, MultiHeadAttention, ParameterStore};
+use reelgrad::nn::{Init, Linear, MultiHeadAttention, StoreBuilder};
 use reelgrad::retrieval::two_space::pad_texts;
 use reelgrad::shader::Variant;
 use reelgrad::train::{Checkpoint, checkpoint};
@@ -168,19 +169,17 @@ fn tensors() {
 #[test]
 fn parameters() {
     let gpu = gpu();
-    let mut store = ParameterStore::new(&gpu);
-    let early = store.declare("a", [2, 3], Init::Constant(1.0)).unwrap();
-    refused!(store.declare("a", [9], Init::Constant(0.0)), Error::DuplicateParameter { name } if name == "a");
-    refused!(store.declare_table("t", [3], vec![0.0; 2]), Error::Shape { .. });
-    refused!(early.value(), Error::MissingParameter { .. });
-    Linear::new(&mut store, "head", 3, 2, &Init::Normal { std: 0.1 }).unwrap();
-    refused!(
-        MultiHeadAttention::new(&mut store, "m", ["q", "k", "v", "o"], 8, 3, 0.0, &Init::Constant(0.0)),
-        Error::Argument { argument: "heads", .. }
-    );
-    store.allocate(1).unwrap();
-    refused!(store.declare("late", [1], Init::Constant(0.0)), Error::Argument { .. });
-    refused!(store.allocate(1), Error::Argument { .. });
+    let build = StoreBuilder::new(&gpu, 1).build(|s| {
+        s.declare("a", [2, 3], Init::Constant(1.0))?;
+        refused!(s.declare("a", [9], Init::Constant(0.0)), Error::DuplicateParameter { name } if name == "a");
+        refused!(s.declare_table("t", [3], vec![0.0; 2]), Error::Shape { .. });
+        refused!(
+            MultiHeadAttention::new(&s.scope("m"), ["q", "k", "v", "o"], 8, 3, 0.0, &Init::Constant(0.0)),
+            Error::Argument { argument: "heads", .. }
+        );
+        Linear::new(&s.scope("head"), 3, 2, &Init::Normal { std: 0.1 })
+    });
+    let (store, _) = build.unwrap();
     refused!(store.get("b"), Error::UnknownParameter { name, .. } if name == "b");
 
     let before = store.to_arrays().unwrap();
@@ -219,7 +218,7 @@ fn parameters() {
     load(&|_| {}).unwrap();
     assert_ne!(store.to_arrays().unwrap(), before);
     let config = BicnetConfig { embedding_dim: 10, num_heads: 3, ..BicnetConfig::default() };
-    refused!(Bicnet::declare(&gpu, config), Error::Argument { argument: "heads", .. });
+    refused!(Bicnet::new(&gpu, config, 0), Error::Argument { argument: "heads", .. });
 }
 
 /// Replaces the model's file in a checkpoint and makes the manifest vouch for it.
@@ -313,17 +312,14 @@ fn limits_name_both_numbers() {
         Tape::inference(&gpu).constant(x).square(),
         Error::LimitExceeded { what: "bytes in one binding", needed: 8000, limit: 4096, .. }
     );
-    let mut store = ParameterStore::new(&gpu);
-    store.declare("large", [1100], Init::Constant(0.0)).unwrap();
-    refused!(store.allocate(0), Error::LimitExceeded { needed: 4400, limit: 4096, .. });
+    let large = StoreBuilder::new(&gpu, 0).build(|s| s.declare("large", [1100], Init::Constant(0.0)));
+    refused!(large, Error::LimitExceeded { needed: 4400, limit: 4096, .. });
     // Smaller ones are spread over several buffers.
-    let mut store = ParameterStore::new(&gpu);
-    for i in 0..5 {
-        store.declare(format!("p{i}"), [500], Init::Constant(i as f32)).unwrap();
-    }
-    store.allocate(0).unwrap();
+    let five = StoreBuilder::new(&gpu, 0)
+        .build(|s| (0..5).try_for_each(|i| s.declare(&format!("p{i}"), [500], Init::Constant(i as f32)).map(drop)));
+    let (store, ()) = five.unwrap();
     assert_eq!(store.shards().len(), 3);
-    assert_eq!(store.get("p4").unwrap().value().unwrap().to_vec().unwrap(), [4.0; 500]);
+    assert_eq!(store.get("p4").unwrap().value().to_vec().unwrap(), [4.0; 500]);
     let limit = gpu.report().limits.max_buffer_size;
     if let Some(bytes) = limit.checked_add(1) {
         refused!(gpu.allocate("test", bytes), Error::LimitExceeded { needed, limit: l, .. } if needed == bytes && l == limit);

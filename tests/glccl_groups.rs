@@ -4,12 +4,14 @@ mod common;
 
 use std::time::Instant;
 
-use common::pairs::{Sizes, leaves};
+use common::pairs::{Sizes, given, leaves};
 use common::{builder, gpu, noise};
 use reelgrad::autograd::{Gradients, Tape, Var, concat};
+use reelgrad::models::Model;
 use reelgrad::models::clip4clip::VideoFeatures;
 use reelgrad::models::glccl::{Glccl, GlcclConfig};
 use reelgrad::models::heads::stack;
+use reelgrad::models::towers::TowerModel;
 use reelgrad::{Gpu, Tensor};
 
 /// Heads of sentences, words and frames, as leaves, in calls for `each` texts; gradients of their products with noise.
@@ -17,11 +19,11 @@ fn in_calls(gpu: &Gpu, model: &Glccl, sizes: &Sizes, each: usize) -> (Vec<Vec<f3
     let tape = Tape::new(gpu);
     let [t, w, z] = leaves(&tape, [&sizes.sentences(), &sizes.words(), &sizes.frames()]);
     let features = VideoFeatures { frames: z.clone(), ..sizes.video_features(gpu, 0..sizes.videos) };
-    let videos = model.videos(&features).unwrap();
+    let videos = model.prepare_videos(&features).unwrap();
     let calls = (0..sizes.texts).step_by(each).map(|first| {
         let range = first..(first + each).min(sizes.texts);
         let (t, w) = (t.slice(0, range.clone()).unwrap(), w.slice(0, range).unwrap());
-        let heads = model.heads(&model.texts(&t, &w).unwrap(), &videos).unwrap();
+        let heads = model.compare(&model.prepare_texts(&given(&t, Some(&w))).unwrap(), &videos).unwrap();
         stack(&heads).unwrap()
     });
     let calls: Vec<Var> = calls.collect();
@@ -32,7 +34,7 @@ fn in_calls(gpu: &Gpu, model: &Glccl, sizes: &Sizes, each: usize) -> (Vec<Vec<f3
     let gradients: Gradients = tape.backward_from(&scores, upstream).unwrap();
     let inputs = [&t, &w, &z].map(|v| gradients.get(v).unwrap().to_vec().unwrap());
     let parameters = model.store().parameters().iter();
-    let parameters = parameters.map(|p| p.gradient().unwrap().unwrap().to_vec().unwrap());
+    let parameters = parameters.map(|p| p.gradient().unwrap().to_vec().unwrap());
     (vec![values], inputs.into_iter().chain(parameters).collect())
 }
 
@@ -62,8 +64,9 @@ fn a_training_step_beyond_the_towers_takes_less_than_200_megabytes() {
     let clock = Instant::now();
     let tape = Tape::new(&gpu);
     let [t, w, z] = leaves(&tape, [&t, &w, &z]);
-    let videos = model.videos(&VideoFeatures { frames: z.clone(), mask, patches: None }).unwrap();
-    let losses = model.losses(&model.heads(&model.texts(&t, &w).unwrap(), &videos).unwrap()).unwrap();
+    let videos = model.prepare_videos(&VideoFeatures { frames: z.clone(), mask, patches: None }).unwrap();
+    let losses =
+        model.losses(&model.compare(&model.prepare_texts(&given(&t, Some(&w))).unwrap(), &videos).unwrap()).unwrap();
     let gradients = tape.backward(&losses.total).unwrap();
     gpu.synchronize().unwrap();
     let memory = gpu.memory_report();

@@ -7,13 +7,14 @@ use std::path::Path;
 use common::{Outcome, builder, noise, outcome};
 use reelgrad::data::media::frames::FrameSet;
 use reelgrad::data::pairs::PairSource;
+use reelgrad::models::Model;
 use reelgrad::models::clip::{ClipConfig, MAX_LOGIT_SCALE, TowerConfig};
 use reelgrad::models::clip4clip::{BaseConfig, Clip4Clip};
 use reelgrad::models::eercf::{Eercf, EercfConfig};
 use reelgrad::models::glccl::{Glccl, GlcclConfig};
-use reelgrad::models::pair::PairModel;
+use reelgrad::models::towers::TowerModel;
 use reelgrad::retrieval::pairs::{Gallery, TextTile, score_all};
-use reelgrad::train::{FitHooks, PairFitOptions, RunFolder, Slot, StopFlag, fit_pairs, is_frozen};
+use reelgrad::train::{FitCore, FitHooks, PairFitOptions, RunFolder, Slot, StopFlag, fit_pairs, is_frozen};
 use reelgrad::{Error, Gpu, Result};
 
 const STEPS: u64 = 12;
@@ -83,21 +84,16 @@ fn glccl(gpu: &Gpu, seed: u64) -> Glccl {
 
 fn options() -> PairFitOptions {
     PairFitOptions {
-        batch: 4,
-        steps: STEPS,
-        lr: 3e-3,
+        core: FitCore { batch: 4, steps: STEPS, lr: 3e-3, seed: 7, log_every: 4, evaluate_every: 6 },
         tower_lr_scale: 1.0,
         weight_decay: 0.01,
-        seed: 7,
-        log_every: 4,
-        evaluate_every: 6,
         ..PairFitOptions::default()
     }
 }
 
 /// Trains in `folder`, from its checkpoint if `resume`; stops after the step that follows the log of step `stop_at`.
 fn train(
-    model: &impl PairModel,
+    model: &impl TowerModel,
     folder: &Path,
     options: &PairFitOptions,
     resume: bool,
@@ -131,7 +127,7 @@ fn train(
 }
 
 /// A whole run of a new model on a device of its own.
-fn whole<M: PairModel>(model: impl Fn(&Gpu, u64) -> M, options: &PairFitOptions) -> Outcome {
+fn whole<M: TowerModel>(model: impl Fn(&Gpu, u64) -> M, options: &PairFitOptions) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let gpu = builder().build().unwrap();
     train(&model(&gpu, 7), &folder.path().join("run"), options, false, None).unwrap()
@@ -144,7 +140,7 @@ fn losses(outcome: &Outcome) -> Vec<f64> {
 }
 
 /// The loss falls, a seed gives the same bits, and a run that is stopped twice ends as if it had not been.
-fn trains<M: PairModel>(model: impl Fn(&Gpu, u64) -> M) {
+fn trains<M: TowerModel>(model: impl Fn(&Gpu, u64) -> M) {
     let reference = whole(&model, &options());
     let gpu = builder().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -158,7 +154,8 @@ fn trains<M: PairModel>(model: impl Fn(&Gpu, u64) -> M) {
             (other, _) => panic!("{other:?}"),
         }
     }
-    let long = losses(&whole(&model, &PairFitOptions { steps: 40, log_every: 8, evaluate_every: 0, ..options() }));
+    let core = FitCore { steps: 40, log_every: 8, evaluate_every: 0, ..options().core };
+    let long = losses(&whole(&model, &PairFitOptions { core, ..options() }));
     assert!(long[4] < 0.6 * long[0], "{long:?}");
 }
 
@@ -192,7 +189,7 @@ fn frozen_parameters_stay_and_the_scale_is_clamped() {
     assert!(f32::from_bits(after["clip.logit_scale"][0]) <= MAX_LOGIT_SCALE);
 }
 
-fn outcome_of(model: &impl PairModel) -> std::collections::BTreeMap<String, Vec<u32>> {
+fn outcome_of(model: &impl TowerModel) -> std::collections::BTreeMap<String, Vec<u32>> {
     let arrays = model.store().to_arrays().unwrap();
     arrays.into_iter().map(|(name, a)| (name, a.data().iter().map(|x| x.to_bits()).collect())).collect()
 }
@@ -215,7 +212,7 @@ fn half_towers_train() {
 fn a_batch_of_one_has_no_negatives() {
     let gpu = builder().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let alone = PairFitOptions { batch: 1, ..options() };
+    let alone = PairFitOptions { core: FitCore { batch: 1, ..options().core }, ..options() };
     let result = train(&eercf(&gpu, 7), &folder.path().join("run"), &alone, false, None);
     assert!(matches!(result, Err(Error::Argument { argument: "batch", .. })), "{result:?}");
 }

@@ -8,8 +8,8 @@ use common::pairs::Sizes;
 use common::{builder, gpu};
 use reelgrad::models::eercf::{EercfConfig, HeadWeights};
 use reelgrad::models::glccl::{GlcclConfig, Guide};
-use reelgrad::models::pair::TwoStageModel;
 use reelgrad::models::pairing::PairList;
+use reelgrad::models::towers::TwoStageModel;
 use reelgrad::retrieval::pairs::{Found, Gallery, SearchOptions, TextTile, VideoToText, score_all};
 use reelgrad::{Error, Result};
 

@@ -19,15 +19,16 @@ use reelgrad::data::pairs::dataset::PairDataset;
 use reelgrad::data::synthetic::{ClipPairs, ClipWorld, ClipWorldConfig};
 use reelgrad::data::tokenizer::{Cleaning, Tokenizer};
 use reelgrad::gpu::Gpu;
+use reelgrad::models::Model;
 use reelgrad::models::clip::{ClipConfig, TowerConfig, read_clip};
 use reelgrad::models::clip4clip::{Base, BaseConfig};
-use reelgrad::models::pair::{PairModel, TwoStageModel};
+use reelgrad::models::towers::TwoStageModel;
 use reelgrad::optim::{Algorithm, Schedule};
 use reelgrad::retrieval::pairs::{Gallery, TextTile};
 use reelgrad::retrieval::{Counts, RetrievalMetrics, Ties};
 use reelgrad::tensor::Array;
 use reelgrad::train::{
-    FitHooks, FitReport, PairFitOptions, Resumed, RunFolder, Slot, StopFlag, checkpoint, fit_pairs, is_frozen,
+    FitCore, FitHooks, FitReport, PairFitOptions, Resumed, RunFolder, Slot, StopFlag, checkpoint, fit_pairs, is_frozen,
 };
 use reelgrad::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -206,15 +207,12 @@ fn small<M: Method>(settings: &mut Settings<M::Config>) {
         ..BaseConfig::on(clip)
     };
     settings.fit = PairFitOptions {
-        batch: 32,
-        steps: 400,
-        lr: 1e-3,
+        core: FitCore { batch: 32, steps: 400, lr: 1e-3, seed: 0, ..PairFitOptions::default().core },
         tower_lr_scale: 1.0,
         schedule: Schedule::WarmupCosineRescaled,
         weight_decay: 0.01,
         algorithm: Algorithm::AdamW { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
         freeze_layers: None,
-        seed: 0,
         ..PairFitOptions::default()
     };
 }
@@ -298,7 +296,7 @@ pub fn train<M: Method>(
     stop: &StopFlag,
 ) -> Result<(M::Model, FitReport)> {
     let fit = &settings.fit;
-    let model = M::build(gpu, settings.model.clone(), fit.seed, &|name| is_frozen(name, fit.freeze_layers))?;
+    let model = M::build(gpu, settings.model.clone(), fit.core.seed, &|name| is_frozen(name, fit.freeze_layers))?;
     let (mut run, checkpoint) = if resume {
         let Resumed { folder, checkpoint, .. } = RunFolder::resume(folder, Slot::Last)?;
         (folder, checkpoint)

@@ -317,16 +317,16 @@ impl Flags {
         (model.text_dim, model.region_num, model.region_dim, model.global_dim) =
             (dims.text, dims.regions, dims.region, dims.global);
         settings.data.videos = train.len();
-        let epoch = train.len().div_ceil(settings.fit.batch.max(1)) as u64;
+        let epoch = train.len().div_ceil(settings.fit.core.batch.max(1)) as u64;
         let file = self.file()?;
         let given = |flag: bool, key: &str| flag || stored.is_some() || file["fit"].get(key).is_some();
         if let Some(epochs) = self.fit.epochs {
-            settings.fit.steps = epochs.saturating_mul(epoch);
+            settings.fit.core.steps = epochs.saturating_mul(epoch);
         } else if !given(self.fit.steps.is_some(), "steps") {
-            settings.fit.steps = EPOCHS * epoch;
+            settings.fit.core.steps = EPOCHS * epoch;
         }
         if !given(self.fit.evaluate_every.is_some(), "evaluate_every") {
-            settings.fit.evaluate_every = epoch;
+            settings.fit.core.evaluate_every = epoch;
         }
         let Some(stored) = stored else { return Ok(()) };
         let mut differences = Vec::new();

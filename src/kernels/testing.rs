@@ -3,7 +3,7 @@
 #[path = "../../tests/common/gpus.rs"]
 mod devices;
 
-pub(crate) use devices::gpus;
+pub(crate) use devices::{builder, gpus};
 
 use crate::gpu::Gpu;
 use crate::tensor::Tensor;

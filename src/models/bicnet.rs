@@ -7,12 +7,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::autograd::{AttentionOptions, Tape, Var};
-use crate::gpu::Gpu;
 use crate::kernels::elementwise::unary::Activation;
-use crate::models::two_space::{Embeddings, TwoSpaceModel};
+use crate::models::two_space::{Embeddings, Hinge, TwoSpaceInputs, TwoSpaceModel};
+use crate::models::{Finish, Model};
 use crate::nn::{
     ChannelAttentionPool, FeedForward, Init, LayerNorm, Linear, MultiHeadAttention, NormPlace, Parameter,
-    ParameterStore, TransformerBlock,
+    ParameterStore, Scope, TransformerBlock,
 };
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -94,21 +94,6 @@ impl Default for BicnetConfig {
     }
 }
 
-/// The model's inputs for one batch, on the GPU.
-#[derive(Clone, Debug)]
-pub struct BicnetInputs {
-    /// Token features (B, L, text_dim).
-    pub text: Tensor,
-    /// 1 for tokens, 0 for padding (B, L).
-    pub text_mask: Tensor,
-    /// Region features (B, T, R, region_dim).
-    pub region: Tensor,
-    /// Frame features (B, T, global_dim).
-    pub global: Tensor,
-    /// 1 for frames that count (B, T); `None` for all, as the official trainer feeds.
-    pub frame_mask: Option<Tensor>,
-}
-
 /// The network.
 pub struct Bicnet {
     config: BicnetConfig,
@@ -136,79 +121,6 @@ pub struct Bicnet {
 const NORM_EPS: f32 = 1e-6;
 
 impl Bicnet {
-    /// Makes the network with initial values drawn from `seed`.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] for sizes that do not fit each other; device errors.
-    pub fn new(gpu: &Gpu, config: BicnetConfig, seed: u64) -> Result<Self> {
-        let mut model = Self::declare(gpu, config)?;
-        model.store.allocate(seed)?;
-        Ok(model)
-    }
-
-    /// Declares the network without memory for its parameters: their names, shapes and count are known, and nothing can
-    /// be computed.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] for sizes that do not fit each other.
-    pub fn declare(gpu: &Gpu, config: BicnetConfig) -> Result<Self> {
-        let mut store = ParameterStore::new(gpu);
-        let s = &mut store;
-        let c = &config;
-        let (d, init) = (c.embedding_dim, Init::TruncatedNormal { std: c.init_std });
-        let norm = |s: &mut ParameterStore, name: &str| LayerNorm::unbiased(s, name, d, NORM_EPS, &init);
-        let pool = |s: &mut ParameterStore, name: &str| {
-            ChannelAttentionPool::new(s, name, d, 2 * d, c.pool_heads, c.dropout, &init)
-        };
-        let layer = |s: &mut ParameterStore, prefix: String| encoder_layer(s, &prefix, c, &init);
-        let table = positional_table(c.max_positions, d);
-        let proj_region = Linear::new(s, "proj_region", c.region_dim, d, &init)?;
-        let norm_region = norm(s, "norm_region")?;
-        let positions_region = s.declare_table("embedding_region.pe", [c.max_positions, d], table.clone())?;
-        let region_layers = (0..c.layer_num)
-            .map(|l| {
-                let prefix = format!("S_T_trans_region.{l}.encoder_layers");
-                Ok([layer(s, format!("{prefix}.0"))?, layer(s, format!("{prefix}.1"))?])
-            })
-            .collect::<Result<_>>()?;
-        let pool_region = pool(s, "T_pool_region")?;
-        let norm_residual = norm(s, "norm")?;
-        let norm_region_out = norm(s, "norm_1")?;
-        let proj_global = Linear::new(s, "proj_global", c.global_dim, d, &init)?;
-        let norm_global = norm(s, "norm_global")?;
-        let positions_global = s.declare_table("embedding_global.pe", [c.max_positions, d], table)?;
-        let global_layers = (0..c.layer_num)
-            .map(|l| layer(s, format!("T_Trans_global.{l}.encoder_layers.0")))
-            .collect::<Result<_>>()?;
-        let pool_global = pool(s, "T_pool_global")?;
-        let norm_global_out = norm(s, "norm_2")?;
-        let norm_text = norm(s, "norm_text")?;
-        let proj_text = Linear::new(s, "proj_text", c.text_dim, d, &init)?;
-        let pool_text = pool(s, "pool_text")?;
-        let norm_text_out = norm(s, "norm_3")?;
-        Ok(Self {
-            config,
-            store,
-            proj_region,
-            norm_region,
-            positions_region,
-            region_layers,
-            norm_residual,
-            pool_region,
-            norm_region_out,
-            proj_global,
-            norm_global,
-            positions_global,
-            global_layers,
-            pool_global,
-            norm_global_out,
-            proj_text,
-            norm_text,
-            pool_text,
-            norm_text_out,
-        })
-    }
-
     /// Token features (B, L, text_dim) with their mask (B, L) to (B, D).
     ///
     /// # Errors
@@ -320,11 +232,66 @@ impl Bicnet {
                 len: self.config.max_positions as u64,
             });
         }
-        Ok(tape.constant(table.value()?.view(0, [len, self.config.embedding_dim])?))
+        Ok(tape.constant(table.value().view(0, [len, self.config.embedding_dim])?))
     }
 }
 
-impl TwoSpaceModel for Bicnet {
+impl Model for Bicnet {
+    type Config = BicnetConfig;
+
+    fn declare(config: BicnetConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
+        let c = &config;
+        let (d, init) = (c.embedding_dim, Init::TruncatedNormal { std: c.init_std });
+        let linear = |name: &str, inputs: usize| Linear::new(&s.scope(name), inputs, d, &init);
+        let norm = |name: &str| LayerNorm::unbiased(&s.scope(name), d, NORM_EPS, &init);
+        let pool = |name: &str| ChannelAttentionPool::new(&s.scope(name), d, 2 * d, c.pool_heads, c.dropout, &init);
+        let (regions, frames) = (s.scope("S_T_trans_region"), s.scope("T_Trans_global"));
+        let layer = |branch: &Scope<'_>, l: usize, part: usize| {
+            encoder_layer(&branch.scope(l).scope("encoder_layers").scope(part), c, &init)
+        };
+        let table = positional_table(c.max_positions, d);
+        let positions = |name: &str| s.scope(name).declare_table("pe", [c.max_positions, d], table.clone());
+        let proj_region = linear("proj_region", c.region_dim)?;
+        let norm_region = norm("norm_region")?;
+        let positions_region = positions("embedding_region")?;
+        let region_layers =
+            (0..c.layer_num).map(|l| Ok([layer(&regions, l, 0)?, layer(&regions, l, 1)?])).collect::<Result<_>>()?;
+        let pool_region = pool("T_pool_region")?;
+        let norm_residual = norm("norm")?;
+        let norm_region_out = norm("norm_1")?;
+        let proj_global = linear("proj_global", c.global_dim)?;
+        let norm_global = norm("norm_global")?;
+        let positions_global = positions("embedding_global")?;
+        let global_layers = (0..c.layer_num).map(|l| layer(&frames, l, 0)).collect::<Result<_>>()?;
+        let pool_global = pool("T_pool_global")?;
+        let norm_global_out = norm("norm_2")?;
+        let norm_text = norm("norm_text")?;
+        let proj_text = linear("proj_text", c.text_dim)?;
+        let pool_text = pool("pool_text")?;
+        let norm_text_out = norm("norm_3")?;
+        Ok(Box::new(move |store| Self {
+            config,
+            store,
+            proj_region,
+            norm_region,
+            positions_region,
+            region_layers,
+            norm_residual,
+            pool_region,
+            norm_region_out,
+            proj_global,
+            norm_global,
+            positions_global,
+            global_layers,
+            pool_global,
+            norm_global_out,
+            proj_text,
+            norm_text,
+            pool_text,
+            norm_text_out,
+        }))
+    }
+
     fn config(&self) -> &BicnetConfig {
         &self.config
     }
@@ -332,12 +299,22 @@ impl TwoSpaceModel for Bicnet {
     fn store(&self) -> &ParameterStore {
         &self.store
     }
+}
+
+impl TwoSpaceModel for Bicnet {
+    fn width(&self) -> usize {
+        self.config.embedding_dim
+    }
+
+    fn hinge(&self) -> Hinge {
+        Hinge { margin: self.config.margin, max_violation: self.config.max_violation }
+    }
 
     fn encode_text(&self, tape: &Tape, text: &Tensor, mask: &Tensor) -> Result<Var> {
         self.encode_tokens(&tape.constant(text.clone()), mask)
     }
 
-    fn forward(&self, tape: &Tape, inputs: &BicnetInputs) -> Result<Embeddings> {
+    fn forward(&self, tape: &Tape, inputs: &TwoSpaceInputs) -> Result<Embeddings> {
         let frames = inputs.frame_mask.as_ref();
         Ok(Embeddings {
             text: self.encode_text(tape, &inputs.text, &inputs.text_mask)?,
@@ -352,27 +329,24 @@ fn shape_error(argument: &'static str, expected: &str, got: &Var) -> Error {
 }
 
 /// Post-norm: h = Dropout(N(MHA(x) + x)), y = N(FFN(h) + h), with dropout before the GELU.
-fn encoder_layer(s: &mut ParameterStore, prefix: &str, c: &BicnetConfig, init: &Init) -> Result<TransformerBlock> {
+fn encoder_layer(s: &Scope<'_>, c: &BicnetConfig, init: &Init) -> Result<TransformerBlock> {
     let d = c.embedding_dim;
     let hidden = (d as f64 * c.mlp_ratio) as usize;
-    let attention_prefix = format!("{prefix}.self_attention_layer");
     // The official name lacks an r.
-    let forward_prefix = format!("{prefix}.pointwise_feedfoward_layer");
+    let (first, second) = (s.scope("self_attention_layer"), s.scope("pointwise_feedfoward_layer"));
     let names = ["query_projection", "key_projection", "value_projection", "final_projection"];
-    let sublayer = format!("{attention_prefix}.sublayer");
-    let attention = MultiHeadAttention::new(s, &sublayer, names, d, c.num_heads, c.attn_drop, init)?;
-    let norm = |s: &mut ParameterStore, p: &str| {
-        LayerNorm::unbiased(s, &format!("{p}.layer_normalization"), d, NORM_EPS, init)
-    };
-    let norm_attention = norm(s, &attention_prefix)?;
+    let attention = MultiHeadAttention::new(&first.scope("sublayer"), names, d, c.num_heads, c.attn_drop, init)?;
+    let norm = |s: &Scope<'_>| LayerNorm::unbiased(&s.scope("layer_normalization"), d, NORM_EPS, init);
+    let norm_attention = norm(&first)?;
+    let forward = second.scope("sublayer.feed_forward");
     let feed_forward = FeedForward {
-        expand: Linear::new(s, &format!("{forward_prefix}.sublayer.feed_forward.0"), d, hidden, init)?,
+        expand: Linear::new(&forward.scope(0), d, hidden, init)?,
         activation: Activation::Gelu,
-        contract: Linear::new(s, &format!("{forward_prefix}.sublayer.feed_forward.3"), hidden, d, init)?,
+        contract: Linear::new(&forward.scope(3), hidden, d, init)?,
         dropout_hidden: c.attn_drop,
         dropout_output: c.attn_drop,
     };
-    let norm_feed_forward = norm(s, &forward_prefix)?;
+    let norm_feed_forward = norm(&second)?;
     Ok(TransformerBlock {
         place: NormPlace::Post,
         attention,

@@ -11,7 +11,9 @@ use crate::gpu::Gpu;
 use crate::kernels::elementwise::unary::Activation;
 use crate::models::clip::{ClipConfig, MAX_LOGIT_SCALE, ResidualBlocks, TextFeatures, TowerConfig, Towers};
 use crate::models::heads::Head;
-use crate::nn::{Init, Parameter, ParameterStore};
+use crate::models::towers::{LossParts, Needs, TowerModel};
+use crate::models::{Finish, Model};
+use crate::nn::{Init, Parameter, ParameterStore, Scope};
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};
 
@@ -102,7 +104,7 @@ impl Base {
     ///
     /// # Errors
     /// [`Error::Argument`] for sizes that do not fit; [`Error::DuplicateParameter`].
-    pub fn new(store: &mut ParameterStore, config: BaseConfig) -> Result<Self> {
+    pub fn new(s: &Scope<'_>, config: BaseConfig) -> Result<Self> {
         let bad = |argument, why: String| Err(Error::Argument { op: "CLIP4Clip", argument, why });
         if let Some(clip) = &config.clip {
             if clip.joint != config.joint {
@@ -119,10 +121,10 @@ impl Base {
         if temporal && config.frames > config.frame_positions {
             return bad("frames", format!("of {} exceed {} frame positions", config.frames, config.frame_positions));
         }
-        let towers = config.clip.as_ref().map(|clip| Towers::new(store, "clip.", clip)).transpose()?;
+        let towers = config.clip.as_ref().map(|clip| Towers::new(&s.scope("clip"), clip)).transpose()?;
         let logit_scale = match &towers {
             Some(towers) => towers.logit_scale.clone(),
-            None => store.declare("clip.logit_scale", [], Init::Constant(MAX_LOGIT_SCALE))?,
+            None => s.declare("clip.logit_scale", [], Init::Constant(MAX_LOGIT_SCALE))?,
         };
         let width = config.joint;
         let layers = if temporal { config.temporal_layers } else { 0 };
@@ -131,24 +133,17 @@ impl Base {
             let shape = [config.frame_positions, width];
             // Half as large as untrained towers' frames: smaller, and order is hardly learnt from scratch. Officially they
             // are never trained from scratch, see `Base::complete`.
-            store.declare("frame_position_embeddings.weight", shape, Init::Normal { std: 0.5 })
+            s.declare("frame_position_embeddings.weight", shape, Init::Normal { std: 0.5 })
         });
         let positions = positions.transpose()?;
-        let blocks = "transformerClip.resblocks";
-        let blocks = ResidualBlocks::new(store, blocks, sizes, Activation::QuickGelu, TEMPORAL_NORM_EPS)?;
+        let blocks = s.scope("transformerClip.resblocks");
+        let blocks = ResidualBlocks::new(&blocks, sizes, Activation::QuickGelu, TEMPORAL_NORM_EPS, false)?;
         Ok(Self { config, towers, logit_scale, positions, blocks })
     }
 
     /// The sizes.
     pub fn config(&self) -> &BaseConfig {
         &self.config
-    }
-
-    /// Runs each block of the towers again on the way back instead of keeping what it computed: memory for time.
-    pub fn recompute(&mut self, recompute: bool) {
-        if let Some(towers) = &mut self.towers {
-            towers.recompute(recompute);
-        }
     }
 
     fn towers(&self) -> Result<&Towers> {
@@ -161,7 +156,7 @@ impl Base {
     /// # Errors
     /// Device errors.
     pub fn scale(&self, tape: &Tape) -> Result<Var> {
-        self.logit_scale.on(tape)?.exp()
+        self.logit_scale.on(tape).exp()
     }
 
     /// Normalised pixels of whole images, one after another, as a tensor (n, 3, H, W).
@@ -242,7 +237,7 @@ impl Base {
             let text = arrays.get(&source).filter(|a| a.shape() == parameter.shape());
             let array = match text {
                 Some(array) => array.clone(),
-                None => parameter.value()?.to_array()?,
+                None => parameter.value().to_array()?,
             };
             arrays.insert(parameter.name().into(), array);
         }
@@ -261,61 +256,56 @@ pub struct Clip4Clip {
     store: ParameterStore,
 }
 
-impl Clip4Clip {
-    /// A model with random values.
-    ///
-    /// # Errors
-    /// As [`Base::new`]; device errors.
-    pub fn new(gpu: &Gpu, config: BaseConfig, seed: u64) -> Result<Self> {
-        Self::frozen(gpu, config, seed, |_| false)
+impl Model for Clip4Clip {
+    type Config = BaseConfig;
+
+    fn declare(config: BaseConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
+        let base = Base::new(s, config)?;
+        Ok(Box::new(move |store| Self { base, store }))
     }
 
-    /// As [`Clip4Clip::new`]; what `frozen` names is not trained.
-    ///
-    /// # Errors
-    /// As [`Clip4Clip::new`].
-    pub fn frozen(gpu: &Gpu, config: BaseConfig, seed: u64, frozen: impl Fn(&str) -> bool) -> Result<Self> {
-        let mut model = Self::declare(gpu, config)?;
-        model.store.freeze(frozen)?;
-        model.store.allocate(seed)?;
-        Ok(model)
+    fn config(&self) -> &BaseConfig {
+        &self.base.config
     }
 
-    /// Declares the model without memory for its parameters: nothing can be computed.
-    ///
-    /// # Errors
-    /// As [`Base::new`].
-    pub fn declare(gpu: &Gpu, config: BaseConfig) -> Result<Self> {
-        let mut store = ParameterStore::new(gpu);
-        let base = Base::new(&mut store, config)?;
-        Ok(Self { base, store })
+    fn store(&self) -> &ParameterStore {
+        &self.store
     }
+}
 
-    /// Towers and temporal transformer.
-    pub fn base(&self) -> &Base {
+/// Texts and videos are vectors of unit length, (B, D) and (N, D).
+impl TowerModel for Clip4Clip {
+    type Texts = Var;
+    type Videos = Var;
+
+    fn base(&self) -> &Base {
         &self.base
     }
 
-    /// The parameters.
-    pub fn store(&self) -> &ParameterStore {
-        &self.store
+    fn needs(&self) -> Needs {
+        Needs::default()
     }
 
-    /// One vector of unit length for each video (N, D).
-    ///
-    /// # Errors
-    /// [`Error::Shape`]; [`Error::IndexOutOfRange`] for more frames than positions.
-    pub fn videos(&self, features: &VideoFeatures) -> Result<Var> {
-        self.base.mean_pool(&self.base.temporal(&features.frames, &features.mask)?, &features.mask)
+    fn loss(&self, texts: &TextFeatures, videos: &VideoFeatures) -> Result<LossParts> {
+        let heads = self.compare(&self.prepare_texts(texts)?, &self.prepare_videos(videos)?)?;
+        Ok((heads[0].scores.info_nce()?, Vec::new()))
     }
 
-    /// The one head, `sentence_video`: exp(logit_scale) · cosine of every text with every video, whose vectors (B, D) and
-    /// (N, D) are of unit length.
-    ///
-    /// # Errors
-    /// [`Error::ShapeMismatch`].
-    pub fn heads(&self, texts: &Var, videos: &Var) -> Result<Vec<Head>> {
+    fn prepare_texts(&self, texts: &TextFeatures) -> Result<Var> {
+        unit(&texts.sentence)
+    }
+
+    fn prepare_videos(&self, videos: &VideoFeatures) -> Result<Var> {
+        self.base.mean_pool(&self.base.temporal(&videos.frames, &videos.mask)?, &videos.mask)
+    }
+
+    /// One head, `sentence_video`: exp(logit_scale) · cosine.
+    fn compare(&self, texts: &Var, videos: &Var) -> Result<Vec<Head>> {
         let scores = texts.matmul_nt(videos)?;
         Ok(vec![Head::new("sentence_video", scores.mul(&self.base.scale(texts.tape())?)?)])
+    }
+
+    fn similarity(&self, heads: &[Head]) -> Result<Var> {
+        Ok(heads[0].scores.clone())
     }
 }

@@ -8,12 +8,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::autograd::{Tape, Var, concat};
-use crate::gpu::Gpu;
 use crate::kernels::elementwise::permute;
+use crate::models::clip::TextFeatures;
 use crate::models::clip4clip::{Base, BaseConfig, VideoFeatures, unit};
 use crate::models::heads::{Head, weighted_sum};
 use crate::models::pairing::{PairList, Pairing};
-use crate::nn::{Init, Parameter, ParameterStore};
+use crate::models::towers::{LossParts, Needs, TowerModel, TwoStageModel};
+use crate::models::{Finish, Model};
+use crate::nn::{Init, Parameter, ParameterStore, Scope};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -179,89 +181,112 @@ pub struct Eercf {
     frame: Parameter,
 }
 
-impl Eercf {
-    /// A model with random values.
-    ///
-    /// # Errors
-    /// As [`Base::new`]; device errors.
-    pub fn new(gpu: &Gpu, config: EercfConfig, seed: u64) -> Result<Self> {
-        Self::frozen(gpu, config, seed, |_| false)
+impl Model for Eercf {
+    type Config = EercfConfig;
+
+    fn declare(config: EercfConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
+        let base = Base::new(s, config.base.clone())?;
+        let matrix = |name: &str, n: usize| s.declare(name, [n, n], Init::identity(n));
+        let global = matrix("global_mat_weight", config.base.joint)?;
+        let frame = matrix("frame_logit_weight", config.base.frames)?;
+        Ok(Box::new(move |store| Self { config, store, base, global, frame }))
     }
 
-    /// As [`Eercf::new`]; what `frozen` names is not trained.
-    ///
-    /// # Errors
-    /// As [`Eercf::new`].
-    pub fn frozen(gpu: &Gpu, config: EercfConfig, seed: u64, frozen: impl Fn(&str) -> bool) -> Result<Self> {
-        let mut model = Self::declare(gpu, config)?;
-        model.store.freeze(frozen)?;
-        model.store.allocate(seed)?;
-        Ok(model)
-    }
-
-    /// Declares the model without memory for its parameters: nothing can be computed.
-    ///
-    /// # Errors
-    /// As [`Base::new`].
-    pub fn declare(gpu: &Gpu, config: EercfConfig) -> Result<Self> {
-        let mut store = ParameterStore::new(gpu);
-        let base = Base::new(&mut store, config.base.clone())?;
-        let (width, frames) = (config.base.joint, config.base.frames);
-        let global = store.declare("global_mat_weight", [width, width], Init::identity(width))?;
-        let frame = store.declare("frame_logit_weight", [frames, frames], Init::identity(frames))?;
-        Ok(Self { config, store, base, global, frame })
-    }
-
-    /// The configuration.
-    pub fn config(&self) -> &EercfConfig {
+    fn config(&self) -> &EercfConfig {
         &self.config
     }
 
-    /// The parameters.
-    pub fn store(&self) -> &ParameterStore {
+    fn store(&self) -> &ParameterStore {
         &self.store
     }
+}
 
-    /// Towers and temporal transformer.
-    pub fn base(&self) -> &Base {
+impl TowerModel for Eercf {
+    type Texts = EercfTexts;
+    type Videos = EercfVideos;
+
+    fn base(&self) -> &Base {
         &self.base
     }
 
-    /// Towers and temporal transformer, to change how they run.
-    pub fn base_mut(&mut self) -> &mut Base {
-        &mut self.base
-    }
-
-    /// Whether any head with a weight needs patches.
-    pub fn uses_patches(&self) -> bool {
-        let c = &self.config;
+    /// Patches if any head with a weight is of them.
+    fn needs(&self) -> Needs {
         let weighs = |w: &HeadWeights| w.patch_weak != 0.0;
-        self.gates_patches() || weighs(&c.weights) || weighs(&c.rerank)
+        let patches = self.gates_patches() || weighs(&self.config.weights) || weighs(&self.config.rerank);
+        Needs { words: false, patches }
     }
 
-    /// The videos' unit vectors at every granularity.
-    ///
-    /// # Errors
-    /// [`Error::Shape`]; [`Error::IndexOutOfRange`] for more frames than positions.
-    pub fn videos(&self, features: &VideoFeatures) -> Result<EercfVideos> {
-        let temporal = unit(&self.base.temporal(&features.frames, &features.mask)?)?;
+    fn loss(&self, texts: &TextFeatures, videos: &VideoFeatures) -> Result<LossParts> {
+        let matched = self.matched(&texts.sentence, &self.prepare_videos(videos)?)?;
+        let losses = self.losses(&texts.sentence, &matched)?;
+        let parts = [("weak", losses.weak), ("strong", losses.strong)];
+        Ok((losses.total, parts.into_iter().chain(losses.pearson).collect()))
+    }
+
+    fn prepare_texts(&self, texts: &TextFeatures) -> Result<EercfTexts> {
+        self.texts(&texts.sentence)
+    }
+
+    fn prepare_videos(&self, videos: &VideoFeatures) -> Result<EercfVideos> {
+        let temporal = unit(&self.base.temporal(&videos.frames, &videos.mask)?)?;
         Ok(EercfVideos {
-            video: self.base.mean_pool(&temporal, &features.mask)?,
-            frames: unit(&features.frames)?,
+            video: self.base.mean_pool(&temporal, &videos.mask)?,
+            frames: unit(&videos.frames)?,
             grams: temporal.matmul_nt(&temporal)?,
             temporal,
-            patches: features.patches.as_ref().map(unit).transpose()?,
-            mask: features.mask.clone(),
+            patches: videos.patches.as_ref().map(unit).transpose()?,
+            mask: videos.mask.clone(),
         })
     }
 
+    /// With each pair's own gates: evaluation. Without patches, or without a weight on their strong score, that head is
+    /// left out.
+    fn compare(&self, texts: &EercfTexts, videos: &EercfVideos) -> Result<Vec<Head>> {
+        let mut heads = vec![(HEADS[0], coarse(texts, videos)?)];
+        heads.extend(self.fine(&texts.unit, videos, Pairing::All)?);
+        self.scaled(heads)
+    }
+
+    /// The second stage's score.
+    fn similarity(&self, heads: &[Head]) -> Result<Var> {
+        weighted_sum(heads, &self.config.rerank.by_head())
+    }
+}
+
+impl TwoStageModel for Eercf {
+    fn coarse_texts(&self, texts: &EercfTexts) -> Var {
+        texts.coarse.clone()
+    }
+
+    fn coarse_videos(&self, videos: &EercfVideos) -> Var {
+        videos.video.clone()
+    }
+
+    /// Without gradients. The width must be a multiple of 4.
+    fn compare_pairs(&self, texts: &EercfTexts, videos: &EercfVideos, pairs: &PairList) -> Result<Vec<Head>> {
+        let (pairing, &[count, width]) = (Pairing::Listed(pairs), videos.video.shape()) else {
+            return Err(shape("videos", &videos.video));
+        };
+        let video = videos.video.reshape([count, 1, width])?;
+        let coarse = frame_dots(&texts.coarse, &video, pairing)?.reshape([pairs.len(), 1])?;
+        let mut heads = vec![(HEADS[0], coarse)];
+        heads.extend(self.fine(&texts.unit, videos, pairing)?);
+        self.scaled(heads)
+    }
+
+    fn pair_cost(&self, videos: &EercfVideos) -> [u64; 2] {
+        let width = videos.video.value().width() as u64;
+        let rows = |x: &Var| x.shape()[1] as u64;
+        // The tower's frames and the temporal ones; then the patches.
+        [width, width * (2 * rows(&videos.frames) + videos.patches.as_ref().map_or(0, rows))]
+    }
+}
+
+impl Eercf {
     /// Sentences (B, D) at both granularities.
-    ///
-    /// # Errors
-    /// [`Error::ShapeMismatch`].
-    pub fn texts(&self, sentences: &Var) -> Result<EercfTexts> {
+    fn texts(&self, sentences: &Var) -> Result<EercfTexts> {
         let unit = unit(sentences)?;
-        let coarse = unit.matmul(&self.global.on(sentences.tape())?)?;
+        let coarse = unit.matmul(&self.global.on(sentences.tape()))?;
         Ok(EercfTexts { unit, coarse })
     }
 
@@ -309,33 +334,6 @@ impl Eercf {
     fn gates_patches(&self) -> bool {
         let c = &self.config;
         c.gate_patches || c.weights.patch_strong != 0.0 || c.pearson_weights[2] != 0.0 || c.rerank.patch_strong != 0.0
-    }
-
-    /// The heads of any texts and videos, with each pair's own gates: evaluation. Without patches, or without a
-    /// weight on their strong score, that head is left out.
-    ///
-    /// # Errors
-    /// [`Error::ShapeMismatch`].
-    pub fn heads(&self, texts: &EercfTexts, videos: &EercfVideos) -> Result<Vec<Head>> {
-        let mut heads = vec![(HEADS[0], coarse(texts, videos)?)];
-        heads.extend(self.fine(&texts.unit, videos, Pairing::All)?);
-        self.scaled(heads)
-    }
-
-    /// The heads of listed pairs of texts and videos: (P, 1) each. Without gradients. The width must be a
-    /// multiple of 4.
-    ///
-    /// # Errors
-    /// As [`Eercf::heads`]; [`Error::IndexOutOfRange`] for a text or video that there is not.
-    pub fn heads_of(&self, texts: &EercfTexts, videos: &EercfVideos, pairs: &PairList) -> Result<Vec<Head>> {
-        let (pairing, &[count, width]) = (Pairing::Listed(pairs), videos.video.shape()) else {
-            return Err(shape("videos", &videos.video));
-        };
-        let video = videos.video.reshape([count, 1, width])?;
-        let coarse = frame_dots(&texts.coarse, &video, pairing)?.reshape([pairs.len(), 1])?;
-        let mut heads = vec![(HEADS[0], coarse)];
-        heads.extend(self.fine(&texts.unit, videos, pairing)?);
-        self.scaled(heads)
     }
 
     /// All heads but the coarse one, of sentences (B, D) of unit length.
@@ -389,7 +387,7 @@ impl Eercf {
     /// Σ_g (Σ_f softmax_f(a / τ) W[f, g]) a_g over the frames of a (B, V, F): (B, V).
     fn weak_frame(&self, a: &Var, mask: &Tensor, pairing: Pairing) -> Result<Var> {
         let logits = a.scale(1.0 / self.config.temperature_weak)?;
-        let weights = |softmax: Var| softmax.matmul(&self.frame.on(a.tape())?)?.mul(a);
+        let weights = |softmax: Var| softmax.matmul(&self.frame.on(a.tape()))?.mul(a);
         if !self.config.mask_padding {
             return weights(logits.softmax()?)?.sum(2);
         }

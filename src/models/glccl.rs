@@ -8,11 +8,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::autograd::{Tape, Var, concat};
-use crate::gpu::Gpu;
+use crate::models::clip::TextFeatures;
 use crate::models::clip4clip::{Base, BaseConfig, VideoFeatures, unit};
 use crate::models::heads::{Head, stack};
 use crate::models::pairing::{PairList, Pairing};
-use crate::nn::{Init, Parameter, ParameterStore};
+use crate::models::towers::{LossParts, Needs, TowerModel, TwoStageModel};
+use crate::models::{Finish, Model};
+use crate::nn::{Init, Parameter, ParameterStore, Scope};
 use crate::{Error, Result};
 
 /// The heads' names.
@@ -125,17 +127,23 @@ struct Mapped {
     sentences: Var,
     /// Of unit length, mapped (B, n, D).
     words: Var,
-    /// The lengths of words before (B, n, 1).
+    /// The lengths of words before (B, n, 1); 1 for words of zeros.
     lengths: Var,
 }
 
 impl Mapped {
     fn new(m: &Matrices, unit_sentences: &Var, words: &Var) -> Result<Self> {
         let tape = words.tape();
+        let &[texts, n, _] = words.shape() else { return Err(shape("words", words)) };
+        let squares = |x: &Var| x.square()?.sum(2)?.reshape([texts, n, 1]);
+        let unit_words = unit(words)?;
+        // 1, and 0 for words of zeros: they have no direction and get no gradient of one, and their length is not divided by.
+        let has_length = squares(&unit_words.detach())?;
+        let has_length = has_length.value();
         Ok(Self {
-            sentences: unit_sentences.matmul(&m.global.on(tape)?)?,
-            words: unit(words)?.matmul(&m.local.on(tape)?)?,
-            lengths: lengths(words)?,
+            sentences: unit_sentences.matmul(&m.global.on(tape))?,
+            words: unit_words.masked_fill(has_length, 0.0)?.matmul(&m.local.on(tape))?,
+            lengths: squares(words)?.masked_fill(has_length, 1.0)?.log()?.scale(0.5)?.exp()?,
         })
     }
 }
@@ -159,89 +167,63 @@ pub struct GlcclVideos {
     pub video: Var,
 }
 
-impl Glccl {
-    /// A model with random values.
-    ///
-    /// # Errors
-    /// As [`Glccl::declare`]; device errors.
-    pub fn new(gpu: &Gpu, config: GlcclConfig, seed: u64) -> Result<Self> {
-        Self::frozen(gpu, config, seed, |_| false)
-    }
+impl Model for Glccl {
+    type Config = GlcclConfig;
 
-    /// As [`Glccl::new`]; what `frozen` names is not trained.
-    ///
-    /// # Errors
-    /// As [`Glccl::new`].
-    pub fn frozen(gpu: &Gpu, config: GlcclConfig, seed: u64, frozen: impl Fn(&str) -> bool) -> Result<Self> {
-        let mut model = Self::declare(gpu, config)?;
-        model.store.freeze(frozen)?;
-        model.store.allocate(seed)?;
-        Ok(model)
-    }
-
-    /// Declares the model without memory for its parameters: nothing can be computed.
-    ///
-    /// # Errors
-    /// As [`Base::new`]; [`Error::Argument`] if no head is chosen.
-    pub fn declare(gpu: &Gpu, config: GlcclConfig) -> Result<Self> {
+    fn declare(config: GlcclConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
         if !config.heads.contains(&true) {
             let why = "choose none of the four".to_string();
             return Err(Error::Argument { op: "GLCCL", argument: "heads", why });
         }
-        let mut store = ParameterStore::new(gpu);
-        let base = Base::new(&mut store, config.base.clone())?;
+        let base = Base::new(s, config.base.clone())?;
         let BaseConfig { joint, words, frames, .. } = config.base;
-        let mut declare = |name: &str, n: usize| store.declare(name, [n, n], Init::identity(n));
+        let matrix = |name: &str, n: usize| s.declare(name, [n, n], Init::identity(n));
         let matrices = Matrices {
-            global: declare("global_mat_weight", joint)?,
-            local: declare("local_mat_weight", joint)?,
-            word_logit: declare("word_logit_weight", words)?,
-            word_frame_logit: declare("word_frame_logit_weight", words)?,
-            word: declare("word_mat_weight", words)?,
-            word_frame: declare("word_frame_mat_weight", words)?,
-            word_2: declare("word_mat_weight2", words)?,
-            word_frame_2: declare("word_frame_mat_weight2", words)?,
-            visual_logit: declare("visual_logit_weight", frames)?,
+            global: matrix("global_mat_weight", joint)?,
+            local: matrix("local_mat_weight", joint)?,
+            word_logit: matrix("word_logit_weight", words)?,
+            word_frame_logit: matrix("word_frame_logit_weight", words)?,
+            word: matrix("word_mat_weight", words)?,
+            word_frame: matrix("word_frame_mat_weight", words)?,
+            word_2: matrix("word_mat_weight2", words)?,
+            word_frame_2: matrix("word_frame_mat_weight2", words)?,
+            visual_logit: matrix("visual_logit_weight", frames)?,
         };
-        Ok(Self { config, store, base, matrices })
+        Ok(Box::new(move |store| Self { config, store, base, matrices }))
     }
 
-    /// The configuration.
-    pub fn config(&self) -> &GlcclConfig {
+    fn config(&self) -> &GlcclConfig {
         &self.config
     }
 
-    /// The parameters.
-    pub fn store(&self) -> &ParameterStore {
+    fn store(&self) -> &ParameterStore {
         &self.store
     }
+}
 
-    /// Towers and temporal transformer.
-    pub fn base(&self) -> &Base {
+impl TowerModel for Glccl {
+    type Texts = GlcclTexts;
+    type Videos = GlcclVideos;
+
+    fn base(&self) -> &Base {
         &self.base
     }
 
-    /// Towers and temporal transformer, to change how they run.
-    pub fn base_mut(&mut self) -> &mut Base {
-        &mut self.base
+    fn needs(&self) -> Needs {
+        Needs { words: true, patches: false }
     }
 
-    /// The videos' frames after the temporal transformer, and their Gram matrices.
-    ///
-    /// # Errors
-    /// [`Error::Shape`]; [`Error::IndexOutOfRange`] for more frames than positions.
-    pub fn videos(&self, features: &VideoFeatures) -> Result<GlcclVideos> {
-        let frames = self.base.temporal(&features.frames, &features.mask)?;
-        let grams = frames.matmul_nt(&frames)?;
-        let video = self.base.mean_pool(&frames, &features.mask)?;
-        Ok(GlcclVideos { frames, grams, video })
+    fn loss(&self, texts: &TextFeatures, videos: &VideoFeatures) -> Result<LossParts> {
+        let heads = self.compare(&self.prepare_texts(texts)?, &self.prepare_videos(videos)?)?;
+        let losses = self.losses(&heads)?;
+        let parts = [("contrast", Some(losses.contrast)), ("consistency", losses.consistency)];
+        Ok((losses.total, parts.into_iter().filter_map(|(name, part)| Some((name, part?))).collect()))
     }
 
     /// Sentences (B, D) with their words (B, n, D), raw and mapped.
-    ///
-    /// # Errors
-    /// [`Error::Shape`], [`Error::ShapeMismatch`].
-    pub fn texts(&self, sentences: &Var, words: &Var) -> Result<GlcclTexts> {
+    fn prepare_texts(&self, texts: &TextFeatures) -> Result<GlcclTexts> {
+        let lack = || Error::Argument { op: "GLCCL", argument: "texts", why: "lack their words".into() };
+        let (sentences, words) = (&texts.sentence, texts.words.as_ref().ok_or_else(lack)?);
         let &[texts, ..] = words.shape() else { return Err(shape("words", words)) };
         let BaseConfig { words: count, joint, .. } = self.config.base;
         words.value().expect_shape("GLCCL", "words", &[texts, count, joint])?;
@@ -251,11 +233,15 @@ impl Glccl {
         Ok(GlcclTexts { sentences: sentences.clone(), unit, words: words.clone(), mapped })
     }
 
-    /// The four heads of texts and videos: (B, N) each.
-    ///
-    /// # Errors
-    /// [`Error::Shape`], [`Error::ShapeMismatch`].
-    pub fn heads(&self, texts: &GlcclTexts, videos: &GlcclVideos) -> Result<Vec<Head>> {
+    /// The videos' frames after the temporal transformer, and their Gram matrices.
+    fn prepare_videos(&self, videos: &VideoFeatures) -> Result<GlcclVideos> {
+        let frames = self.base.temporal(&videos.frames, &videos.mask)?;
+        let grams = frames.matmul_nt(&frames)?;
+        let video = self.base.mean_pool(&frames, &videos.mask)?;
+        Ok(GlcclVideos { frames, grams, video })
+    }
+
+    fn compare(&self, texts: &GlcclTexts, videos: &GlcclVideos) -> Result<Vec<Head>> {
         let parts = texts.parts();
         let &[texts, count, _] = texts.words.shape() else { return Err(shape("words", &texts.words)) };
         let &[n, frames, _] = videos.frames.shape() else { return Err(shape("videos", &videos.frames)) };
@@ -276,16 +262,35 @@ impl Glccl {
         self.named(concat(&groups, 1)?)
     }
 
-    /// The four heads of listed pairs of texts and videos: (P, 1) each. Without gradients. The width must be a
-    /// multiple of 4.
-    ///
-    /// # Errors
-    /// As [`Glccl::heads`]; [`Error::IndexOutOfRange`] for a text or video that there is not.
-    pub fn heads_of(&self, texts: &GlcclTexts, videos: &GlcclVideos, pairs: &PairList) -> Result<Vec<Head>> {
+    /// The mean of the chosen heads.
+    fn similarity(&self, heads: &[Head]) -> Result<Var> {
+        stack(&self.chosen(heads))?.mean(0)
+    }
+}
+
+impl TwoStageModel for Glccl {
+    fn coarse_texts(&self, texts: &GlcclTexts) -> Var {
+        texts.unit.clone()
+    }
+
+    fn coarse_videos(&self, videos: &GlcclVideos) -> Var {
+        videos.video.clone()
+    }
+
+    /// Without gradients. The width must be a multiple of 4.
+    fn compare_pairs(&self, texts: &GlcclTexts, videos: &GlcclVideos, pairs: &PairList) -> Result<Vec<Head>> {
         let inputs: Vec<Var> = [&videos.frames, &videos.grams].into_iter().chain(texts.parts()).cloned().collect();
         self.named(pair_scores(&self.config, &self.matrices, &inputs, Pairing::Listed(pairs))?)
     }
 
+    fn pair_cost(&self, videos: &GlcclVideos) -> [u64; 2] {
+        let (frames, width) = (videos.frames.shape()[1] as u64, videos.video.value().width() as u64);
+        // Sentence and words, each raw and mapped, with every frame; the sentence once more at unit length.
+        [width, width * frames * (2 * self.config.base.words as u64 + 3)]
+    }
+}
+
+impl Glccl {
     /// The heads of scores (4, B, V), times exp(logit_scale).
     fn named(&self, scores: Var) -> Result<Vec<Head>> {
         let pairs = scores.shape()[1..].to_vec();
@@ -293,15 +298,6 @@ impl Glccl {
         let head =
             |(i, name): (usize, &'static str)| Ok(Head::new(name, scores.slice(0, i..i + 1)?.reshape(pairs.clone())?));
         HEADS.into_iter().enumerate().map(head).collect()
-    }
-
-    /// The mean of the chosen heads: (B, N).
-    ///
-    /// # Errors
-    /// Device errors.
-    pub fn similarity(&self, heads: &[Head]) -> Result<Var> {
-        let chosen: Vec<Head> = self.chosen(heads);
-        stack(&chosen)?.mean(0)
     }
 
     fn chosen(&self, heads: &[Head]) -> Vec<Head> {
@@ -356,7 +352,7 @@ fn pair_scores(c: &GlcclConfig, m: &Matrices, inputs: &[Var], pairing: Pairing) 
         let dots = match c.guide {
             Guide::Softmax => dots.clone(),
             Guide::SoftmaxLinearSoftmax => {
-                dots.scale(1.0 / temperature)?.softmax()?.matmul(&m.visual_logit.on(tape)?)?
+                dots.scale(1.0 / temperature)?.softmax()?.matmul(&m.visual_logit.on(tape))?
             }
             Guide::Mean => dots.scale(0.0)?,
         };
@@ -364,7 +360,7 @@ fn pair_scores(c: &GlcclConfig, m: &Matrices, inputs: &[Var], pairing: Pairing) 
     };
     // Σ_k (softmax(x / τ) A)_k x_k over the last dimension.
     let aggregate = |x: &Var, matrix: &Parameter| {
-        x.scale(1.0 / c.temperature)?.softmax()?.matmul(&matrix.on(tape)?)?.mul(x)?.sum(x.shape().len() - 1)
+        x.scale(1.0 / c.temperature)?.softmax()?.matmul(&matrix.on(tape))?.mul(x)?.sum(x.shape().len() - 1)
     };
 
     let one = [sentence_count, 1, width];
@@ -386,18 +382,12 @@ fn pair_scores(c: &GlcclConfig, m: &Matrices, inputs: &[Var], pairing: Pairing) 
     };
     let frame_word = {
         let mapped = dots(&mapped.words)?;
-        let over_words = local_gates.aosm(&mapped, &m.word.on(tape)?, c.temperature)?;
-        let over_frames = mapped.aosm(&local_gates, &m.word_frame.on(tape)?, c.temperature)?;
+        let over_words = local_gates.aosm(&mapped, &m.word.on(tape), c.temperature)?;
+        let over_frames = mapped.aosm(&local_gates, &m.word_frame.on(tape), c.temperature)?;
         let x = aggregate(&over_words, &m.word_frame_2)?;
         x.add(&aggregate(&over_frames, &m.word_2)?)?.scale(0.5)?
     };
     let scores = [&video_sentence, &video_word, &sentence_frame, &frame_word];
     let scores: Vec<Var> = scores.iter().map(|s| s.reshape([1, texts, videos])).collect::<Result<_>>()?;
     concat(&scores, 0)
-}
-
-/// The norms of words (B, n, D), as (B, n, 1).
-fn lengths(words: &Var) -> Result<Var> {
-    let &[texts, n, _] = words.shape() else { return Err(shape("words", words)) };
-    words.square()?.sum(2)?.log()?.scale(0.5)?.exp()?.reshape([texts, n, 1])
 }

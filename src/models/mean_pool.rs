@@ -1,41 +1,56 @@
 //! Mean pooling: the baseline without order. The same projections, normalisations and losses as BiC-Net, with means over
 //! frames, regions and tokens in place of its transformers and poolings.
 
+use serde::{Deserialize, Serialize};
+
 use crate::autograd::{Tape, Var};
-use crate::gpu::Gpu;
-use crate::models::bicnet::{BicnetConfig, BicnetInputs};
-use crate::models::two_space::{Embeddings, TwoSpaceModel};
-use crate::nn::{Init, LayerNorm, Linear, ParameterStore};
+use crate::models::two_space::{Embeddings, Hinge, TwoSpaceInputs, TwoSpaceModel};
+use crate::models::{Finish, Model};
+use crate::nn::{Init, LayerNorm, Linear, ParameterStore, Scope};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// The network; sizes, margin and initialisation are those of a [`BicnetConfig`].
+/// Sizes and options; the default is BiC-Net's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MeanPoolConfig {
+    /// Width of the embeddings.
+    pub embedding_dim: usize,
+    /// Width of frame features.
+    pub global_dim: usize,
+    /// Width of region features.
+    pub region_dim: usize,
+    /// Width of token features.
+    pub text_dim: usize,
+    /// Margin of the hinge losses.
+    pub margin: f32,
+    /// Hardest negatives instead of the sum over all.
+    pub max_violation: bool,
+    /// Standard deviation of the initial values.
+    pub init_std: f32,
+}
+
+impl Default for MeanPoolConfig {
+    fn default() -> Self {
+        Self {
+            embedding_dim: 1024,
+            global_dim: 2560,
+            region_dim: 2048,
+            text_dim: 1536,
+            margin: 0.2,
+            max_violation: false,
+            init_std: 0.01,
+        }
+    }
+}
+
+/// The network.
 pub struct MeanPool {
-    config: BicnetConfig,
+    config: MeanPoolConfig,
     store: ParameterStore,
     text: (Linear, LayerNorm),
     region: (Linear, LayerNorm),
     global: (Linear, LayerNorm),
-}
-
-impl MeanPool {
-    /// Makes the network with initial values drawn from `seed`.
-    ///
-    /// # Errors
-    /// Device errors.
-    pub fn new(gpu: &Gpu, config: BicnetConfig, seed: u64) -> Result<Self> {
-        let mut store = ParameterStore::new(gpu);
-        let (d, init) = (config.embedding_dim, Init::TruncatedNormal { std: config.init_std });
-        let mut branch = |name: &str, inputs: usize| -> Result<(Linear, LayerNorm)> {
-            let linear = Linear::new(&mut store, &format!("proj_{name}"), inputs, d, &init)?;
-            Ok((linear, LayerNorm::unbiased(&mut store, &format!("norm_{name}"), d, 1e-6, &init)?))
-        };
-        let text = branch("text", config.text_dim)?;
-        let region = branch("region", config.region_dim)?;
-        let global = branch("global", config.global_dim)?;
-        store.allocate(seed)?;
-        Ok(Self { config, store, text, region, global })
-    }
 }
 
 /// norm(proj(x)), then the masked mean over the positions of x (B, S, in).
@@ -43,20 +58,44 @@ fn pooled((linear, norm): &(Linear, LayerNorm), x: &Var, mask: Option<&Tensor>) 
     norm.forward(&linear.forward(x)?)?.masked_mean(mask)
 }
 
-impl TwoSpaceModel for MeanPool {
-    fn config(&self) -> &BicnetConfig {
+impl Model for MeanPool {
+    type Config = MeanPoolConfig;
+
+    fn declare(config: MeanPoolConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
+        let (d, init) = (config.embedding_dim, Init::TruncatedNormal { std: config.init_std });
+        let branch = |name: &str, inputs: usize| -> Result<(Linear, LayerNorm)> {
+            let linear = Linear::new(&s.scope(format!("proj_{name}")), inputs, d, &init)?;
+            Ok((linear, LayerNorm::unbiased(&s.scope(format!("norm_{name}")), d, 1e-6, &init)?))
+        };
+        let text = branch("text", config.text_dim)?;
+        let region = branch("region", config.region_dim)?;
+        let global = branch("global", config.global_dim)?;
+        Ok(Box::new(move |store| Self { config, store, text, region, global }))
+    }
+
+    fn config(&self) -> &MeanPoolConfig {
         &self.config
     }
 
     fn store(&self) -> &ParameterStore {
         &self.store
     }
+}
+
+impl TwoSpaceModel for MeanPool {
+    fn width(&self) -> usize {
+        self.config.embedding_dim
+    }
+
+    fn hinge(&self) -> Hinge {
+        Hinge { margin: self.config.margin, max_violation: self.config.max_violation }
+    }
 
     fn encode_text(&self, tape: &Tape, text: &Tensor, mask: &Tensor) -> Result<Var> {
         pooled(&self.text, &tape.constant(text.clone()), Some(mask))
     }
 
-    fn forward(&self, tape: &Tape, inputs: &BicnetInputs) -> Result<Embeddings> {
+    fn forward(&self, tape: &Tape, inputs: &TwoSpaceInputs) -> Result<Embeddings> {
         let &[b, t, r, width] = inputs.region.shape() else {
             return Err(Error::Shape {
                 op: "MeanPool",

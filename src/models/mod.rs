@@ -8,7 +8,10 @@ pub mod eercf;
 pub mod glccl;
 pub mod heads;
 pub mod mean_pool;
-pub mod pair;
+mod model;
 pub mod pairing;
 pub mod reloclnet;
+pub mod towers;
 pub mod two_space;
+
+pub use model::{Finish, Model};

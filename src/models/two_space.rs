@@ -1,10 +1,24 @@
-//! What BiC-Net and its baseline share: a text embedding compared with two of the video.
+//! Models with two spaces: a text embedding is compared with two of the video, one by its regions and one by its frames.
 
 use crate::Result;
 use crate::autograd::{Tape, Var};
-use crate::models::bicnet::{BicnetConfig, BicnetInputs};
-use crate::nn::ParameterStore;
+use crate::models::Model;
 use crate::tensor::Tensor;
+
+/// The inputs of a batch, on the GPU.
+#[derive(Clone, Debug)]
+pub struct TwoSpaceInputs {
+    /// Token features (B, L, text_dim).
+    pub text: Tensor,
+    /// 1 for tokens, 0 for padding (B, L).
+    pub text_mask: Tensor,
+    /// Region features (B, T, R, region_dim).
+    pub region: Tensor,
+    /// Frame features (B, T, global_dim).
+    pub global: Tensor,
+    /// 1 for frames that count (B, T); `None` for all, as the official trainer feeds.
+    pub frame_mask: Option<Tensor>,
+}
 
 /// What such a model returns: (B, D) each, not normalised.
 #[derive(Clone, Debug)]
@@ -28,13 +42,22 @@ pub struct Loss {
     pub region: Var,
 }
 
-/// A model with one embedding of text and two of video.
-pub trait TwoSpaceModel {
-    /// Sizes and options.
-    fn config(&self) -> &BicnetConfig;
+/// A hinge loss on a matrix of scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hinge {
+    /// By how much a matching pair must lead.
+    pub margin: f32,
+    /// Hardest negatives instead of the sum over all.
+    pub max_violation: bool,
+}
 
-    /// The parameters.
-    fn store(&self) -> &ParameterStore;
+/// A model with one embedding of text and two of video.
+pub trait TwoSpaceModel: Model {
+    /// Width D of the embeddings.
+    fn width(&self) -> usize;
+
+    /// The loss of both spaces.
+    fn hinge(&self) -> Hinge;
 
     /// Token features (B, L, text_dim) with their mask (B, L) to (B, D).
     ///
@@ -46,15 +69,15 @@ pub trait TwoSpaceModel {
     ///
     /// # Errors
     /// [`crate::Error::Shape`] for inputs that do not fit the configuration.
-    fn forward(&self, tape: &Tape, inputs: &BicnetInputs) -> Result<Embeddings>;
+    fn forward(&self, tape: &Tape, inputs: &TwoSpaceInputs) -> Result<Embeddings>;
 
     /// The two hinge losses on cosines, and their mean. Every video of the batch has one caption.
     ///
     /// # Errors
     /// [`crate::Error::ShapeMismatch`].
     fn loss(&self, e: &Embeddings) -> Result<Loss> {
-        let c = self.config();
-        let hinge = |videos: &Var| videos.cosine_matrix(&e.text)?.hinge(c.margin, c.max_violation);
+        let Hinge { margin, max_violation } = self.hinge();
+        let hinge = |videos: &Var| videos.cosine_matrix(&e.text)?.hinge(margin, max_violation);
         let (global, region) = (hinge(&e.global)?, hinge(&e.region)?);
         let total = global.add(&region)?.scale(0.5)?;
         Ok(Loss { total, global, region })

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::autograd::{AttentionOptions, Var};
 use crate::kernels::attention::Layout;
-use crate::nn::{Linear, LinearInit, ParameterStore};
+use crate::nn::{Linear, LinearInit, Scope};
 
 /// softmax(QKᵀ / √d + masks) V over heads, between projections.
 #[derive(Clone, Debug)]
@@ -23,13 +23,12 @@ pub struct MultiHeadAttention {
 }
 
 impl MultiHeadAttention {
-    /// Declares four biased projections under `{prefix}.{name}` for the names of query, key, value and output.
+    /// Declares four biased projections: scopes with the names of query, key, value and output.
     ///
     /// # Errors
     /// [`crate::Error::Argument`] unless `heads` divides `width`; [`crate::Error::DuplicateParameter`].
     pub fn new(
-        store: &mut ParameterStore,
-        prefix: &str,
+        s: &Scope<'_>,
         names: [&str; 4],
         width: usize,
         heads: usize,
@@ -37,8 +36,8 @@ impl MultiHeadAttention {
         init: impl Into<LinearInit>,
     ) -> Result<Self> {
         let ([inputs @ .., output], init) = (names, init.into());
-        let attention = Self::without_output(store, prefix, inputs, width, heads, dropout, init.clone())?;
-        let output = Some(Linear::new(store, &format!("{prefix}.{output}"), width, width, init)?);
+        let attention = Self::without_output(s, inputs, width, heads, dropout, init.clone())?;
+        let output = Some(Linear::new(&s.scope(output), width, width, init)?);
         Ok(Self { output, ..attention })
     }
 
@@ -47,8 +46,7 @@ impl MultiHeadAttention {
     /// # Errors
     /// As [`MultiHeadAttention::new`].
     pub fn without_output(
-        store: &mut ParameterStore,
-        prefix: &str,
+        s: &Scope<'_>,
         [query, key, value]: [&str; 3],
         width: usize,
         heads: usize,
@@ -57,19 +55,18 @@ impl MultiHeadAttention {
     ) -> Result<Self> {
         expect_divisor(heads, width)?;
         let init = init.into();
-        let mut linear = |name: &str| Linear::new(store, &format!("{prefix}.{name}"), width, width, init.clone());
+        let linear = |name: &str| Linear::new(&s.scope(name), width, width, init.clone());
         let (query, key, value) = (linear(query)?, linear(key)?, linear(value)?);
         Ok(Self { query, key, value, output: None, heads, dropout })
     }
 
-    /// As [`MultiHeadAttention::new`], in PyTorch's packed form: `{prefix}.in_proj_weight` (3 width, width) and
-    /// `{prefix}.in_proj_bias` hold queries, keys and values one after another, and `{prefix}.out_proj` the output.
+    /// As [`MultiHeadAttention::new`], in PyTorch's packed form: `in_proj_weight` (3 width, width) and `in_proj_bias`
+    /// hold queries, keys and values one after another, and `out_proj` the output.
     ///
     /// # Errors
     /// As [`MultiHeadAttention::new`].
     pub fn packed(
-        store: &mut ParameterStore,
-        prefix: &str,
+        s: &Scope<'_>,
         width: usize,
         heads: usize,
         init: impl Into<LinearInit>,
@@ -77,13 +74,13 @@ impl MultiHeadAttention {
     ) -> Result<Self> {
         expect_divisor(heads, width)?;
         let init = init.into();
-        let weight = store.declare_matrix(format!("{prefix}.in_proj_weight"), [3 * width, width], init.weight)?;
-        let bias = store.declare(format!("{prefix}.in_proj_bias"), [3 * width], init.bias)?;
+        let weight = s.declare_matrix("in_proj_weight", [3 * width, width], init.weight)?;
+        let bias = s.declare("in_proj_bias", [3 * width], init.bias)?;
         let part = |i: usize| {
             let rows = Some(i * width..(i + 1) * width);
             Linear { weight: weight.clone(), bias: Some(bias.clone()), rows }
         };
-        let output = Some(Linear::new(store, &format!("{prefix}.out_proj"), width, width, output_init)?);
+        let output = Some(Linear::new(&s.scope("out_proj"), width, width, output_init)?);
         Ok(Self { query: part(0), key: part(1), value: part(2), output, heads, dropout: 0.0 })
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::Result;
 use crate::autograd::Var;
 use crate::kernels::elementwise::unary::Activation;
-use crate::nn::{Init, Parameter, ParameterStore};
+use crate::nn::{Init, Parameter, Scope};
 
 /// How the weight and the bias of an affine map start; from an [`Init`] both start alike.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,35 +34,23 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Declares `{prefix}.weight` and `{prefix}.bias`.
+    /// Declares `weight` and `bias`.
     ///
     /// # Errors
     /// [`crate::Error::DuplicateParameter`].
-    pub fn new(
-        store: &mut ParameterStore,
-        prefix: &str,
-        inputs: usize,
-        outputs: usize,
-        init: impl Into<LinearInit>,
-    ) -> Result<Self> {
+    pub fn new(s: &Scope<'_>, inputs: usize, outputs: usize, init: impl Into<LinearInit>) -> Result<Self> {
         let init = init.into();
-        let weight = store.declare_matrix(format!("{prefix}.weight"), [outputs, inputs], init.weight)?;
-        let bias = Some(store.declare(format!("{prefix}.bias"), [outputs], init.bias)?);
+        let weight = s.declare_matrix("weight", [outputs, inputs], init.weight)?;
+        let bias = Some(s.declare("bias", [outputs], init.bias)?);
         Ok(Self { weight, bias, rows: None })
     }
 
-    /// Declares `{prefix}.weight` alone.
+    /// Declares `weight` alone.
     ///
     /// # Errors
     /// As [`Linear::new`].
-    pub fn without_bias(
-        store: &mut ParameterStore,
-        prefix: &str,
-        inputs: usize,
-        outputs: usize,
-        init: &Init,
-    ) -> Result<Self> {
-        let weight = store.declare_matrix(format!("{prefix}.weight"), [outputs, inputs], init.clone())?;
+    pub fn without_bias(s: &Scope<'_>, inputs: usize, outputs: usize, init: &Init) -> Result<Self> {
+        let weight = s.declare_matrix("weight", [outputs, inputs], init.clone())?;
         Ok(Self { weight, bias: None, rows: None })
     }
 
@@ -80,7 +68,7 @@ impl Linear {
     /// As [`Linear::forward`].
     pub fn fused(&self, x: &Var, activation: Option<Activation>, residual: Option<&Var>) -> Result<Var> {
         let on = |p: &Parameter| match &self.rows {
-            None => p.on(x.tape()),
+            None => Ok(p.on(x.tape())),
             Some(rows) => p.rows_on(x.tape(), rows.clone()),
         };
         let weight = on(&self.weight)?;
@@ -97,12 +85,12 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// Declares `{prefix}.weight`.
+    /// Declares `weight`.
     ///
     /// # Errors
     /// [`crate::Error::DuplicateParameter`].
-    pub fn new(store: &mut ParameterStore, prefix: &str, rows: usize, width: usize, init: &Init) -> Result<Self> {
-        Ok(Self { weight: store.declare(format!("{prefix}.weight"), [rows, width], init.clone())? })
+    pub fn new(s: &Scope<'_>, rows: usize, width: usize, init: &Init) -> Result<Self> {
+        Ok(Self { weight: s.declare("weight", [rows, width], init.clone())? })
     }
 
     /// The rows numbered `ids`, as a tensor of `shape` followed by the width.
@@ -110,6 +98,6 @@ impl Embedding {
     /// # Errors
     /// [`crate::Error::IndexOutOfRange`], [`crate::Error::Shape`].
     pub fn forward(&self, tape: &crate::autograd::Tape, ids: &[u32], shape: &[usize]) -> Result<Var> {
-        self.weight.on(tape)?.embedding(ids, shape)
+        self.weight.on(tape).embedding(ids, shape)
     }
 }

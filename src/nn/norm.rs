@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::autograd::Var;
 use crate::kernels::rows::layer_norm::Norm;
-use crate::nn::{Init, Parameter, ParameterStore};
+use crate::nn::{Init, Parameter, Scope};
 
 /// gain * normalised(x) + bias, in either of the two definitions of [`Norm`].
 #[derive(Clone, Debug)]
@@ -14,23 +14,23 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// PyTorch's: declares `{prefix}.weight` (ones) and `{prefix}.bias` (zeros); biased variance, `eps` in the root.
+    /// PyTorch's: declares `weight` (ones) and `bias` (zeros); biased variance, `eps` in the root.
     ///
     /// # Errors
     /// [`crate::Error::DuplicateParameter`].
-    pub fn new(store: &mut ParameterStore, prefix: &str, width: usize, eps: f32) -> Result<Self> {
-        let gain = store.declare(format!("{prefix}.weight"), [width], Init::Constant(1.0))?;
-        let bias = store.declare(format!("{prefix}.bias"), [width], Init::Constant(0.0))?;
+    pub fn new(s: &Scope<'_>, width: usize, eps: f32) -> Result<Self> {
+        let gain = s.declare("weight", [width], Init::Constant(1.0))?;
+        let bias = s.declare("bias", [width], Init::Constant(0.0))?;
         Ok(Self { gain, bias, norm: Norm::Biased { eps } })
     }
 
-    /// BiC-Net's: declares `{prefix}.gain` (ones) and `{prefix}.bias`; unbiased deviation, `eps` added to it.
+    /// BiC-Net's: declares `gain` (ones) and `bias`; unbiased deviation, `eps` added to it.
     ///
     /// # Errors
     /// [`crate::Error::DuplicateParameter`].
-    pub fn unbiased(store: &mut ParameterStore, prefix: &str, width: usize, eps: f32, bias: &Init) -> Result<Self> {
-        let gain = store.declare(format!("{prefix}.gain"), [width], Init::Constant(1.0))?;
-        let bias = store.declare(format!("{prefix}.bias"), [width], bias.clone())?;
+    pub fn unbiased(s: &Scope<'_>, width: usize, eps: f32, bias: &Init) -> Result<Self> {
+        let gain = s.declare("gain", [width], Init::Constant(1.0))?;
+        let bias = s.declare("bias", [width], bias.clone())?;
         Ok(Self { gain, bias, norm: Norm::Unbiased { eps } })
     }
 
@@ -39,7 +39,7 @@ impl LayerNorm {
     /// # Errors
     /// [`crate::Error::Shape`].
     pub fn forward(&self, x: &Var) -> Result<Var> {
-        x.layer_norm(None, &self.gain.on(x.tape())?, &self.bias.on(x.tape())?, self.norm)
+        x.layer_norm(None, &self.gain.on(x.tape()), &self.bias.on(x.tape()), self.norm)
     }
 
     /// Normalises x + residual in one kernel.
@@ -47,6 +47,6 @@ impl LayerNorm {
     /// # Errors
     /// [`crate::Error::Shape`].
     pub fn of_sum(&self, x: &Var, residual: &Var) -> Result<Var> {
-        x.layer_norm(Some(residual), &self.gain.on(x.tape())?, &self.bias.on(x.tape())?, self.norm)
+        x.layer_norm(Some(residual), &self.gain.on(x.tape()), &self.bias.on(x.tape()), self.norm)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::autograd::Var;
 use crate::kernels::elementwise::unary::Activation;
-use crate::nn::{Init, Parameter, ParameterStore};
+use crate::nn::{Init, Parameter, Scope};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -20,27 +20,18 @@ pub struct ChannelAttentionPool {
 }
 
 impl ChannelAttentionPool {
-    /// Declares `{prefix}.genpool_{w1_head,b1_head,w2_head,b2_head,one}` for inputs of `width` and a hidden width of
+    /// Declares `genpool_{w1_head,b1_head,w2_head,b2_head,one}` for inputs of `width` and a hidden width of
     /// `hidden` over all heads.
     ///
     /// # Errors
     /// [`Error::Argument`] unless `heads` divides both widths; [`Error::DuplicateParameter`].
-    pub fn new(
-        store: &mut ParameterStore,
-        prefix: &str,
-        width: usize,
-        hidden: usize,
-        heads: usize,
-        dropout: f32,
-        init: &Init,
-    ) -> Result<Self> {
+    pub fn new(s: &Scope<'_>, width: usize, hidden: usize, heads: usize, dropout: f32, init: &Init) -> Result<Self> {
         if heads == 0 || !width.is_multiple_of(heads) || !hidden.is_multiple_of(heads) {
             let why = format!("of {heads} does not divide the widths {width} and {hidden}");
             return Err(Error::Argument { op: "ChannelAttentionPool", argument: "heads", why });
         }
-        let mut declare = |name: &str, shape: &[usize], init: &Init| {
-            store.declare(format!("{prefix}.genpool_{name}"), shape, init.clone())
-        };
+        let declare =
+            |name: &str, shape: &[usize], init: &Init| s.declare(&format!("genpool_{name}"), shape, init.clone());
         let pool = Self {
             w1: declare("w1_head", &[heads, width, hidden / heads], init)?,
             b1: declare("b1_head", &[heads, hidden / heads], init)?,
@@ -65,9 +56,9 @@ impl ChannelAttentionPool {
         let tape = x.tape();
         let (heads, hidden) = (self.w1.shape()[0], self.w1.shape()[2]);
         let rows = x.reshape([batch * positions, width])?;
-        let a = rows.matmul(&self.w1.on(tape)?)?.add(&self.b1.on(tape)?.reshape([heads, 1, hidden])?)?;
+        let a = rows.matmul(&self.w1.on(tape))?.add(&self.b1.on(tape).reshape([heads, 1, hidden])?)?;
         let a = a.dropout_activation(self.dropout, Activation::Gelu)?;
-        let a = a.matmul(&self.w2.on(tape)?)?.add(&self.b2.on(tape)?.reshape([heads, 1, width / heads])?)?;
+        let a = a.matmul(&self.w2.on(tape))?.add(&self.b2.on(tape).reshape([heads, 1, width / heads])?)?;
         // (heads, rows, width / heads): the heads' channels side by side.
         let logits = a.permute(&[1, 0, 2])?.reshape([batch, positions, width])?.dropout(self.dropout)?;
         x.attention_pool(&logits, mask, self.dropout)

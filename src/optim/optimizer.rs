@@ -46,8 +46,10 @@ pub enum Algorithm {
 impl Algorithm {
     /// Adam with PyTorch's defaults: 0.9, 0.999, 1e-8.
     pub const ADAM: Self = Self::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
-    /// The published trainers' BertAdam.
+    /// BertAdam with BERT's own numbers, which ReLoCLNet's trainer keeps.
     pub const BERT_ADAM: Self = Self::BertAdam { beta1: 0.9, beta2: 0.999, eps: 1e-6 };
+    /// BertAdam with CLIP's second decay, as CLIP4Clip's trainer sets it and EERCF's and GLCCL's inherit it.
+    pub const CLIP4CLIP_ADAM: Self = Self::BertAdam { beta1: 0.9, beta2: 0.98, eps: 1e-6 };
 
     fn update(self, options: &GroupOptions, lr: f64, step: u64) -> Update {
         let (Self::Adam { beta1, beta2, eps }
@@ -112,8 +114,7 @@ impl Optimizer {
     /// An optimiser whose groups are made by `options`.
     ///
     /// # Errors
-    /// [`Error::MissingParameter`] before the store is allocated; [`Error::Argument`] for halves with another algorithm than
-    /// BertAdam; device errors.
+    /// [`Error::Argument`] for halves with another algorithm than BertAdam; device errors.
     pub fn new(
         store: &ParameterStore,
         algorithm: Algorithm,
@@ -124,7 +125,7 @@ impl Optimizer {
         let mut layout = Vec::with_capacity(trained.len());
         let mut ranges: Vec<Vec<GroupRanges>> = vec![Vec::new(); store.shards().len()];
         for p in trained {
-            let (shard, offset) = p.location()?;
+            let (shard, offset) = p.location();
             layout.push((p.name().to_string(), shard, offset, p.shape().to_vec()));
             let (options, range) = (options(p), (offset, p.len()));
             if options.half && !matches!(algorithm, Algorithm::BertAdam { .. }) {

@@ -3,6 +3,7 @@
 use super::Row;
 use super::golden::Case;
 use super::run::Run;
+use crate::models::Model;
 use crate::models::bicnet::{Bicnet, BicnetConfig, positional_table};
 use crate::models::two_space::{Embeddings, TwoSpaceModel, similarity};
 use crate::tensor::Tensor;

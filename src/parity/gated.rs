@@ -5,10 +5,13 @@ use super::golden::Case;
 use super::run::Run;
 use crate::autograd::Var;
 use crate::kernels::ranking::topk;
+use crate::models::Model;
+use crate::models::clip::TextFeatures;
 use crate::models::clip4clip::{BaseConfig, VideoFeatures};
 use crate::models::eercf::{Eercf, EercfConfig, HeadWeights};
 use crate::models::glccl::{Glccl, GlcclConfig, Guide};
 use crate::models::heads::{Head, weighted_sum};
+use crate::models::towers::TowerModel;
 use crate::{Error, Gpu, Result};
 
 /// What the official code adds to a candidate's score, so that it comes before all others.
@@ -70,9 +73,10 @@ pub(super) fn check_eercf(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     };
     run.add("output.temporal_frames", &model.base().temporal(&frames, &mask)?);
     let rows = patches.reshape([videos, count * each, width])?;
-    let videos = model.videos(&VideoFeatures { frames, mask, patches: Some(rows) })?;
+    let videos = model.prepare_videos(&VideoFeatures { frames, mask, patches: Some(rows) })?;
     if case.text("mode") == "eval" {
-        return check_rerank(case, &model, run, model.heads(&model.texts(&text)?, &videos)?);
+        let texts = model.prepare_texts(&TextFeatures { sentence: text, words: None })?;
+        return check_rerank(case, &model, run, model.compare(&texts, &videos)?);
     }
     let matched = model.matched(&text, &videos)?;
     let losses = model.losses(&text, &matched)?;
@@ -145,9 +149,9 @@ pub(super) fn check_glccl(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     let mut run = Run::new(gpu, case, model.store(), &["sentence", "words", "frames"])?;
     let frames = run.input("frames")?;
     let mask = run.tensor("mask")?;
-    let videos = model.videos(&VideoFeatures { frames, mask, patches: None })?;
-    let texts = model.texts(&run.input("sentence")?, &run.input("words")?)?;
-    let heads = model.heads(&texts, &videos)?;
+    let videos = model.prepare_videos(&VideoFeatures { frames, mask, patches: None })?;
+    let texts = TextFeatures { sentence: run.input("sentence")?, words: Some(run.input("words")?) };
+    let heads = model.compare(&model.prepare_texts(&texts)?, &videos)?;
     run.add("output.temporal_frames", &videos.frames);
     add_heads(&mut run, &heads);
     run.add("output.similarity", &model.similarity(&heads)?);

@@ -173,7 +173,7 @@ impl Case {
     pub(super) fn parameter_gradients(&self, store: &ParameterStore) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
         for parameter in store.parameters() {
-            let Some(gradient) = parameter.gradient()? else { continue };
+            let Some(gradient) = parameter.gradient() else { continue };
             let full = format!("grad.{}", parameter.name());
             let values = gradient.to_vec()?;
             if self.has(&full) {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::metrics::{array, key, malformed, number, numbers, tolerance};
 use super::{Row, moment_metrics};
 use crate::autograd::Tape;
+use crate::models::Model;
 use crate::models::reloclnet::{ClipLevels, Reloclnet, ReloclnetConfig};
 use crate::retrieval::moments::{IndexedVideo, MomentIndex, MomentSearch, Prediction, QueryVectors, SearchOptions};
 use crate::tensor::{Array, Precision, Tensor};

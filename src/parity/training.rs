@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Row;
 use super::golden::Case;
-use crate::nn::{Init, ParameterStore};
+use crate::nn::{Init, ParameterStore, StoreBuilder};
 use crate::optim::schedule::{Goal, PlateauConfig, Threshold};
 use crate::optim::{Algorithm, GroupOptions, Optimizer, ReduceLrOnPlateau, Schedule};
 use crate::{Gpu, Result};
@@ -12,12 +12,12 @@ use crate::{Gpu, Result};
 /// Replays an optimiser's trace over three tensors.
 pub(super) fn optimizer(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     let names = case.names("input.param0.");
-    let mut store = ParameterStore::new(gpu);
-    for name in &names {
-        let start = case.array(&format!("input.param0.{name}"))?;
-        store.declare(name.clone(), start.shape(), Init::Values(start.data().to_vec()))?;
-    }
-    store.allocate(0)?;
+    let (store, ()) = StoreBuilder::new(gpu, 0).build(|s| {
+        names.iter().try_for_each(|name| {
+            let start = case.array(&format!("input.param0.{name}"))?;
+            s.declare(name, start.shape(), Init::Values(start.data().to_vec())).map(drop)
+        })
+    })?;
     let mut optimizer = new_optimizer(case, &store)?;
     let steps = case.size("steps")?;
     let (mut norms, mut lrs) = (Vec::new(), Vec::new());
@@ -26,7 +26,7 @@ pub(super) fn optimizer(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
         for name in &names {
             let grads = case.array(&format!("input.grads.{name}"))?;
             let len = grads.len() / steps;
-            if let Some(gradient) = store.get(name)?.gradient()? {
+            if let Some(gradient) = store.get(name)?.gradient() {
                 gradient.write(&grads.data()[step * len..(step + 1) * len])?;
             }
         }
@@ -34,7 +34,7 @@ pub(super) fn optimizer(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
         lrs.push(lr as f32);
         norms.extend(optimizer.step(&store, lr)?.map(|norm| norm.item()).transpose()?);
         for (name, trace) in names.iter().zip(&mut traces) {
-            trace.extend(store.get(name)?.value()?.to_vec()?);
+            trace.extend(store.get(name)?.value().to_vec()?);
         }
     }
     let row = |(name, trace): (&String, &Vec<f32>)| case.row(&format!("output.trace.{name}"), trace);

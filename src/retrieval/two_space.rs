@@ -12,8 +12,7 @@ use crate::data::bicnet::{Sample, SampleSource, collate};
 use crate::gpu::Gpu;
 use crate::kernels::linear::matmul;
 use crate::kernels::ranking::topk;
-use crate::models::bicnet::BicnetInputs;
-use crate::models::two_space::TwoSpaceModel;
+use crate::models::two_space::{TwoSpaceInputs, TwoSpaceModel};
 use crate::retrieval::metrics::{RetrievalMetrics, Scores, Ties};
 use crate::retrieval::ranking::{Source, Tiles};
 use crate::tensor::{Array, Tensor};
@@ -69,9 +68,9 @@ pub struct Evaluation {
 ///
 /// # Errors
 /// [`Error::ShapeMismatch`] for samples that do not fit each other; device errors.
-pub fn upload(gpu: &Gpu, samples: &[Sample], masked: bool) -> Result<BicnetInputs> {
+pub fn upload(gpu: &Gpu, samples: &[Sample], masked: bool) -> Result<TwoSpaceInputs> {
     let batch = collate(samples)?;
-    Ok(BicnetInputs {
+    Ok(TwoSpaceInputs {
         text: Tensor::from_array(gpu, &batch.text)?,
         text_mask: Tensor::from_array(gpu, &batch.text_mask)?,
         region: Tensor::from_array(gpu, &batch.region)?,
@@ -85,14 +84,14 @@ pub fn upload(gpu: &Gpu, samples: &[Sample], masked: bool) -> Result<BicnetInput
 /// # Errors
 /// What `data` returns for a sample; [`Error::Shape`] if the features do not fit the model.
 pub fn encode(
-    model: &dyn TwoSpaceModel,
+    model: &impl TwoSpaceModel,
     data: &dyn SampleSource,
     videos: &[usize],
     options: &EncodeOptions,
 ) -> Result<Encoded> {
     let gpu = model.store().gpu();
     let batch = options.batch.max(1);
-    let d = model.config().embedding_dim;
+    let d = model.width();
     let (mut video_rows, mut text_rows, mut owners) = (Vec::new(), Vec::new(), Vec::new());
     for (start, chunk) in videos.chunks(batch).enumerate().map(|(i, c)| (i * batch, c)) {
         let samples: Vec<Sample> = chunk.iter().map(|&v| data.sample(v, 0)).collect::<Result<_>>()?;
@@ -119,7 +118,7 @@ pub fn encode(
 
 /// The captions after the first of the videos of one chunk.
 fn encode_more(
-    model: &dyn TwoSpaceModel,
+    model: &impl TwoSpaceModel,
     data: &dyn SampleSource,
     (start, chunk): (usize, &[usize]),
     batch: usize,

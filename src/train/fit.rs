@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::session::{self, Job, Pace, Rate};
+use super::session::{self, Job, Rate};
 use crate::autograd::Tape;
 use crate::data::bicnet::{Sample, SampleSource};
 use crate::models::two_space::TwoSpaceModel;
@@ -10,7 +10,7 @@ use crate::optim::schedule::PlateauConfig;
 use crate::optim::{Algorithm, GroupOptions, Optimizer, ReduceLrOnPlateau};
 use crate::random::Random;
 use crate::retrieval::two_space::upload;
-use crate::train::{Checkpoint, FitHooks, FitReport, Sampler};
+use crate::train::{Checkpoint, FitCore, FitHooks, FitReport, Sampler};
 use crate::{Error, Result};
 
 /// The streams of caption choices, apart from those of other uses of the seed.
@@ -20,18 +20,9 @@ const CAPTION_STREAMS: u64 = 0xca97 << 48;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FitOptions {
-    /// Videos in a batch.
-    pub batch: usize,
-    /// Optimiser steps in all.
-    pub steps: u64,
-    /// Learning rate at the start.
-    pub lr: f64,
-    /// Seeds data order, caption choice and dropout.
-    pub seed: u64,
-    /// Steps between two lines of the log; losses are read back only then.
-    pub log_every: u64,
-    /// Steps between two evaluations and checkpoints; 0 for the end alone.
-    pub evaluate_every: u64,
+    /// Batches, steps, learning rate and seed.
+    #[serde(flatten)]
+    pub core: FitCore,
     /// Lowers the rate when the evaluation's figure stops rising; `None` for a constant rate.
     pub plateau: Option<PlateauConfig>,
     /// Leaves a video's last caption out, as the official trainer does.
@@ -44,12 +35,7 @@ impl Default for FitOptions {
     /// The official trainer's numbers, except that steps are counted instead of epochs; it evaluates once an epoch.
     fn default() -> Self {
         Self {
-            batch: 64,
-            steps: 1000,
-            lr: 2e-4,
-            seed: 42,
-            log_every: 10,
-            evaluate_every: 0,
+            core: FitCore::new(64, 1000, 2e-4, 42),
             plateau: Some(PlateauConfig { factor: 0.5, patience: 5, cooldown: 5, ..PlateauConfig::default() }),
             skip_last_caption: true,
             mask_frames: false,
@@ -65,19 +51,20 @@ impl Default for FitOptions {
 /// [`Error::NonFinite`] if the loss is; [`Error::Interrupted`] after a stop; [`Error::Argument`] for options that do not
 /// fit; what `data` and `evaluate` return.
 pub fn fit(
-    model: &dyn TwoSpaceModel,
+    model: &impl TwoSpaceModel,
     data: &dyn SampleSource,
     groups: &[Vec<usize>],
     options: &FitOptions,
     resume: Option<&Checkpoint>,
     hooks: FitHooks<'_>,
 ) -> Result<FitReport> {
+    let core = &options.core;
     let size = groups.first().map_or(0, Vec::len);
-    if size == 0 || groups.iter().any(|g| g.len() != size) || !options.batch.is_multiple_of(size) {
-        let why = format!("must be of one size that divides the batch of {}", options.batch);
+    if size == 0 || groups.iter().any(|g| g.len() != size) || !core.batch.is_multiple_of(size) {
+        let why = format!("must be of one size that divides the batch of {}", core.batch);
         return Err(Error::Argument { op: "fit", argument: "groups", why });
     }
-    let sampler = Sampler::new(groups.len(), options.batch / size, options.seed, false)?;
+    let sampler = Sampler::new(groups.len(), core.batch / size, core.seed, false)?;
     let batch = |step: u64| {
         let samples = samples_of(step, &sampler, groups, data, options)?;
         let count = samples.len();
@@ -89,21 +76,13 @@ pub fn fit(
         Ok((model.loss(&model.forward(tape, &inputs)?)?.total, vec![]))
     };
     let rate = match options.plateau {
-        Some(config) => Rate::Plateau(ReduceLrOnPlateau::new(options.lr, config)?),
-        None => Rate::Constant(options.lr),
+        Some(config) => Rate::Plateau(ReduceLrOnPlateau::new(core.lr, config)?),
+        None => Rate::Constant(core.lr),
     };
     let optimizer = Optimizer::new(store, Algorithm::ADAM, |_| GroupOptions::default())?;
     let job = Job { store, optimizer, rate, unit: "videos", batch: &batch, loss: &loss };
-    let pace = Pace {
-        steps: options.steps,
-        seed: options.seed,
-        log_every: options.log_every,
-        evaluate_every: options.evaluate_every,
-        patience: None,
-        // The official rule: better by more than one part in ten thousand.
-        min_gain: 1e-4,
-    };
-    session::run(job, pace, resume, hooks)
+    // The official rule: better by more than one part in ten thousand.
+    session::run(job, core.pace(None, 1e-4), resume, hooks)
 }
 
 /// The samples of a step: a pure function of the seed and the step.
@@ -116,7 +95,7 @@ fn samples_of(
 ) -> Result<Vec<Sample>> {
     let position = sampler.position(step);
     let batch = sampler.batches(position.epoch, position.batch).next().unwrap_or_default();
-    let mut random = Random::new(options.seed, CAPTION_STREAMS ^ step);
+    let mut random = Random::new(options.core.seed, CAPTION_STREAMS ^ step);
     batch
         .iter()
         .flat_map(|&g| &groups[g])
@@ -136,7 +115,7 @@ mod tests {
     fn the_default_is_the_official_trainer() {
         let options = FitOptions::default();
         let plateau = options.plateau.unwrap();
-        assert_eq!((options.batch, options.lr, options.seed), (64, 2e-4, 42));
+        assert_eq!((options.core.batch, options.core.lr, options.core.seed), (64, 2e-4, 42));
         assert_eq!((plateau.factor, plateau.patience, plateau.cooldown, plateau.threshold), (0.5, 5, 5, 1e-4));
         assert!(options.skip_last_caption && !options.mask_frames);
     }

@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::session::{self, Job, Pace, Rate};
+use super::session::{self, Job, Rate};
 use crate::autograd::{Tape, Var};
 use crate::data::moments::{MomentBatch, MomentSource, collate};
+use crate::models::Model;
 use crate::models::reloclnet::{NegativeDraws, Reloclnet, ReloclnetInputs};
 use crate::optim::{Algorithm, GroupOptions, Optimizer, Schedule};
 use crate::random::Random;
-use crate::train::{Checkpoint, FitHooks, FitReport, Sampler};
+use crate::train::{Checkpoint, FitCore, FitHooks, FitReport, Sampler};
 use crate::{Error, Result};
 
 /// The streams of choices among a query's windows, apart from those of other uses of the seed.
@@ -20,22 +21,13 @@ const NEGATIVE_STREAMS: u64 = 0x4e65 << 48;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MomentFitOptions {
-    /// Queries in a batch, each with its video.
-    pub batch: usize,
-    /// Optimiser steps in all; the learning rate is back at 0 by then.
-    pub steps: u64,
-    /// Learning rate at its peak.
-    pub lr: f64,
+    /// Batches, steps, learning rate and seed.
+    #[serde(flatten)]
+    pub core: FitCore,
     /// Share of the steps in which the rate rises to its peak.
     pub warmup: f64,
     /// Weight decay, of all but biases and most normalisations.
     pub weight_decay: f64,
-    /// Seeds data order, windows, negatives and dropout.
-    pub seed: u64,
-    /// Steps between two lines of the log; losses are read back only then.
-    pub log_every: u64,
-    /// Steps between two evaluations and checkpoints; 0 for the end alone.
-    pub evaluate_every: u64,
     /// Ends the run after more evaluations than this without a better figure; `None` never does.
     pub patience: Option<u64>,
     /// The epoch, counted from 0, from which negatives are drawn among the highest of a row alone.
@@ -47,14 +39,9 @@ impl Default for MomentFitOptions {
     /// epoch.
     fn default() -> Self {
         Self {
-            batch: 128,
-            steps: 68_200,
-            lr: 1e-4,
+            core: FitCore::new(128, 68_200, 1e-4, 2018),
             warmup: 0.01,
             weight_decay: 0.01,
-            seed: 2018,
-            log_every: 10,
-            evaluate_every: 0,
             patience: Some(10),
             hard_negatives_from: 20,
         }
@@ -79,12 +66,12 @@ impl MomentFitOptions {
     }
 
     fn sampler(&self, queries: usize) -> Result<Sampler> {
-        if queries < 2 || self.batch < 2 {
-            let why = format!("of {queries} labelled queries in batches of {} has no negatives", self.batch);
+        if queries < 2 || self.core.batch < 2 {
+            let why = format!("of {queries} labelled queries in batches of {} has no negatives", self.core.batch);
             return Err(Error::Argument { op: "fit_moments", argument: "data", why });
         }
         // A last batch of one has no negatives.
-        Sampler::new(queries, self.batch, self.seed, queries % self.batch == 1)
+        Sampler::new(queries, self.core.batch, self.core.seed, queries % self.core.batch == 1)
     }
 }
 
@@ -107,13 +94,14 @@ pub fn fit_moments(
     resume: Option<&Checkpoint>,
     hooks: FitHooks<'_>,
 ) -> Result<FitReport> {
+    let core = &options.core;
     let labelled = labelled(data)?;
     let sampler = options.sampler(labelled.len())?;
     let (store, config) = (model.store(), model.config());
     let batch = |step: u64| -> Result<(MomentBatch, usize)> {
         let position = sampler.position(step);
         let numbers = sampler.batches(position.epoch, position.batch).next().unwrap_or_default();
-        let mut random = Random::new(options.seed, WINDOW_STREAMS ^ step);
+        let mut random = Random::new(core.seed, WINDOW_STREAMS ^ step);
         let sample = |&i: &usize| {
             let query = labelled[i];
             data.sample(query, random.below(data.queries()[query].windows.len()))
@@ -124,7 +112,7 @@ pub fn fit_moments(
     let loss = |tape: &Tape, batch: &MomentBatch, step: u64| {
         let inputs = ReloclnetInputs::upload(store.gpu(), config, batch)?;
         let hard = sampler.position(step).epoch >= options.hard_negatives_from;
-        let mut random = Random::new(options.seed, NEGATIVE_STREAMS ^ step);
+        let mut random = Random::new(core.seed, NEGATIVE_STREAMS ^ step);
         let draws = NegativeDraws::new(batch.spans.len(), hard, config.hard_pool, &mut random)?;
         let losses = model.loss(tape, &inputs, &draws)?;
         let parts: Vec<(&'static str, Var)> =
@@ -136,22 +124,10 @@ pub fn fit_moments(
         clip_tensor_norm: Some(1.0),
         ..GroupOptions::default()
     })?;
-    let rate = Rate::Scheduled {
-        peak: options.lr,
-        schedule: Schedule::WarmupLinear,
-        warmup: options.warmup,
-        total: options.steps,
-    };
+    let rate =
+        Rate::Scheduled { peak: core.lr, schedule: Schedule::WarmupLinear, warmup: options.warmup, total: core.steps };
     let job = Job { store, optimizer, rate, unit: "queries", batch: &batch, loss: &loss };
-    let pace = Pace {
-        steps: options.steps,
-        seed: options.seed,
-        log_every: options.log_every,
-        evaluate_every: options.evaluate_every,
-        patience: options.patience,
-        min_gain: 0.0,
-    };
-    session::run(job, pace, resume, hooks)
+    session::run(job, core.pace(options.patience, 0.0), resume, hooks)
 }
 
 #[cfg(test)]

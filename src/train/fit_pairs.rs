@@ -2,19 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::session::{self, Job, Pace, Rate};
+use super::session::{self, Job, Rate};
 use crate::autograd::Tape;
 use crate::data::pairs::{PairBatch, PairSource, collate};
 use crate::models::clip::{MAX_LOGIT_SCALE, Towers};
-use crate::models::pair::PairModel;
+use crate::models::towers::TowerModel;
 use crate::nn::Parameter;
 use crate::optim::{Algorithm, GroupOptions, Optimizer, Schedule};
 use crate::tensor::Tensor;
-use crate::train::{Checkpoint, FitHooks, FitReport, Sampler};
+use crate::train::{Checkpoint, FitCore, FitHooks, FitReport, Sampler};
 use crate::{Error, Result};
 
-/// The official trainers' BertAdam.
-const BERT_ADAM: Algorithm = Algorithm::BertAdam { beta1: 0.9, beta2: 0.98, eps: 1e-6 };
 /// Before the names of the towers' parameters.
 const TOWERS: &str = "clip.";
 
@@ -22,13 +20,10 @@ const TOWERS: &str = "clip.";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PairFitOptions {
-    /// Pairs in a batch.
-    pub batch: usize,
-    /// Optimiser steps in all.
-    pub steps: u64,
-    /// Learning rate of what is not part of the towers.
-    pub lr: f64,
-    /// Factor of it for the towers (`coef_lr`).
+    /// Batches, steps, learning rate and seed.
+    #[serde(flatten)]
+    pub core: FitCore,
+    /// Factor of the learning rate for the towers (`coef_lr`).
     pub tower_lr_scale: f64,
     /// Share of the steps over which the rate rises.
     pub warmup: f64,
@@ -43,30 +38,19 @@ pub struct PairFitOptions {
     pub freeze_layers: Option<usize>,
     /// Keeps the towers' matrices, their gradients and their moments in half precision, as the official trainers do.
     pub half_towers: bool,
-    /// Seeds data order.
-    pub seed: u64,
-    /// Steps between two lines of the log; losses are read back only then.
-    pub log_every: u64,
-    /// Steps between two evaluations and checkpoints; 0 for the end alone.
-    pub evaluate_every: u64,
 }
 
 impl Default for PairFitOptions {
     fn default() -> Self {
         Self {
-            batch: 128,
-            steps: 7030,
-            lr: 1e-4,
+            core: FitCore::new(128, 7030, 1e-4, 42),
             tower_lr_scale: 1e-3,
             warmup: 0.1,
             schedule: Schedule::WarmupCosine,
             weight_decay: 0.2,
-            algorithm: BERT_ADAM,
+            algorithm: Algorithm::CLIP4CLIP_ADAM,
             freeze_layers: Some(0),
             half_towers: false,
-            seed: 42,
-            log_every: 10,
-            evaluate_every: 0,
         }
     }
 }
@@ -107,18 +91,19 @@ impl PairFitOptions {
 /// [`Error::NonFinite`] if the loss is; [`Error::Interrupted`] after a stop; [`Error::Argument`] for options that do not
 /// fit; what `data` and `evaluate` return.
 pub fn fit_pairs(
-    model: &impl PairModel,
+    model: &impl TowerModel,
     data: &dyn PairSource,
     options: &PairFitOptions,
     resume: Option<&Checkpoint>,
     hooks: FitHooks<'_>,
 ) -> Result<FitReport> {
-    if options.batch < 2 {
-        let why = format!("of {} has no negatives", options.batch);
+    let core = &options.core;
+    if core.batch < 2 {
+        let why = format!("of {} has no negatives", core.batch);
         return Err(Error::Argument { op: "fit_pairs", argument: "batch", why });
     }
     // The loss compares a text with the other videos of its batch: a last, smaller batch is left out, as officially.
-    let sampler = Sampler::new(data.texts(), options.batch, options.seed, true)?;
+    let sampler = Sampler::new(data.texts(), core.batch, core.seed, true)?;
     let (store, base) = (model.store(), model.base());
     let frames = base.config().frames;
     let batch = |step: u64| -> Result<(PairBatch, usize)> {
@@ -142,18 +127,9 @@ pub fn fit_pairs(
         model.loss(&texts, &videos)
     };
     let optimizer = Optimizer::new(store, options.algorithm, |p| options.group(p))?.clip_global_norm(Some(1.0));
-    let rate =
-        Rate::Scheduled { peak: options.lr, schedule: options.schedule, warmup: options.warmup, total: options.steps };
+    let rate = Rate::Scheduled { peak: core.lr, schedule: options.schedule, warmup: options.warmup, total: core.steps };
     let job = Job { store, optimizer, rate, unit: "pairs", batch: &batch, loss: &loss };
-    let pace = Pace {
-        steps: options.steps,
-        seed: options.seed,
-        log_every: options.log_every,
-        evaluate_every: options.evaluate_every,
-        patience: None,
-        min_gain: 0.0,
-    };
-    session::run(job, pace, resume, hooks)
+    session::run(job, core.pace(None, 0.0), resume, hooks)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ pub mod checkpoint;
 #[cfg(feature = "plot")]
 mod curves;
 mod fit;
+mod fit_core;
 mod fit_moments;
 mod fit_pairs;
 mod history;
@@ -16,10 +17,12 @@ mod session;
 
 pub use checkpoint::Checkpoint;
 pub use fit::{FitOptions, fit};
+pub use fit_core::FitCore;
 pub use fit_moments::{MomentFitOptions, fit_moments, is_decayed};
 pub use fit_pairs::{PairFitOptions, fit_pairs, is_frozen};
 pub use history::{History, Record};
 pub use interrupt::StopFlag;
+pub use model_files::open;
 pub use progress::{Progress, Silent};
 pub use run_folder::{Resumed, RunFolder, Slot};
 pub use sampler::{Position, Sampler};

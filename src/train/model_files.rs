@@ -1,78 +1,45 @@
-//! Models from run folders, and as single files.
+//! Models from run folders.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-
-use serde::de::DeserializeOwned;
 
 use super::checkpoint;
 use super::run_folder::{CONFIG, RunFolder, Slot, slot_path};
-use crate::data::formats::safetensors;
 use crate::gpu::Gpu;
-use crate::models::bicnet::{Bicnet, BicnetConfig};
-use crate::models::reloclnet::{Reloclnet, ReloclnetConfig};
-use crate::models::two_space::TwoSpaceModel;
-use crate::tensor::Array;
+use crate::models::Model;
+use crate::nn::StoreBuilder;
 use crate::{Error, Result};
 
-/// The configuration and the parameters of a checkpoint in the run folder `run`, and where they are from.
-fn of_run<C: DeserializeOwned>(run: &Path, slot: Slot) -> Result<(C, BTreeMap<String, Array>, String)> {
-    let path = run.join(CONFIG);
-    let config = RunFolder::config(run)?;
-    let model = config.get("model").cloned().ok_or_else(|| Error::malformed(&path, "model", "is missing"))?;
+/// The model of a checkpoint in the run folder `run`, with the run's configuration. Every byte is verified.
+///
+/// # Errors
+/// [`Error::Io`] when there is no run; [`Error::Malformed`] for a configuration without `model`; [`Error::Checkpoint`];
+/// those of [`Model::load`] for parameters that do not fit.
+pub fn open<M: Model>(gpu: &Gpu, run: impl AsRef<Path>, slot: Slot) -> Result<M> {
+    let (run, path) = (run.as_ref(), run.as_ref().join(CONFIG));
+    let mut config = RunFolder::config(run)?;
+    let model = config.get_mut("model").ok_or_else(|| Error::malformed(&path, "model", "is missing"))?.take();
     let config = serde_json::from_value(model).map_err(|e| Error::malformed(&path, "model", e))?;
     let dir = slot_path(run, slot);
-    Ok((config, checkpoint::load_model(&dir)?, dir.display().to_string()))
+    let arrays = checkpoint::load_model(&dir)?;
+    M::build(config, StoreBuilder::from_arrays(gpu, dir.display().to_string(), arrays))
 }
-
-macro_rules! model_files {
-    ($model:ident, $config:ident) => {
-        impl $model {
-            /// The model of a checkpoint in the run folder `run`, with the run's configuration. Every byte is verified.
-            ///
-            /// # Errors
-            /// [`Error::Io`] when there is no run; [`Error::Malformed`] for a configuration without `model`;
-            /// [`Error::Checkpoint`]; those of `load`.
-            pub fn open(gpu: &Gpu, run: impl AsRef<Path>, slot: Slot) -> Result<Self> {
-                let (config, arrays, origin) = of_run(run.as_ref(), slot)?;
-                let model = Self::new(gpu, config, 0)?;
-                model.store().load(&origin, &arrays)?;
-                Ok(model)
-            }
-
-            /// The model of this configuration, with the parameters of a safetensors file under their official names;
-            /// PyTorch's prefix `module.` may stand before them.
-            ///
-            /// # Errors
-            /// [`Error::Io`], [`Error::Malformed`] for the file; [`Error::MissingParameter`],
-            /// [`Error::UnknownParameter`], [`Error::ParameterShape`] and [`Error::NonFinite`] where it does not fit the
-            /// configuration; those of `new`.
-            pub fn load(gpu: &Gpu, config: $config, path: impl AsRef<Path>) -> Result<Self> {
-                let path = path.as_ref();
-                let arrays = safetensors::read(path)?;
-                let model = Self::new(gpu, config, 0)?;
-                model.store().load(&path.display().to_string(), &arrays)?;
-                Ok(model)
-            }
-
-            /// Writes the parameters to a safetensors file that `load` and PyTorch read.
-            ///
-            /// # Errors
-            /// [`Error::Io`]; device errors.
-            pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-                safetensors::write(path, &self.store().to_arrays()?, &BTreeMap::new())
-            }
-        }
-    };
-}
-
-model_files!(Bicnet, BicnetConfig);
-model_files!(Reloclnet, ReloclnetConfig);
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::data::formats::safetensors;
     use crate::kernels::testing::gpus;
+    use crate::models::bert::{Bert, BertConfig};
+    use crate::models::bicnet::{Bicnet, BicnetConfig};
+    use crate::models::clip::{Clip, ClipConfig, TowerConfig};
+    use crate::models::clip4clip::{BaseConfig, Clip4Clip};
+    use crate::models::eercf::{Eercf, EercfConfig};
+    use crate::models::glccl::{Glccl, GlcclConfig};
+    use crate::models::mean_pool::{MeanPool, MeanPoolConfig};
+    use crate::models::reloclnet::{Reloclnet, ReloclnetConfig};
+    use crate::tensor::Array;
     use crate::train::Checkpoint;
     use serde_json::json;
 
@@ -90,38 +57,69 @@ mod tests {
         }
     }
 
-    #[test]
-    fn models_come_back_from_runs_and_files() {
-        let gpu = &gpus()[0];
-        let model = Bicnet::new(gpu, tiny(), 5).unwrap();
+    /// A model from a run folder, and from a file without and with PyTorch's prefix.
+    fn comes_back<M: Model<Config: PartialEq + std::fmt::Debug>>(gpu: &Gpu, config: M::Config) {
+        let model = M::new(gpu, config.clone(), 5).unwrap();
         let arrays = model.store().to_arrays().unwrap();
+        let shapes = arrays.iter().map(|(name, array)| (name.clone(), array.shape().to_vec())).collect();
+        assert_eq!(M::shapes(config.clone()).unwrap(), shapes);
         let folder = tempfile::tempdir().unwrap();
 
         let run = folder.path().join("run");
-        let mut open_run = RunFolder::create(&run, &json!({ "model": tiny() })).unwrap();
-        assert!(matches!(Bicnet::open(gpu, &run, Slot::Best), Err(Error::Checkpoint { .. })));
+        let mut open_run = RunFolder::create(&run, &json!({ "model": config })).unwrap();
+        assert!(matches!(open::<M>(gpu, &run, Slot::Best), Err(Error::Checkpoint { .. })));
         let checkpoint = Checkpoint { model: arrays.clone(), state: json!({ "step": 1 }), ..Default::default() };
         open_run.save(Slot::Best, &checkpoint).unwrap();
-        let opened = Bicnet::open(gpu, &run, Slot::Best).unwrap();
-        assert_eq!((opened.config(), opened.store().to_arrays().unwrap()), (&tiny(), arrays.clone()));
+        let opened = open::<M>(gpu, &run, Slot::Best).unwrap();
+        assert_eq!((opened.config(), opened.store().to_arrays().unwrap()), (&config, arrays.clone()));
 
         let file = folder.path().join("model.safetensors");
         model.save(&file).unwrap();
-        assert_eq!(Bicnet::load(gpu, tiny(), &file).unwrap().store().to_arrays().unwrap(), arrays);
+        assert_eq!(M::load(gpu, config.clone(), &file).unwrap().store().to_arrays().unwrap(), arrays);
         let prefixed: BTreeMap<String, Array> =
             arrays.iter().map(|(name, array)| (format!("module.{name}"), array.clone())).collect();
         safetensors::write(&file, &prefixed, &BTreeMap::new()).unwrap();
-        assert_eq!(Bicnet::load(gpu, tiny(), &file).unwrap().store().to_arrays().unwrap(), arrays);
+        assert_eq!(M::load(gpu, config, &file).unwrap().store().to_arrays().unwrap(), arrays);
+    }
+
+    #[test]
+    fn every_model_comes_back_from_runs_and_files() {
+        let gpu = &gpus()[0];
+        comes_back::<Bicnet>(gpu, tiny());
+        comes_back::<MeanPool>(gpu, MeanPoolConfig { embedding_dim: 8, text_dim: 7, ..MeanPoolConfig::default() });
+        let (hidden_size, num_heads) = (8, 2);
+        let [video_dim, sub_dim, query_dim] = [5, 6, 7];
+        let streams = ReloclnetConfig { video_dim, sub_dim, query_dim, ..ReloclnetConfig::default() };
+        comes_back::<Reloclnet>(gpu, ReloclnetConfig { hidden_size, num_heads, ..streams });
+        let tower = TowerConfig { width: 8, heads: 2, layers: 1, mlp: 12 };
+        let clip = ClipConfig {
+            image_size: 8,
+            patch_size: 4,
+            vision: tower,
+            text: tower,
+            vocabulary: 11,
+            positions: 5,
+            joint: 6,
+            ..ClipConfig::vit_b_32()
+        };
+        comes_back::<Clip>(gpu, clip.clone());
+        let base = BaseConfig { frames: 3, words: 5, temporal_layers: 1, temporal_heads: 2, ..BaseConfig::on(clip) };
+        comes_back::<Eercf>(gpu, EercfConfig { base: base.clone(), ..EercfConfig::default() });
+        comes_back::<Glccl>(gpu, GlcclConfig { base: base.clone(), ..GlcclConfig::default() });
+        comes_back::<Clip4Clip>(gpu, base);
+        let (hidden_size, num_attention_heads, intermediate_size, num_hidden_layers) = (8, 2, 12, 1);
+        let small = BertConfig { hidden_size, num_attention_heads, intermediate_size, ..BertConfig::default() };
+        comes_back::<Bert>(gpu, BertConfig { vocab_size: 13, num_hidden_layers, ..small });
     }
 
     #[test]
     fn what_is_missing_or_does_not_fit_is_named() {
         let gpu = &gpus()[0];
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(Bicnet::open(gpu, folder.path(), Slot::Last), Err(Error::Io { .. })));
+        assert!(matches!(open::<Bicnet>(gpu, folder.path(), Slot::Last), Err(Error::Io { .. })));
         for config in [json!({}), json!({ "model": { "num_heads": "two" } })] {
             std::fs::write(folder.path().join(CONFIG), config.to_string()).unwrap();
-            match Bicnet::open(gpu, folder.path(), Slot::Last).map(|_| ()) {
+            match open::<Bicnet>(gpu, folder.path(), Slot::Last).map(|_| ()) {
                 Err(Error::Malformed { place, .. }) => assert_eq!(place, "model"),
                 other => panic!("{other:?}"),
             }

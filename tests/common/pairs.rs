@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use reelgrad::autograd::{Tape, Var};
+use reelgrad::models::Model;
 use reelgrad::models::clip::TextFeatures;
 use reelgrad::models::clip4clip::{BaseConfig, SimilarityHeader, VideoFeatures};
 use reelgrad::models::eercf::{Eercf, EercfConfig};
@@ -115,4 +116,9 @@ fn disturb(store: &ParameterStore) {
 /// The arrays on a tape, with gradients.
 pub fn leaves<const N: usize>(tape: &Tape, arrays: [&Array; N]) -> [Var; N] {
     arrays.map(|a| tape.leaf(Tensor::from_array(tape.gpu(), a).unwrap()))
+}
+
+/// Texts that are already on a tape.
+pub fn given(sentence: &Var, words: Option<&Var>) -> TextFeatures {
+    TextFeatures { sentence: sentence.clone(), words: words.cloned() }
 }

@@ -2,6 +2,7 @@
 
 use reelgrad::autograd::{Tape, Var};
 use reelgrad::data::moments::{Clips, MomentQuery, MomentSource, MomentVideo, Problems, Widths, pad_clips};
+use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Padding, Reloclnet, ReloclnetConfig, Streams, upload_streams};
 use reelgrad::retrieval::moments::{IndexOptions, IndexedVideo, MomentIndex, SearchOptions};
 use reelgrad::{Array, Error, Gpu, Result, Tensor};

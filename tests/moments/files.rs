@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use reelgrad::data::formats::safetensors;
+use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Padding, Reloclnet, Streams};
 use reelgrad::random::Random;
 use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentSearch};

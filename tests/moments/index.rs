@@ -1,5 +1,6 @@
 //! The index in memory: of any segments and precision, and from encodings that were made elsewhere.
 
+use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Padding, Reloclnet, ReloclnetConfig, Streams};
 use reelgrad::retrieval::moments::{Found, IndexOptions, MomentIndex, MomentSearch};
 use reelgrad::tensor::Precision;

@@ -4,6 +4,7 @@
 use reelgrad::Array;
 use reelgrad::Tensor;
 use reelgrad::autograd::Tape;
+use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Padding, Reloclnet};
 
 use crate::corpus::{Corpus, encoded};

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use reelgrad::data::moments::{MomentSource, Problems};
+use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Padding, Reloclnet, Streams};
 use reelgrad::retrieval::moments::{
     Found, MomentIndex, MomentSearch, Prediction, QueryVectors, SearchOptions, evaluate, iou,

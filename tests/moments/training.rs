@@ -6,9 +6,10 @@ use std::sync::OnceLock;
 use reelgrad::data::moments::{MomentSource, Problems, TvrDataset, TvrFiles, TvrOptions};
 use reelgrad::data::synthetic::{MomentWorld, MomentWorldConfig};
 use reelgrad::gpu::GpuBuilder;
+use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentSearch, SearchOptions, evaluate};
-use reelgrad::train::{FitHooks, FitReport, MomentFitOptions, RunFolder, Silent, Slot, StopFlag, fit_moments};
+use reelgrad::train::{FitCore, FitHooks, FitReport, MomentFitOptions, RunFolder, Silent, Slot, StopFlag, fit_moments};
 use reelgrad::{Error, Result};
 
 use crate::common::{Outcome, builder, outcome};
@@ -50,13 +51,8 @@ fn tiny() -> ReloclnetConfig {
 
 fn options(seed: u64) -> MomentFitOptions {
     MomentFitOptions {
-        batch: 8,
-        steps: STEPS,
-        lr: 1e-3,
+        core: FitCore { batch: 8, steps: STEPS, lr: 1e-3, seed, log_every: 4, evaluate_every: 6 },
         warmup: 0.1,
-        seed,
-        log_every: 4,
-        evaluate_every: 6,
         patience: None,
         hard_negatives_from: 1,
         ..MomentFitOptions::default()
@@ -165,7 +161,8 @@ fn a_stopped_run_resumes_as_if_it_had_not() {
 #[test]
 fn hard_negatives_begin_with_their_epoch() {
     let never = MomentFitOptions { hard_negatives_from: u64::MAX, ..options(7) };
-    let first_epoch = MomentFitOptions { steps: epoch(), evaluate_every: 0, ..options(7) };
+    let core = FitCore { steps: epoch(), evaluate_every: 0, ..options(7).core };
+    let first_epoch = MomentFitOptions { core, ..options(7) };
     let outcome = |options: &MomentFitOptions| {
         let folder = tempfile::tempdir().unwrap();
         let gpu = builder().build().unwrap();
@@ -189,7 +186,8 @@ fn fit(config: ReloclnetConfig, options: &MomentFitOptions, run: Option<&mut Run
 #[test]
 fn the_loss_falls() {
     let config = ReloclnetConfig { input_dropout: 0.0, dropout: 0.0, ..tiny() };
-    let options = MomentFitOptions { steps: 120, lr: 3e-3, log_every: 10, evaluate_every: 0, ..options(7) };
+    let core = FitCore { steps: 120, lr: 3e-3, log_every: 10, evaluate_every: 0, ..options(7).core };
+    let options = MomentFitOptions { core, ..options(7) };
     let folder = tempfile::tempdir().unwrap();
     let mut run = RunFolder::create(folder.path().join("run"), &options).unwrap();
     fit(config, &options, Some(&mut run)).unwrap();
@@ -210,7 +208,8 @@ fn a_run_without_progress_ends_early_and_stays_ended() {
     let gpu = builder().build().unwrap();
     let model = Reloclnet::new(&gpu, tiny(), 7).unwrap();
     let data = data("train", TOKENS);
-    let options = MomentFitOptions { evaluate_every: 2, patience: Some(1), ..options(7) };
+    let core = FitCore { evaluate_every: 2, ..options(7).core };
+    let options = MomentFitOptions { core, patience: Some(1), ..options(7) };
     let stop = StopFlag::new();
     // Better at step 4, then never.
     let figures = [1.0, 2.0, 2.0, 1.5, 9.0, 9.0, 9.0];
@@ -253,7 +252,8 @@ fn memory_is_constant_after_the_first_epoch() {
     // Queries of one length, so that all batches but the last of an epoch have equal shapes.
     let data = data("train", 3);
     let steps = 8 * epoch();
-    let options = MomentFitOptions { steps, log_every: 1, evaluate_every: 0, ..options(7) };
+    let core = FitCore { steps, log_every: 1, evaluate_every: 0, ..options(7).core };
+    let options = MomentFitOptions { core, ..options(7) };
     let (stop, mut seen) = (StopFlag::new(), Vec::new());
     let hooks = FitHooks {
         evaluate: &mut || Ok((0.0, vec![])),
@@ -272,7 +272,7 @@ fn memory_is_constant_after_the_first_epoch() {
 
 #[test]
 fn what_cannot_be_trained_is_an_error() {
-    let single = MomentFitOptions { batch: 1, ..options(7) };
+    let single = MomentFitOptions { core: FitCore { batch: 1, ..options(7).core }, ..options(7) };
     assert!(matches!(fit(tiny(), &single, None), Err(Error::Argument { .. })));
     let wide = ReloclnetConfig { video_dim: 65, ..tiny() };
     assert!(matches!(fit(wide, &options(7), None), Err(Error::Shape { .. } | Error::ShapeMismatch { .. })));

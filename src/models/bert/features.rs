@@ -77,7 +77,7 @@ impl Bert {
             let mask = cut(&sentences.mask[places.clone()], length, longest);
             let token_types = sentences.token_types.map(|types| cut(&types[places.clone()], length, longest));
             let batch = Sentences { ids: &ids, mask: &mask, token_types: token_types.as_deref(), length: longest };
-            let outputs = self.forward(&Tape::inference(self.store().gpu()), &batch)?;
+            let outputs = self.forward(&Tape::inference(self.store.gpu()), &batch)?;
             let features = recipe.features(&outputs)?.value().to_vec()?;
             for (row, (values, mask)) in features.chunks_exact(longest * width).zip(masks).enumerate() {
                 let kept = recipe.kept(mask);

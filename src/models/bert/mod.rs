@@ -12,10 +12,11 @@ mod weights;
 mod tests;
 
 use crate::autograd::{AttentionOptions, Tape, Var, concat};
-use crate::gpu::Gpu;
 use crate::kernels::elementwise::unary::Activation;
+use crate::models::{Finish, Model};
 use crate::nn::{
     AttentionBlock, Embedding, FeedForward, Init, LayerNorm, Linear, LinearInit, MultiHeadAttention, ParameterStore,
+    Scope,
 };
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -115,52 +116,36 @@ pub struct Bert {
     pooler: Option<Linear>,
 }
 
-impl Bert {
-    /// Makes the network with initial values drawn from `seed`.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] for sizes that no network has or that do not fit each other; device errors.
-    pub fn new(gpu: &Gpu, config: BertConfig, seed: u64) -> Result<Self> {
-        let mut model = Self::declare(gpu, config)?;
-        model.store.allocate(seed)?;
-        Ok(model)
-    }
+/// The parameters have Hugging Face's names.
+impl Model for Bert {
+    type Config = BertConfig;
 
-    /// Declares the network without memory for its parameters: their names, shapes and count are known, and nothing can
-    /// be computed.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] as [`Bert::new`].
-    pub fn declare(gpu: &Gpu, config: BertConfig) -> Result<Self> {
+    fn declare(config: BertConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
         config.check()?;
-        let mut store = ParameterStore::new(gpu);
-        let (s, c) = (&mut store, &config);
-        let (d, init) = (c.hidden_size, linear_init(c));
-        let mut table = |name: &str, rows: usize| {
-            Embedding::new(s, &format!("embeddings.{name}_embeddings"), rows, d, &init.weight)
-        };
+        let (c, d, init) = (&config, config.hidden_size, linear_init(&config));
+        let (first, layers) = (s.scope("embeddings"), s.scope("encoder.layer"));
+        let table = |name: &str, rows: usize| Embedding::new(&first.scope(name), rows, d, &init.weight);
         let embeddings = Embeddings {
-            words: table("word", c.vocab_size)?,
-            positions: table("position", c.max_position_embeddings)?,
-            token_types: table("token_type", c.type_vocab_size)?,
-            norm: LayerNorm::new(s, "embeddings.LayerNorm", d, c.layer_norm_eps)?,
+            words: table("word_embeddings", c.vocab_size)?,
+            positions: table("position_embeddings", c.max_position_embeddings)?,
+            token_types: table("token_type_embeddings", c.type_vocab_size)?,
+            norm: LayerNorm::new(&first.scope("LayerNorm"), d, c.layer_norm_eps)?,
         };
-        let layers =
-            (0..c.num_hidden_layers).map(|l| layer(s, &format!("encoder.layer.{l}"), c)).collect::<Result<_>>()?;
-        let pooler = c.add_pooling_layer.then(|| Linear::new(s, "pooler.dense", d, d, init.clone())).transpose()?;
-        Ok(Self { config, store, embeddings, layers, pooler })
+        let layers = (0..c.num_hidden_layers).map(|l| layer(&layers.scope(l), c)).collect::<Result<_>>()?;
+        let pooler = c.add_pooling_layer.then(|| Linear::new(&s.scope("pooler.dense"), d, d, init)).transpose()?;
+        Ok(Box::new(move |store| Self { config, store, embeddings, layers, pooler }))
     }
 
-    /// Sizes and options.
-    pub fn config(&self) -> &BertConfig {
+    fn config(&self) -> &BertConfig {
         &self.config
     }
 
-    /// The parameters, under Hugging Face's names.
-    pub fn store(&self) -> &ParameterStore {
+    fn store(&self) -> &ParameterStore {
         &self.store
     }
+}
 
+impl Bert {
     /// Encodes sentences. Padding is no key; what stands at its own positions has no meaning.
     ///
     /// # Errors
@@ -231,27 +216,23 @@ fn linear_init(c: &BertConfig) -> LinearInit {
     LinearInit { weight: Init::Normal { std: c.initializer_range }, bias: Init::Constant(0.0) }
 }
 
-fn layer(s: &mut ParameterStore, prefix: &str, c: &BertConfig) -> Result<Layer> {
+fn layer(s: &Scope<'_>, c: &BertConfig) -> Result<Layer> {
     let (d, hidden, init) = (c.hidden_size, c.intermediate_size, linear_init(c));
-    let norm = |s: &mut ParameterStore, name: &str| {
-        LayerNorm::new(s, &format!("{prefix}.{name}.LayerNorm"), d, c.layer_norm_eps)
+    let (heads, dropout) = (c.num_attention_heads, c.attention_probs_dropout_prob);
+    let norm = |name: &str| LayerNorm::new(&s.scope(name), d, c.layer_norm_eps);
+    let linear = |name: &str, inputs: usize, outputs: usize| Linear::new(&s.scope(name), inputs, outputs, init.clone());
+    let names = ["self.query", "self.key", "self.value", "output.dense"];
+    let attention = AttentionBlock {
+        attention: MultiHeadAttention::new(&s.scope("attention"), names, d, heads, dropout, init.clone())?,
+        norm: norm("attention.output.LayerNorm")?,
+        dropout: c.hidden_dropout_prob,
     };
-    let attention = MultiHeadAttention::new(
-        s,
-        &format!("{prefix}.attention"),
-        ["self.query", "self.key", "self.value", "output.dense"],
-        d,
-        c.num_attention_heads,
-        c.attention_probs_dropout_prob,
-        init.clone(),
-    )?;
-    let attention = AttentionBlock { attention, norm: norm(s, "attention.output")?, dropout: c.hidden_dropout_prob };
     let feed_forward = FeedForward {
-        expand: Linear::new(s, &format!("{prefix}.intermediate.dense"), d, hidden, init.clone())?,
+        expand: linear("intermediate.dense", d, hidden)?,
         activation: Activation::Gelu,
-        contract: Linear::new(s, &format!("{prefix}.output.dense"), hidden, d, init)?,
+        contract: linear("output.dense", hidden, d)?,
         dropout_hidden: 0.0,
         dropout_output: c.hidden_dropout_prob,
     };
-    Ok(Layer { attention, feed_forward, norm: norm(s, "output")? })
+    Ok(Layer { attention, feed_forward, norm: norm("output.LayerNorm")? })
 }

@@ -93,10 +93,10 @@ fn a_sentence_alone_is_as_in_a_padded_batch() {
 #[test]
 fn roberta_counts_positions_without_padding() {
     let gpu = &gpus()[0];
-    let model = Bert::declare(gpu, tiny(BertKind::Roberta)).unwrap();
+    let model = Bert::new(gpu, tiny(BertKind::Roberta), 3).unwrap();
     let given = Sentences { ids: &[2, 9, 1, 9, 1, 2, 3, 1, 1, 1], mask: &[1.0; 10], token_types: None, length: 5 };
     assert_eq!(model.positions(&given), [2, 3, 1, 4, 1, 2, 3, 1, 1, 1]);
-    let model = Bert::declare(gpu, tiny(BertKind::Bert)).unwrap();
+    let model = Bert::new(gpu, tiny(BertKind::Bert), 3).unwrap();
     assert_eq!(model.positions(&given), [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
 }
 
@@ -172,8 +172,7 @@ fn configurations_are_read_and_checked() {
             let _ = config.check();
         }
     }
-    let gpu = &gpus()[0];
-    let refused = |config: BertConfig, wanted: &str| match Bert::declare(gpu, config).map(|_| ()) {
+    let refused = |config: BertConfig, wanted: &str| match Bert::shapes(config).map(|_| ()) {
         Err(Error::Argument { argument, .. }) => assert_eq!(argument, wanted),
         other => panic!("{wanted}: {other:?}"),
     };
@@ -188,8 +187,7 @@ fn configurations_are_read_and_checked() {
 
 #[test]
 fn published_sizes_have_the_published_number_of_parameters() {
-    let gpu = &gpus()[0];
-    let count = |config| Bert::declare(gpu, config).unwrap().store().trained_elements();
+    let count = |config| Bert::shapes(config).unwrap().values().map(|s| s.iter().product::<usize>()).sum::<usize>();
     assert_eq!(count(BertConfig::default()), 109_482_240);
     assert_eq!(count(BertConfig::roberta()), 124_645_632);
 }
@@ -198,7 +196,7 @@ fn published_sizes_have_the_published_number_of_parameters() {
 fn folders_come_back_under_old_and_prefixed_names() {
     let (gpu, folder) = (&gpus()[0], Folder::new());
     let model = Bert::new(gpu, tiny(BertKind::Bert), 3).unwrap();
-    model.save(folder.root()).unwrap();
+    model.save_folder(folder.root()).unwrap();
     let arrays = model.store().to_arrays().unwrap();
     let opened = Bert::open(gpu, folder.root()).unwrap();
     assert_eq!((opened.config(), opened.store().to_arrays().unwrap()), (model.config(), arrays.clone()));

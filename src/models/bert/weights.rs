@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Bert, BertConfig};
-use crate::data::formats::{atomic, safetensors, weights};
+use crate::data::formats::{atomic, weights};
 use crate::gpu::Gpu;
+use crate::models::Model;
+use crate::nn::StoreBuilder;
 use crate::tensor::Array;
 use crate::{Error, Result};
 
@@ -34,7 +36,7 @@ impl Bert {
     /// pooler if its weights are there.
     ///
     /// # Errors
-    /// [`Error::Argument`] as [`Bert::new`]; [`Error::MissingParameter`], [`Error::UnknownParameter`],
+    /// [`Error::Argument`] as [`Model::new`]; [`Error::MissingParameter`], [`Error::UnknownParameter`],
     /// [`Error::ParameterShape`] and [`Error::NonFinite`] where the weights do not fit the configuration;
     /// [`Error::DuplicateParameter`] for a parameter under two names; device errors.
     pub fn from_arrays(
@@ -51,21 +53,16 @@ impl Bert {
             }
         }
         config.add_pooling_layer = named.keys().any(|name| name.starts_with("pooler."));
-        let mut model = Self::declare(gpu, config)?;
-        // Before there is memory for what a configuration promises and the weights do not hold.
-        model.store.check(origin, &named)?;
-        model.store.allocate(0)?;
-        model.store.load(origin, &named)?;
-        Ok(model)
+        Self::build(config, StoreBuilder::from_arrays(gpu, origin, named))
     }
 
     /// Writes `config.json` and `model.safetensors` to `folder`, each atomically.
     ///
     /// # Errors
     /// [`Error::Io`]; device errors.
-    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+    pub fn save_folder(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
-        safetensors::write(folder.join(WEIGHTS), &self.store.to_arrays()?, &BTreeMap::new())?;
+        self.save(folder.join(WEIGHTS))?;
         atomic::write(&folder.join(CONFIG), |file| Ok(serde_json::to_writer_pretty(file, &self.config)?))
     }
 }

@@ -85,6 +85,9 @@ pub struct ClipConfig {
     pub end_of_text: EndOfText,
     /// Where the logarithm of the factor of similarities starts.
     pub logit_scale: f32,
+    /// Runs each block of the towers again on the way back instead of keeping what it computed: memory for time.
+    #[serde(default)]
+    pub recompute: bool,
 }
 
 impl ClipConfig {
@@ -101,12 +104,8 @@ impl ClipConfig {
             activation: ClipActivation::QuickGelu,
             end_of_text: EndOfText::LargestId,
             logit_scale: (1.0f32 / 0.07).ln(),
+            recompute: false,
         }
-    }
-
-    /// OpenAI's ViT-B/16: 149,620,737 parameters.
-    pub fn vit_b_16() -> Self {
-        Self { patch_size: 16, ..Self::vit_b_32() }
     }
 
     /// Patches of an image, P.
@@ -204,6 +203,7 @@ impl ClipConfig {
                 end => EndOfText::FirstId(end as u32),
             },
             logit_scale: json["logit_scale_init_value"].as_f64().unwrap_or(2.6592) as f32,
+            recompute: false,
         };
         config.check().map_err(|e| malformed("sizes", &e))?;
         Ok(config)

@@ -7,18 +7,10 @@ use std::path::Path;
 use super::{Clip, ClipConfig, names};
 use crate::data::formats::{atomic, safetensors, weights};
 use crate::gpu::Gpu;
-use crate::nn::ParameterStore;
+use crate::models::Model;
+use crate::nn::StoreBuilder;
 use crate::tensor::Array;
 use crate::{Error, Result};
-
-/// How [`Clip::save`] lays a model out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClipLayout {
-    /// A folder with `config.json` and `model.safetensors` under Hugging Face's names.
-    HuggingFace,
-    /// One safetensors file under OpenAI's names.
-    OpenAi,
-}
 
 /// The configuration and the weights, under OpenAI's names, of a Hugging Face folder or of a safetensors file.
 ///
@@ -45,46 +37,35 @@ impl Clip {
     /// Those of [`read_clip`]; [`Error::MissingParameter`], [`Error::UnknownParameter`], [`Error::ParameterShape`] and
     /// [`Error::NonFinite`] where the weights do not fit the configuration; device errors.
     pub fn open(gpu: &Gpu, path: impl AsRef<Path>, frozen: impl Fn(&str) -> bool) -> Result<Self> {
-        Self::open_with(gpu, path.as_ref(), |store| store.freeze(frozen))
+        let (config, builder) = read(gpu, path.as_ref())?;
+        Self::build(config, builder.freeze(frozen))
     }
 
     /// As [`Clip::open`], for inference: nothing is trained, and matrices are held in half precision where
-    /// [`ParameterStore::halve`] can.
+    /// [`StoreBuilder::halve`] can.
     ///
     /// # Errors
     /// As [`Clip::open`].
     pub fn open_half(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Self> {
-        Self::open_with(gpu, path.as_ref(), |store| {
-            store.freeze(|_| true)?;
-            store.halve()
-        })
+        let (config, builder) = read(gpu, path.as_ref())?;
+        Self::build(config, builder.freeze(|_| true).halve())
     }
 
-    fn open_with(gpu: &Gpu, path: &Path, prepare: impl FnOnce(&mut ParameterStore) -> Result<()>) -> Result<Self> {
-        let (config, arrays) = read_clip(path)?;
-        let origin = path.display().to_string();
-        let mut clip = Self::declare(gpu, config)?;
-        // Before there is memory for what a configuration promises and the weights do not hold.
-        clip.store.check(&origin, &arrays)?;
-        prepare(&mut clip.store)?;
-        clip.store.allocate(0)?;
-        clip.store.load(&origin, &arrays)?;
-        Ok(clip)
-    }
-
-    /// Writes the model to `path`: a folder or a file, as `layout` says.
+    /// Writes the model to a folder with `config.json` and `model.safetensors` under Hugging Face's names;
+    /// [`Model::save`] writes one file under OpenAI's.
     ///
     /// # Errors
     /// [`Error::Io`]; device errors.
-    pub fn save(&self, path: impl AsRef<Path>, layout: ClipLayout) -> Result<()> {
-        let (path, arrays) = (path.as_ref(), self.store.to_arrays()?);
-        let nothing = BTreeMap::new();
-        if layout == ClipLayout::OpenAi {
-            return safetensors::write(path, &arrays, &nothing);
-        }
-        std::fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
+    pub fn save_folder(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let (folder, arrays) = (folder.as_ref(), self.store.to_arrays()?);
+        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-        safetensors::write(path.join("model.safetensors"), &names::to_hugging_face(arrays)?, &metadata)?;
-        atomic::write(&path.join("config.json"), |file| write!(file, "{:#}", self.config.to_hugging_face()))
+        safetensors::write(folder.join("model.safetensors"), &names::to_hugging_face(arrays)?, &metadata)?;
+        atomic::write(&folder.join("config.json"), |file| write!(file, "{:#}", self.config.to_hugging_face()))
     }
+}
+
+fn read(gpu: &Gpu, path: &Path) -> Result<(ClipConfig, StoreBuilder<'static>)> {
+    let (config, arrays) = read_clip(path)?;
+    Ok((config, StoreBuilder::from_arrays(gpu, path.display().to_string(), arrays)))
 }

@@ -3,7 +3,7 @@
 use super::blocks::ResidualBlocks;
 use super::config::{ClipConfig, NORM_EPS};
 use crate::autograd::{AttentionOptions, Var, concat};
-use crate::nn::{Init, LayerNorm, Parameter, ParameterStore};
+use crate::nn::{Init, LayerNorm, Parameter, Scope};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -15,7 +15,7 @@ pub struct ImageTower {
     class: Parameter,
     positions: Parameter,
     norm_pre: LayerNorm,
-    pub(super) blocks: ResidualBlocks,
+    blocks: ResidualBlocks,
     norm_post: LayerNorm,
     projection: Parameter,
 }
@@ -31,21 +31,19 @@ pub struct ImageFeatures {
 }
 
 impl ImageTower {
-    pub(super) fn new(store: &mut ParameterStore, prefix: &str, config: &ClipConfig) -> Result<Self> {
+    pub(super) fn new(s: &Scope<'_>, config: &ClipConfig) -> Result<Self> {
         let (width, patch, joint) = (config.vision.width, config.patch_size, config.joint);
         let scale = Init::Normal { std: 1.0 / (width as f32).sqrt() };
         let fan_in = (3 * patch * patch) as f32;
-        let name = |part: &str| format!("{prefix}{part}");
-        let mut declare = |part: &str, shape: &[usize], init: Init| store.declare(name(part), shape, init);
-        let class = declare("class_embedding", &[width], scale.clone())?;
-        let positions = declare("positional_embedding", &[config.patches() + 1, width], scale.clone())?;
-        let projection = declare("proj", &[width, joint], scale)?;
+        let class = s.declare("class_embedding", [width], scale.clone())?;
+        let positions = s.declare("positional_embedding", [config.patches() + 1, width], scale.clone())?;
+        let projection = s.declare("proj", [width, joint], scale)?;
         let patch_init = Init::Normal { std: 1.0 / fan_in.sqrt() };
-        let patch_weight = declare("conv1.weight", &[width, 3, patch, patch], patch_init)?;
-        let norm_pre = LayerNorm::new(store, &name("ln_pre"), width, NORM_EPS)?;
-        let blocks = name("transformer.resblocks");
-        let blocks = ResidualBlocks::new(store, &blocks, config.vision, config.activation.into(), NORM_EPS)?;
-        let norm_post = LayerNorm::new(store, &name("ln_post"), width, NORM_EPS)?;
+        let patch_weight = s.declare("conv1.weight", [width, 3, patch, patch], patch_init)?;
+        let norm_pre = LayerNorm::new(&s.scope("ln_pre"), width, NORM_EPS)?;
+        let (blocks, activation) = (s.scope("transformer.resblocks"), config.activation.into());
+        let blocks = ResidualBlocks::new(&blocks, config.vision, activation, NORM_EPS, config.recompute)?;
+        let norm_post = LayerNorm::new(&s.scope("ln_post"), width, NORM_EPS)?;
         let (size, mlp) = (config.image_size, config.vision.mlp);
         Ok(Self { size, mlp, patch_weight, class, positions, norm_pre, blocks, norm_post, projection })
     }
@@ -69,11 +67,11 @@ impl ImageTower {
             return Err(Error::Shape { op: "image tower", argument: "pixels", expected, got: pixels.shape().to_vec() });
         }
         let tape = pixels.tape();
-        let patches = pixels.patch_embed(&self.patch_weight.on(tape)?)?;
+        let patches = pixels.patch_embed(&self.patch_weight.on(tape))?;
         let width = patches.value().width();
         let zeros = tape.constant(Tensor::zeros(tape.gpu(), "class tokens", [images, 1, width])?);
-        let class = zeros.add(&self.class.on(tape)?)?;
-        let x = concat(&[&class, &patches], 1)?.add(&self.positions.on(tape)?)?;
+        let class = zeros.add(&self.class.on(tape))?;
+        let x = concat(&[&class, &patches], 1)?.add(&self.positions.on(tape))?;
         self.blocks.forward(&self.norm_pre.forward(&x)?, &AttentionOptions::default())
     }
 
@@ -82,7 +80,7 @@ impl ImageTower {
     /// # Errors
     /// [`Error::ShapeMismatch`].
     pub fn project(&self, tokens: &Var) -> Result<Var> {
-        self.norm_post.forward(tokens)?.matmul(&self.projection.on(tokens.tape())?)
+        self.norm_post.forward(tokens)?.matmul(&self.projection.on(tokens.tape()))
     }
 
     /// Normalised pixels (n, 3, H, W) to the joint space; `patches` says whether those are wanted, too.

@@ -10,12 +10,12 @@ mod text;
 
 use crate::Result;
 use crate::autograd::{Tape, Var};
-use crate::gpu::Gpu;
-use crate::nn::{Init, Parameter, ParameterStore};
+use crate::models::{Finish, Model};
+use crate::nn::{Init, Parameter, ParameterStore, Scope};
 
 pub(crate) use blocks::ResidualBlocks;
 pub use config::{ClipActivation, ClipConfig, EndOfText, TowerConfig};
-pub use files::{ClipLayout, read_clip};
+pub use files::read_clip;
 pub use image::{ImageFeatures, ImageTower};
 pub use text::{TextFeatures, TextTower};
 
@@ -33,16 +33,16 @@ pub struct Towers {
 }
 
 impl Towers {
-    /// Declares the parameters under OpenAI's names, with `prefix` before them.
+    /// Declares the parameters under OpenAI's names.
     ///
     /// # Errors
     /// [`crate::Error::Argument`] for sizes that do not fit; [`crate::Error::DuplicateParameter`].
-    pub fn new(store: &mut ParameterStore, prefix: &str, config: &ClipConfig) -> Result<Self> {
+    pub fn new(s: &Scope<'_>, config: &ClipConfig) -> Result<Self> {
         config.check()?;
-        let text = TextTower::new(store, prefix, config)?;
-        let image = ImageTower::new(store, &format!("{prefix}visual."), config)?;
+        let text = TextTower::new(s, config)?;
+        let image = ImageTower::new(&s.scope("visual"), config)?;
         let init = Init::Constant(config.logit_scale);
-        Ok(Self { image, text, logit_scale: store.declare(format!("{prefix}logit_scale"), [], init)? })
+        Ok(Self { image, text, logit_scale: s.declare("logit_scale", [], init)? })
     }
 
     /// Whether `name`, without a prefix, stays as it is when the first `layers` blocks of both towers are frozen: the rule
@@ -53,12 +53,6 @@ impl Towers {
         let layer = block.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
         !TRAINED.iter().any(|t| name.starts_with(t)) && layer.is_none_or(|layer| layer < layers)
     }
-
-    /// Runs each residual block again on the way back instead of keeping what it computed: memory for time.
-    pub fn recompute(&mut self, recompute: bool) {
-        self.image.blocks.recompute = recompute;
-        self.text.blocks.recompute = recompute;
-    }
 }
 
 /// A CLIP model.
@@ -68,55 +62,28 @@ pub struct Clip {
     towers: Towers,
 }
 
-impl Clip {
-    /// A model with random values, as OpenAI draws them for the text tower.
-    ///
-    /// # Errors
-    /// [`crate::Error::Argument`] for sizes that do not fit; device errors.
-    pub fn new(gpu: &Gpu, config: ClipConfig, seed: u64) -> Result<Self> {
-        Self::frozen(gpu, config, seed, |_| false)
+/// The text tower starts as OpenAI draws it.
+impl Model for Clip {
+    type Config = ClipConfig;
+
+    fn declare(config: ClipConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
+        let towers = Towers::new(s, &config)?;
+        Ok(Box::new(move |store| Self { config, store, towers }))
     }
 
-    /// As [`Clip::new`]; what `frozen` names is not trained. With everything frozen it takes half of the memory.
-    ///
-    /// # Errors
-    /// As [`Clip::new`].
-    pub fn frozen(gpu: &Gpu, config: ClipConfig, seed: u64, frozen: impl Fn(&str) -> bool) -> Result<Self> {
-        let mut clip = Self::declare(gpu, config)?;
-        clip.store.freeze(frozen)?;
-        clip.store.allocate(seed)?;
-        Ok(clip)
-    }
-
-    /// Declares the model without memory for its parameters: their names, shapes and count are known, and nothing can be
-    /// computed.
-    ///
-    /// # Errors
-    /// [`crate::Error::Argument`] for sizes that do not fit.
-    pub fn declare(gpu: &Gpu, config: ClipConfig) -> Result<Self> {
-        let mut store = ParameterStore::new(gpu);
-        let towers = Towers::new(&mut store, "", &config)?;
-        Ok(Self { config, store, towers })
-    }
-
-    /// The configuration.
-    pub fn config(&self) -> &ClipConfig {
+    fn config(&self) -> &ClipConfig {
         &self.config
     }
 
-    /// The parameters.
-    pub fn store(&self) -> &ParameterStore {
+    fn store(&self) -> &ParameterStore {
         &self.store
     }
+}
 
+impl Clip {
     /// The towers.
     pub fn towers(&self) -> &Towers {
         &self.towers
-    }
-
-    /// The towers, to change how they run.
-    pub fn towers_mut(&mut self) -> &mut Towers {
-        &mut self.towers
     }
 
     /// exp(logit_scale) · cosine of every text (B, D) with every image (N, D): (B, N).
@@ -132,6 +99,6 @@ impl Clip {
     /// # Errors
     /// Device errors.
     pub fn logit_scale(&self, tape: &Tape) -> Result<Var> {
-        self.towers.logit_scale.on(tape)?.exp()
+        self.towers.logit_scale.on(tape).exp()
     }
 }

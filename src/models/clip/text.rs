@@ -3,7 +3,7 @@
 use super::blocks::ResidualBlocks;
 use super::config::{ClipConfig, EndOfText, NORM_EPS};
 use crate::autograd::{AttentionOptions, Tape, Var};
-use crate::nn::{Embedding, Init, LayerNorm, Parameter, ParameterStore};
+use crate::nn::{Embedding, Init, LayerNorm, Parameter, Scope};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -11,7 +11,7 @@ use crate::{Error, Result};
 pub struct TextTower {
     tokens: Embedding,
     positions: Parameter,
-    pub(super) blocks: ResidualBlocks,
+    blocks: ResidualBlocks,
     norm: LayerNorm,
     projection: Parameter,
     end_of_text: EndOfText,
@@ -27,17 +27,16 @@ pub struct TextFeatures {
 }
 
 impl TextTower {
-    pub(super) fn new(store: &mut ParameterStore, prefix: &str, config: &ClipConfig) -> Result<Self> {
+    pub(super) fn new(s: &Scope<'_>, config: &ClipConfig) -> Result<Self> {
         let width = config.text.width;
-        let name = |part: &str| format!("{prefix}{part}");
         let normal = |std: f32| Init::Normal { std };
-        let positions = store.declare(name("positional_embedding"), [config.positions, width], normal(0.01))?;
+        let positions = s.declare("positional_embedding", [config.positions, width], normal(0.01))?;
         let projection_init = normal(1.0 / (width as f32).sqrt());
-        let projection = store.declare(name("text_projection"), [width, config.joint], projection_init)?;
-        let blocks = name("transformer.resblocks");
-        let blocks = ResidualBlocks::new(store, &blocks, config.text, config.activation.into(), NORM_EPS)?;
-        let tokens = Embedding::new(store, &name("token_embedding"), config.vocabulary, width, &normal(0.02))?;
-        let norm = LayerNorm::new(store, &name("ln_final"), width, NORM_EPS)?;
+        let projection = s.declare("text_projection", [width, config.joint], projection_init)?;
+        let (blocks, activation) = (s.scope("transformer.resblocks"), config.activation.into());
+        let blocks = ResidualBlocks::new(&blocks, config.text, activation, NORM_EPS, config.recompute)?;
+        let tokens = Embedding::new(&s.scope("token_embedding"), config.vocabulary, width, &normal(0.02))?;
+        let norm = LayerNorm::new(&s.scope("ln_final"), width, NORM_EPS)?;
         Ok(Self { tokens, positions, blocks, norm, projection, end_of_text: config.end_of_text })
     }
 
@@ -63,7 +62,7 @@ impl TextTower {
     /// # Errors
     /// [`Error::ShapeMismatch`].
     pub fn project(&self, tokens: &Var) -> Result<Var> {
-        self.norm.forward(tokens)?.matmul(&self.projection.on(tokens.tape())?)
+        self.norm.forward(tokens)?.matmul(&self.projection.on(tokens.tape()))
     }
 
     /// The features of tokens (B, length, width) or words (B, length, D) that stand for the whole text: (B, ..).

@@ -3,7 +3,7 @@
 use super::{Padding, Reloclnet, ReloclnetConfig};
 use crate::autograd::{AttentionOptions, Tape, Var, concat};
 use crate::kernels::elementwise::unary::Activation;
-use crate::nn::{AttentionBlock, Init, LayerNorm, Linear, MultiHeadAttention, Parameter, ParameterStore};
+use crate::nn::{AttentionBlock, Init, LayerNorm, Linear, MultiHeadAttention, Parameter, Scope};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -20,9 +20,9 @@ struct InputProjection {
 }
 
 impl InputProjection {
-    fn new(s: &mut ParameterStore, prefix: &str, inputs: usize, c: &ReloclnetConfig) -> Result<Self> {
-        let norm = LayerNorm::new(s, &format!("{prefix}.LayerNorm"), inputs, NORM_EPS)?;
-        let linear = Linear::new(s, &format!("{prefix}.net.1"), inputs, c.hidden_size, c.linear_init())?;
+    fn new(s: &Scope<'_>, inputs: usize, c: &ReloclnetConfig) -> Result<Self> {
+        let norm = LayerNorm::new(&s.scope("LayerNorm"), inputs, NORM_EPS)?;
+        let linear = Linear::new(&s.scope("net.1"), inputs, c.hidden_size, c.linear_init())?;
         Ok(Self { norm, linear, dropout: c.input_dropout })
     }
 
@@ -50,10 +50,10 @@ struct Positions {
 }
 
 impl Positions {
-    fn new(s: &mut ParameterStore, prefix: &str, positions: usize, c: &ReloclnetConfig) -> Result<Self> {
+    fn new(s: &Scope<'_>, positions: usize, c: &ReloclnetConfig) -> Result<Self> {
         let init = Init::Normal { std: c.init_std };
-        let table = s.declare(format!("{prefix}.position_embeddings.weight"), [positions, c.hidden_size], init)?;
-        let norm = LayerNorm::new(s, &format!("{prefix}.LayerNorm"), c.hidden_size, NORM_EPS)?;
+        let table = s.declare("position_embeddings.weight", [positions, c.hidden_size], init)?;
+        let norm = LayerNorm::new(&s.scope("LayerNorm"), c.hidden_size, NORM_EPS)?;
         Ok(Self { table, norm, dropout: c.input_dropout })
     }
 
@@ -62,7 +62,7 @@ impl Positions {
         if len > rows {
             return Err(Error::IndexOutOfRange { op: "position embeddings", index: len as u64, len: rows as u64 });
         }
-        let mut table = self.table.on(x.tape())?;
+        let mut table = self.table.on(x.tape());
         if len < rows {
             table = table.slice(0, 0..len)?;
         }
@@ -70,10 +70,10 @@ impl Positions {
     }
 }
 
-fn attention_block(s: &mut ParameterStore, prefix: &str, c: &ReloclnetConfig) -> Result<AttentionBlock> {
+fn attention_block(s: &Scope<'_>, c: &ReloclnetConfig) -> Result<AttentionBlock> {
     let names = ["self.query", "self.key", "self.value", "output.dense"];
-    let attention = MultiHeadAttention::new(s, prefix, names, c.hidden_size, c.num_heads, c.dropout, c.linear_init())?;
-    let norm = LayerNorm::new(s, &format!("{prefix}.output.LayerNorm"), c.hidden_size, NORM_EPS)?;
+    let attention = MultiHeadAttention::new(s, names, c.hidden_size, c.num_heads, c.dropout, c.linear_init())?;
+    let norm = LayerNorm::new(&s.scope("output.LayerNorm"), c.hidden_size, NORM_EPS)?;
     Ok(AttentionBlock { attention, norm, dropout: c.dropout })
 }
 
@@ -87,12 +87,12 @@ pub(super) struct QueryEncoder {
 }
 
 impl QueryEncoder {
-    pub(super) fn new(s: &mut ParameterStore, c: &ReloclnetConfig, streams: usize) -> Result<Self> {
-        let positions = Positions::new(s, "query_pos_embed", c.max_tokens, c)?;
-        let input = InputProjection::new(s, "query_input_proj", c.query_dim, c)?;
-        let blocks = [attention_block(s, "query_encoder", c)?, attention_block(s, "query_encoder1", c)?];
+    pub(super) fn new(s: &Scope<'_>, c: &ReloclnetConfig, streams: usize) -> Result<Self> {
+        let positions = Positions::new(&s.scope("query_pos_embed"), c.max_tokens, c)?;
+        let input = InputProjection::new(&s.scope("query_input_proj"), c.query_dim, c)?;
+        let blocks = [attention_block(&s.scope("query_encoder"), c)?, attention_block(&s.scope("query_encoder1"), c)?];
         let init = Init::Normal { std: c.init_std };
-        let modular = Linear::without_bias(s, "modular_vector_mapping", c.hidden_size, streams, &init)?;
+        let modular = Linear::without_bias(&s.scope("modular_vector_mapping"), c.hidden_size, streams, &init)?;
         Ok(Self { input, positions, blocks, modular })
     }
 }
@@ -115,26 +115,26 @@ pub(super) struct ContextEncoder {
 }
 
 impl ContextEncoder {
-    pub(super) fn new(s: &mut ParameterStore, c: &ReloclnetConfig, widths: &[(&str, usize)]) -> Result<Self> {
-        let positions = Positions::new(s, "ctx_pos_embed", c.max_clips, c)?;
+    pub(super) fn new(s: &Scope<'_>, c: &ReloclnetConfig, widths: &[(&str, usize)]) -> Result<Self> {
+        let positions = Positions::new(&s.scope("ctx_pos_embed"), c.max_clips, c)?;
         let streams = widths.iter().map(|&(name, inputs)| Self::stream(s, c, name, inputs, widths.len() > 1));
         Ok(Self { positions, streams: streams.collect::<Result<_>>()? })
     }
 
-    fn stream(s: &mut ParameterStore, c: &ReloclnetConfig, name: &str, inputs: usize, crosses: bool) -> Result<Stream> {
+    fn stream(s: &Scope<'_>, c: &ReloclnetConfig, name: &str, inputs: usize, crosses: bool) -> Result<Stream> {
         let d = c.hidden_size;
-        let input = InputProjection::new(s, &format!("{name}_input_proj"), inputs, c)?;
-        let mut block = |level: usize| attention_block(s, &format!("{name}_encoder{level}"), c);
+        let part = |part: &str| s.scope(format!("{name}_{part}"));
+        let input = InputProjection::new(&part("input_proj"), inputs, c)?;
+        let block = |level: usize| attention_block(&s.scope(format!("{name}_encoder{level}")), c);
         let blocks = [block(1)?, block(2)?, block(3)?];
         let cross = if crosses {
-            let (prefix, names) = (format!("{name}_cross_att"), ["query", "key", "value"]);
-            let attention =
-                MultiHeadAttention::without_output(s, &prefix, names, d, c.num_heads, c.dropout, c.linear_init())?;
-            Some((attention, LayerNorm::new(s, &format!("{name}_cross_layernorm"), d, NORM_EPS)?))
+            let (s, names) = (part("cross_att"), ["query", "key", "value"]);
+            let attention = MultiHeadAttention::without_output(&s, names, d, c.num_heads, c.dropout, c.linear_init())?;
+            Some((attention, LayerNorm::new(&part("cross_layernorm"), d, NORM_EPS)?))
         } else {
             None
         };
-        let query_linear = Linear::new(s, &format!("{name}_query_linear"), d, d, c.linear_init())?;
+        let query_linear = Linear::new(&part("query_linear"), d, d, c.linear_init())?;
         Ok(Stream { input, blocks, cross, query_linear })
     }
 }

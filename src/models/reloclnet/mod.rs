@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::moments::{BatchOptions, MomentBatch};
 use crate::gpu::Gpu;
-use crate::nn::{Init, LinearInit, Parameter, ParameterStore};
+use crate::models::{Finish, Model};
+use crate::nn::{Init, LinearInit, Parameter, ParameterStore, Scope};
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};
 
@@ -222,29 +223,14 @@ pub fn upload_streams(
     wanted.iter().map(upload).collect()
 }
 
-impl Reloclnet {
-    /// Makes the network with initial values drawn from `seed`.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] for sizes that do not fit each other; device errors.
-    pub fn new(gpu: &Gpu, config: ReloclnetConfig, seed: u64) -> Result<Self> {
-        let mut model = Self::declare(gpu, config)?;
-        model.store.allocate(seed)?;
-        Ok(model)
-    }
+impl Model for Reloclnet {
+    type Config = ReloclnetConfig;
 
-    /// Declares the network without memory for its parameters: their names, shapes and count are known, and nothing can
-    /// be computed.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] for sizes that do not fit each other.
-    pub fn declare(gpu: &Gpu, config: ReloclnetConfig) -> Result<Self> {
+    fn declare(config: ReloclnetConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
         if config.conv_kernel.is_multiple_of(2) {
             let why = format!("of {} taps is not odd", config.conv_kernel);
             return Err(Error::Argument { op: "ReLoCLNet", argument: "conv_kernel", why });
         }
-        let mut store = ParameterStore::new(gpu);
-        let s = &mut store;
         let widths = config.stream_widths();
         let query = QueryEncoder::new(s, &config, widths.len())?;
         let context = ContextEncoder::new(s, &config, &widths)?;
@@ -253,19 +239,19 @@ impl Reloclnet {
         let taps = [1, 1, config.conv_kernel];
         let start_predictor = s.declare("merged_st_predictor.weight", taps, conv.clone())?;
         let end_predictor = s.declare("merged_ed_predictor.weight", taps, conv)?;
-        Ok(Self { config, store, query, context, start_predictor, end_predictor })
+        Ok(Box::new(move |store| Self { config, store, query, context, start_predictor, end_predictor }))
     }
 
-    /// Sizes and options.
-    pub fn config(&self) -> &ReloclnetConfig {
+    fn config(&self) -> &ReloclnetConfig {
         &self.config
     }
 
-    /// The parameters.
-    pub fn store(&self) -> &ParameterStore {
+    fn store(&self) -> &ParameterStore {
         &self.store
     }
+}
 
+impl Reloclnet {
     /// The streams by their official names: `video`, `sub`, or both in this order.
     pub fn stream_names(&self) -> Vec<&'static str> {
         self.config.stream_widths().into_iter().map(|(name, _)| name).collect()
@@ -274,9 +260,9 @@ impl Reloclnet {
     /// The taps (taps) of the two span convolutions, of starts and of ends.
     ///
     /// # Errors
-    /// [`Error::MissingParameter`] for a model that was only declared.
+    /// Device errors.
     pub fn span_taps(&self) -> Result<[Tensor; 2]> {
-        let taps = |p: &Parameter| p.value()?.reshape([self.config.conv_kernel]);
+        let taps = |p: &Parameter| p.value().reshape([self.config.conv_kernel]);
         Ok([taps(&self.start_predictor)?, taps(&self.end_predictor)?])
     }
 }

@@ -102,7 +102,7 @@ impl Reloclnet {
             Padding::Official => similarities,
             Padding::Masked => similarities.masked_fill(mask, 0.0)?,
         };
-        let taps = concat(&[&self.start_predictor.on(&tape)?, &self.end_predictor.on(&tape)?], 0)?;
+        let taps = concat(&[&self.start_predictor.on(&tape), &self.end_predictor.on(&tape)], 0)?;
         let rows = similarities.reshape([queries * videos, 1, length])?;
         let both = rows.conv1d(&taps, None, 1, self.config.conv_kernel / 2)?;
         let part =

@@ -18,6 +18,7 @@ use crate::data::formats::digest::{self, Digest};
 use crate::data::formats::{atomic, safetensors};
 use crate::data::moments::{Clips, MomentSource, MomentVideo, Problems, pad_clips};
 use crate::gpu::Gpu;
+use crate::models::Model;
 use crate::models::reloclnet::{Reloclnet, upload_streams};
 use crate::tensor::{Array, Precision, Tensor};
 use crate::{Error, Result};

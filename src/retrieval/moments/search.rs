@@ -14,6 +14,7 @@ use crate::kernels::elementwise::unary::{self, Unary};
 use crate::kernels::ranking::topk;
 use crate::kernels::rows::l2_normalize;
 use crate::kernels::similarity::{max_similarity, spans};
+use crate::models::Model;
 use crate::models::reloclnet::{Padding, Reloclnet};
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};

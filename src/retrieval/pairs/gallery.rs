@@ -5,7 +5,7 @@ use crate::autograd::{Tape, Var};
 use crate::data::pairs::{PairSource, collate_frames};
 use crate::models::clip::TextFeatures;
 use crate::models::clip4clip::VideoFeatures;
-use crate::models::pair::{PairModel, TwoStageModel};
+use crate::models::towers::{TowerModel, TwoStageModel};
 use crate::tensor::Tensor;
 
 /// Videos of which a model holds what it compares them by.
@@ -30,7 +30,7 @@ impl<V> Gallery<V> {
     ///
     /// # Errors
     /// [`crate::Error::Shape`]; device errors.
-    pub fn from_features<M: PairModel<Videos = V>>(
+    pub fn from_features<M: TowerModel<Videos = V>>(
         model: &M,
         features: impl IntoIterator<Item = Result<VideoFeatures>>,
     ) -> Result<Self> {
@@ -49,7 +49,7 @@ impl<V> Gallery<V> {
     ///
     /// # Errors
     /// What `source` returns; [`crate::Error::Argument`] for a video without frames; device errors.
-    pub fn encode<M: PairModel<Videos = V>>(
+    pub fn encode<M: TowerModel<Videos = V>>(
         model: &M,
         source: &dyn PairSource,
         videos: &[usize],
@@ -134,7 +134,7 @@ impl TextTile {
     ///
     /// # Errors
     /// [`crate::Error::Argument`] for ids with a model without towers; those of [`crate::models::clip::TextTower::encode`].
-    pub fn features<M: PairModel>(&self, model: &M) -> Result<TextFeatures> {
+    pub fn features<M: TowerModel>(&self, model: &M) -> Result<TextFeatures> {
         match self {
             Self::Features(features) => Ok(features.clone()),
             Self::Ids(ids, _) => {

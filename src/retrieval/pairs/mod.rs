@@ -7,7 +7,7 @@ pub use gallery::{Gallery, Segment, TextTile};
 pub use two_stage::{Found, Reranked, SearchOptions, StageTimes, VideoToText};
 
 use crate::Result;
-use crate::models::pair::PairModel;
+use crate::models::towers::TowerModel;
 use crate::tensor::Array;
 
 /// The scores of all pairs of `texts` and the gallery's videos: that which ranks, (T, N).
@@ -17,7 +17,7 @@ use crate::tensor::Array;
 ///
 /// # Errors
 /// [`crate::Error::Shape`], [`crate::Error::ShapeMismatch`]; device errors.
-pub fn score_all<M: PairModel>(model: &M, texts: &[TextTile], gallery: &Gallery<M::Videos>) -> Result<Array> {
+pub fn score_all<M: TowerModel>(model: &M, texts: &[TextTile], gallery: &Gallery<M::Videos>) -> Result<Array> {
     let rows: usize = texts.iter().map(TextTile::len).sum();
     let mut scores = Array::zeros([rows, gallery.len()]);
     let mut first = 0;

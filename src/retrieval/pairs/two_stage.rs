@@ -11,8 +11,8 @@ use crate::kernels::elementwise::permute;
 use crate::kernels::linear::matmul;
 use crate::kernels::ranking::topk;
 use crate::models::clip::TextFeatures;
-use crate::models::pair::TwoStageModel;
 use crate::models::pairing::PairList;
+use crate::models::towers::TwoStageModel;
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};
 
