@@ -45,12 +45,9 @@ struct Params { n: u32, b: f32 }
 #else
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 #endif
-#import grid
 
-@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) lane: u32) {
-    let i = flat_group(group, groups) * 64u + lane;
+#entry 64 {
+    let i = flat * 64u + local;
     if (i < p.n) {
         let root = sqrt(x[i] * x[i] + p.b);
 #ifdef GRAD

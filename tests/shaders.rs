@@ -2,6 +2,7 @@
 //! that every adapter has. No GPU is needed.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::process::Command;
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -50,12 +51,37 @@ fn the_list_has_no_duplicates_and_covers_every_shader_file() {
     let unique: HashSet<&Variant> = all.iter().collect();
     assert_eq!(unique.len(), all.len(), "a variant is listed twice");
     let listed: HashSet<String> = all.iter().map(|v| v.name.to_string()).collect();
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders");
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "wgsl") {
-            let name = path.file_stem().unwrap().to_string_lossy().to_string();
-            assert!(listed.contains(&name), "shaders/{name}.wgsl is in no list of variants");
+    let files = shader_files();
+    assert!(files.len() > 50, "only {} files were found", files.len());
+    for path in files {
+        let name = path.file_stem().unwrap().to_string_lossy().to_string();
+        assert!(listed.contains(&name), "{} is in no list of variants", path.display());
+    }
+}
+
+/// The files of kernels: all but the pieces that they import.
+fn shader_files() -> Vec<PathBuf> {
+    let mut folders = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders"))];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("shared") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "wgsl") {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn bits_of_flags_have_names() {
+    for variant in kernels::variants() {
+        let wgsl = preprocess(&variant, ParamsIn::Immediates).unwrap();
+        for (_, mask) in wgsl.split("p.").filter_map(|rest| rest.split(')').next()?.split_once(" & ")) {
+            assert!(mask.starts_with(|c: char| c.is_alphabetic()), "{}: a parameter & {mask}", variant.label());
         }
     }
 }

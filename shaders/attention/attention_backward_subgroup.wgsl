@@ -15,92 +15,9 @@
 // lengths, bias             see shared/attention
 // grid     B H ceil(rows / ROWS) workgroups of S invocations, folded
 
-#import attention
-#import grid
+#import attention_backward
 
-#ifdef VEC4
-@group(0) @binding(0) var<storage, read> first: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> second: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> third: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> fourth: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> d_first: array<vec4<f32>>;
-#ifdef KV
-@group(0) @binding(6) var<storage, read_write> d_second: array<vec4<f32>>;
-#endif
-
-fn first_quad(row: u32, c: u32) -> vec4<f32> { return first[row + c]; }
-fn second_quad(row: u32, c: u32) -> vec4<f32> { return second[row + c]; }
-fn third_quad(row: u32, c: u32) -> vec4<f32> { return third[row + c]; }
-fn fourth_quad(row: u32, c: u32) -> vec4<f32> { return fourth[row + c]; }
-fn store_first(row: u32, c: u32, x: vec4<f32>) { d_first[row + c] = x; }
-#ifdef KV
-fn store_second(row: u32, c: u32, x: vec4<f32>) { d_second[row + c] = x; }
-#endif
-#else
-@group(0) @binding(0) var<storage, read> first: array<f32>;
-@group(0) @binding(1) var<storage, read> second: array<f32>;
-@group(0) @binding(2) var<storage, read> third: array<f32>;
-@group(0) @binding(3) var<storage, read> fourth: array<f32>;
-@group(0) @binding(5) var<storage, read_write> d_first: array<f32>;
-#ifdef KV
-@group(0) @binding(6) var<storage, read_write> d_second: array<f32>;
-#endif
-
-fn first_quad(row: u32, c: u32) -> vec4<f32> {
-    let i = part_at(row, c);
-    return part(vec4<f32>(first[i.x], first[i.y], first[i.z], first[i.w]), p.width - 4u * c);
-}
-fn second_quad(row: u32, c: u32) -> vec4<f32> {
-    let i = part_at(row, c);
-    return part(vec4<f32>(second[i.x], second[i.y], second[i.z], second[i.w]), p.width - 4u * c);
-}
-fn third_quad(row: u32, c: u32) -> vec4<f32> {
-    let i = part_at(row, c);
-    return part(vec4<f32>(third[i.x], third[i.y], third[i.z], third[i.w]), p.width - 4u * c);
-}
-fn fourth_quad(row: u32, c: u32) -> vec4<f32> {
-    let i = part_at(row, c);
-    return part(vec4<f32>(fourth[i.x], fourth[i.y], fourth[i.z], fourth[i.w]), p.width - 4u * c);
-}
-fn store_first(row: u32, c: u32, x: vec4<f32>) {
-#for e in 0..4
-    if (4u * c + {e}u < p.width) { d_first[row + 4u * c + {e}u] = x[{e}]; }
-#endfor
-}
-#ifdef KV
-fn store_second(row: u32, c: u32, x: vec4<f32>) {
-#for e in 0..4
-    if (4u * c + {e}u < p.width) { d_second[row + 4u * c + {e}u] = x[{e}]; }
-#endfor
-}
-#endif
-#endif
-@group(0) @binding(4) var<storage, read> stats: array<vec2<f32>>;
-#ifdef LENGTHS
-#ifdef KV
-@group(0) @binding(7) var<storage, read> lengths: array<u32>;
-#else
-@group(0) @binding(6) var<storage, read> lengths: array<u32>;
-#endif
-#endif
-#ifdef BIAS
-#ifdef KV
-@group(0) @binding(7) var<storage, read> bias: array<f32>;
-#else
-@group(0) @binding(6) var<storage, read> bias: array<f32>;
-#endif
-#endif
-#ifdef SCORES
-@group(0) @binding(7) var<storage, read_write> d_scores: array<f32>;
-#endif
-
-@compute @workgroup_size(S)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(subgroup_invocation_id) lane: u32,
-) {
-    let flat = flat_group(group, groups);
+#entry subgroup S {
     if (flat >= p.groups) {
         return;
     }
@@ -172,9 +89,7 @@ fn main(
 #ifndef KV
             let row_stats = subgroupBroadcast(my_stats, {r}u);
 #ifdef DROPOUT
-            var keep = kept(at.pair, min(at.row + {r}u, p.rows - 1u), col0 / 4u);
-            if ((col0 & 2u) != 0u) { keep = keep.zwxy; }
-            if ((col0 & 1u) != 0u) { keep = keep.yxwz; }
+            let keep = kept_from(at.pair, min(at.row + {r}u, p.rows - 1u), col0);
 #endif
 #endif
 #for j in 0..PER

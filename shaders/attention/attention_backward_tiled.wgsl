@@ -15,97 +15,38 @@
 // lengths, bias             see shared/attention
 // grid     B H ceil(rows / 16 R) workgroups of 128 invocations, folded
 
-#import attention
-#import grid
-
-#ifdef VEC4
-@group(0) @binding(0) var<storage, read> first: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> second: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> third: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> fourth: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> d_first: array<vec4<f32>>;
-#ifdef KV
-@group(0) @binding(6) var<storage, read_write> d_second: array<vec4<f32>>;
-#endif
-
-fn first_quad(row: u32, c: u32) -> vec4<f32> { return first[row + c]; }
-fn second_quad(row: u32, c: u32) -> vec4<f32> { return second[row + c]; }
-fn third_quad(row: u32, c: u32) -> vec4<f32> { return third[row + c]; }
-fn fourth_quad(row: u32, c: u32) -> vec4<f32> { return fourth[row + c]; }
-fn store_first(row: u32, c: u32, x: vec4<f32>) { d_first[row + c] = x; }
-#ifdef KV
-fn store_second(row: u32, c: u32, x: vec4<f32>) { d_second[row + c] = x; }
-#endif
-#else
-@group(0) @binding(0) var<storage, read> first: array<f32>;
-@group(0) @binding(1) var<storage, read> second: array<f32>;
-@group(0) @binding(2) var<storage, read> third: array<f32>;
-@group(0) @binding(3) var<storage, read> fourth: array<f32>;
-@group(0) @binding(5) var<storage, read_write> d_first: array<f32>;
-#ifdef KV
-@group(0) @binding(6) var<storage, read_write> d_second: array<f32>;
-#endif
-
-fn first_quad(row: u32, c: u32) -> vec4<f32> {
-    let i = part_at(row, c);
-    return part(vec4<f32>(first[i.x], first[i.y], first[i.z], first[i.w]), p.width - 4u * c);
-}
-fn second_quad(row: u32, c: u32) -> vec4<f32> {
-    let i = part_at(row, c);
-    return part(vec4<f32>(second[i.x], second[i.y], second[i.z], second[i.w]), p.width - 4u * c);
-}
-fn third_quad(row: u32, c: u32) -> vec4<f32> {
-    let i = part_at(row, c);
-    return part(vec4<f32>(third[i.x], third[i.y], third[i.z], third[i.w]), p.width - 4u * c);
-}
-fn fourth_quad(row: u32, c: u32) -> vec4<f32> {
-    let i = part_at(row, c);
-    return part(vec4<f32>(fourth[i.x], fourth[i.y], fourth[i.z], fourth[i.w]), p.width - 4u * c);
-}
-fn store_first(row: u32, c: u32, x: vec4<f32>) {
-#for e in 0..4
-    if (4u * c + {e}u < p.width) { d_first[row + 4u * c + {e}u] = x[{e}]; }
-#endfor
-}
-#ifdef KV
-fn store_second(row: u32, c: u32, x: vec4<f32>) {
-#for e in 0..4
-    if (4u * c + {e}u < p.width) { d_second[row + 4u * c + {e}u] = x[{e}]; }
-#endfor
-}
-#endif
-#endif
-@group(0) @binding(4) var<storage, read> stats: array<vec2<f32>>;
-#ifdef LENGTHS
-#ifdef KV
-@group(0) @binding(7) var<storage, read> lengths: array<u32>;
-#else
-@group(0) @binding(6) var<storage, read> lengths: array<u32>;
-#endif
-#endif
-#ifdef BIAS
-#ifdef KV
-@group(0) @binding(7) var<storage, read> bias: array<f32>;
-#else
-@group(0) @binding(6) var<storage, read> bias: array<f32>;
-#endif
-#endif
-#ifdef SCORES
-@group(0) @binding(7) var<storage, read_write> d_scores: array<f32>;
-#endif
+#import attention_backward
 
 // Eight vec4s of every row, then what the scores' gradients are for eight groups of J columns; and of every column. A
 // ninth vec4 a row spreads the rows over the banks.
 var<workgroup> left: array<vec4<f32>, 144u * R>;
 var<workgroup> right: array<vec4<f32>, 72u * J>;
 
-@compute @workgroup_size(128)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let flat = flat_group(group, groups);
+#for t in first second
+// Vec4 c of the rows from `start` on, those of invocation (x, z).
+fn fill_left_{t}(rows: u32, start: u32, c: u32, x: u32, z: u32) {
+    for (var slot = z; slot < 16u * R; slot += 16u) {
+        let row = start + (slot % 16u) * R + slot / 16u;
+        var quad = vec4<f32>(0.0);
+        if (c < p.quads && row < p.rows) { quad = {t}_quad(rows + row * p.row_stride, c); }
+        left[slot * 9u + x] = quad;
+    }
+}
+#endfor
+
+#for t in third fourth
+// The same of the columns from `start` to `end`.
+fn fill_right_{t}(cols: u32, start: u32, end: u32, c: u32, x: u32, z: u32) {
+    for (var slot = z; slot < 8u * J; slot += 16u) {
+        let col = start + (slot % 8u) * J + slot / 8u;
+        var quad = vec4<f32>(0.0);
+        if (c < p.quads && col < end) { quad = {t}_quad(cols + col * p.col_stride, c); }
+        right[slot * 9u + x] = quad;
+    }
+}
+#endfor
+
+#entry 128 {
     if (flat >= p.groups) {
         return;
     }
@@ -118,8 +59,8 @@ fn main(
     let range = columns(at, 16u * R);
     let rows = at.batch * p.rows * p.heads * p.width + at.head * p.row_head;
     let cols = at.batch * p.cols * p.heads * p.width + at.head * p.col_head;
-    let x = lane % 8u;
-    let z = lane / 8u;
+    let x = local % 8u;
+    let z = local / 8u;
     let my_row = at.row + z * R;
 #for r in 0..R
 #ifndef KV
@@ -142,18 +83,8 @@ fn main(
         for (var chunk = 0u; chunk < p.quads; chunk += 8u) {
             let c = chunk + x;
             workgroupBarrier();
-            for (var slot = z; slot < 16u * R; slot += 16u) {
-                let row = at.row + (slot % 16u) * R + slot / 16u;
-                var quad = vec4<f32>(0.0);
-                if (c < p.quads && row < p.rows) { quad = first_quad(rows + row * p.row_stride, c); }
-                left[slot * 9u + x] = quad;
-            }
-            for (var slot = z; slot < 8u * J; slot += 16u) {
-                let col = start + (slot % 8u) * J + slot / 8u;
-                var quad = vec4<f32>(0.0);
-                if (c < p.quads && col < range.y) { quad = third_quad(cols + col * p.col_stride, c); }
-                right[slot * 9u + x] = quad;
-            }
+            fill_left_first(rows, at.row, c, x, z);
+            fill_right_third(cols, start, range.y, c, x, z);
             workgroupBarrier();
             for (var n = 0u; n < 8u; n++) {
 #for j in 0..J
@@ -170,18 +101,8 @@ fn main(
         for (var chunk = 0u; chunk < p.quads; chunk += 8u) {
             let c = chunk + x;
             workgroupBarrier();
-            for (var slot = z; slot < 16u * R; slot += 16u) {
-                let row = at.row + (slot % 16u) * R + slot / 16u;
-                var quad = vec4<f32>(0.0);
-                if (c < p.quads && row < p.rows) { quad = second_quad(rows + row * p.row_stride, c); }
-                left[slot * 9u + x] = quad;
-            }
-            for (var slot = z; slot < 8u * J; slot += 16u) {
-                let col = start + (slot % 8u) * J + slot / 8u;
-                var quad = vec4<f32>(0.0);
-                if (c < p.quads && col < range.y) { quad = fourth_quad(cols + col * p.col_stride, c); }
-                right[slot * 9u + x] = quad;
-            }
+            fill_left_second(rows, at.row, c, x, z);
+            fill_right_fourth(cols, start, range.y, c, x, z);
             workgroupBarrier();
             for (var n = 0u; n < 8u; n++) {
 #for j in 0..J
@@ -203,9 +124,7 @@ fn main(
             let col = my_col + {j}u;
             let column_stats = stats[at.pair * p.cols + min(col, p.cols - 1u)];
 #ifdef DROPOUT
-            var keep = kept(at.pair, min(col, p.cols - 1u), my_row / 4u);
-            if ((my_row & 2u) != 0u) { keep = keep.zwxy; }
-            if ((my_row & 1u) != 0u) { keep = keep.yxwz; }
+            let keep = kept_from(at.pair, min(col, p.cols - 1u), my_row);
 #else
             let keep = vec4<f32>(1.0);
 #endif
@@ -225,9 +144,7 @@ fn main(
         {
             let row = my_row + {r}u;
 #ifdef DROPOUT
-            var keep = kept(at.pair, min(row, p.rows - 1u), my_col / 4u);
-            if ((my_col & 2u) != 0u) { keep = keep.zwxy; }
-            if ((my_col & 1u) != 0u) { keep = keep.yxwz; }
+            let keep = kept_from(at.pair, min(row, p.rows - 1u), my_col);
 #else
             let keep = vec4<f32>(1.0);
 #endif
@@ -260,14 +177,7 @@ fn main(
 #endfor
 #for i in 0..CHUNKS
         workgroupBarrier();
-        for (var slot = z; slot < 8u * J; slot += 16u) {
-            let col = start + (slot % 8u) * J + slot / 8u;
-            var quad = vec4<f32>(0.0);
-            if ({i}u * 8u + x < p.quads && col < range.y) {
-                quad = third_quad(cols + col * p.col_stride, {i}u * 8u + x);
-            }
-            right[slot * 9u + x] = quad;
-        }
+        fill_right_third(cols, start, range.y, {i}u * 8u + x, x, z);
         workgroupBarrier();
         for (var n = 0u; n < 8u; n++) {
 #for j in 0..J
@@ -294,14 +204,7 @@ fn main(
 #endfor
 #for i in 0..CHUNKS
         workgroupBarrier();
-        for (var slot = z; slot < 8u * J; slot += 16u) {
-            let col = start + (slot % 8u) * J + slot / 8u;
-            var quad = vec4<f32>(0.0);
-            if ({i}u * 8u + x < p.quads && col < range.y) {
-                quad = fourth_quad(cols + col * p.col_stride, {i}u * 8u + x);
-            }
-            right[slot * 9u + x] = quad;
-        }
+        fill_right_fourth(cols, start, range.y, {i}u * 8u + x, x, z);
         workgroupBarrier();
         for (var n = 0u; n < 8u; n++) {
 #for j in 0..J

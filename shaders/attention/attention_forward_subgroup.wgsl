@@ -9,50 +9,7 @@
 // lengths, bias                            see shared/attention
 // grid     B H ceil(Tq / ROWS) workgroups of S invocations, folded
 
-#import attention
-#import grid
-
-#ifdef VEC4
-@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> k: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> v: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
-
-fn q_quad(row: u32, c: u32) -> vec4<f32> { return q[row + c]; }
-fn k_quad(row: u32, c: u32) -> vec4<f32> { return k[row + c]; }
-fn v_quad(row: u32, c: u32) -> vec4<f32> { return v[row + c]; }
-fn store(row: u32, c: u32, x: vec4<f32>) { y[row + c] = x; }
-#else
-@group(0) @binding(0) var<storage, read> q: array<f32>;
-@group(0) @binding(1) var<storage, read> k: array<f32>;
-@group(0) @binding(2) var<storage, read> v: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
-
-fn q_quad(row: u32, c: u32) -> vec4<f32> {
-    let i = part_at(row, c);
-    return part(vec4<f32>(q[i.x], q[i.y], q[i.z], q[i.w]), p.width - 4u * c);
-}
-fn k_quad(row: u32, c: u32) -> vec4<f32> {
-    let i = part_at(row, c);
-    return part(vec4<f32>(k[i.x], k[i.y], k[i.z], k[i.w]), p.width - 4u * c);
-}
-fn v_quad(row: u32, c: u32) -> vec4<f32> {
-    let i = part_at(row, c);
-    return part(vec4<f32>(v[i.x], v[i.y], v[i.z], v[i.w]), p.width - 4u * c);
-}
-fn store(row: u32, c: u32, x: vec4<f32>) {
-#for e in 0..4
-    if (4u * c + {e}u < p.width) { y[row + 4u * c + {e}u] = x[{e}]; }
-#endfor
-}
-#endif
-@group(0) @binding(4) var<storage, read_write> lse: array<f32>;
-#ifdef LENGTHS
-@group(0) @binding(5) var<storage, read> lengths: array<u32>;
-#endif
-#ifdef BIAS
-@group(0) @binding(5) var<storage, read> bias: array<f32>;
-#endif
+#import attention_forward
 
 // Broadcasts from constant lanes: on a software adapter one shuffle each, where a reduction is a loop over the lanes.
 fn group_max(x: f32) -> f32 {
@@ -71,13 +28,7 @@ fn group_sum(x: f32) -> f32 {
     return sum;
 }
 
-@compute @workgroup_size(S)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(subgroup_invocation_id) lane: u32,
-) {
-    let flat = flat_group(group, groups);
+#entry subgroup S {
     if (flat >= p.groups) {
         return;
     }
@@ -136,13 +87,11 @@ fn main(
             o{r}_{c} *= shrink;
 #endfor
 #for j in 0..PER
-            w{r}_{j} = select(exp(w{r}_{j} - high), 0.0, w{r}_{j} <= FORBIDDEN);
+            w{r}_{j} = select(exp(w{r}_{j} - high), 0.0, is_forbidden(w{r}_{j}));
             sum{r} += w{r}_{j};
 #endfor
 #ifdef DROPOUT
-            var keep = kept(at.pair, min(at.row + {r}u, p.rows - 1u), key0 / 4u);
-            if ((key0 & 2u) != 0u) { keep = keep.zwxy; }
-            if ((key0 & 1u) != 0u) { keep = keep.yxwz; }
+            let keep = kept_from(at.pair, min(at.row + {r}u, p.rows - 1u), key0);
 #for j in 0..PER
             w{r}_{j} *= keep[{j}];
 #endfor
@@ -180,9 +129,9 @@ fn main(
 #for r in 0..ROWS
     {
         let sum = group_sum(sum{r});
-        let any = sum > 0.0;
-        let inverse = select(0.0, 1.0 / sum, any);
-        log_sum = select(log_sum, select(0.0, top{r} + log(sum), any), lane == {r}u);
+        let none = sum == 0.0;
+        let inverse = select(1.0 / sum, 0.0, none);
+        log_sum = select(log_sum, select(top{r} + log(sum), 0.0, none), lane == {r}u);
         if (at.row + {r}u < p.rows) {
             let row = rows + (at.row + {r}u) * p.row_stride;
 #for c in 0..QUADS

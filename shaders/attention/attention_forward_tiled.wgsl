@@ -9,50 +9,7 @@
 // lengths, bias                            see shared/attention
 // grid     B H ceil(Tq / 16 R) workgroups of 128 invocations, folded
 
-#import attention
-#import grid
-
-#ifdef VEC4
-@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> k: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> v: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
-
-fn q_quad(row: u32, c: u32) -> vec4<f32> { return q[row + c]; }
-fn k_quad(row: u32, c: u32) -> vec4<f32> { return k[row + c]; }
-fn v_quad(row: u32, c: u32) -> vec4<f32> { return v[row + c]; }
-fn store(row: u32, c: u32, x: vec4<f32>) { y[row + c] = x; }
-#else
-@group(0) @binding(0) var<storage, read> q: array<f32>;
-@group(0) @binding(1) var<storage, read> k: array<f32>;
-@group(0) @binding(2) var<storage, read> v: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
-
-fn q_quad(row: u32, c: u32) -> vec4<f32> {
-    let i = part_at(row, c);
-    return part(vec4<f32>(q[i.x], q[i.y], q[i.z], q[i.w]), p.width - 4u * c);
-}
-fn k_quad(row: u32, c: u32) -> vec4<f32> {
-    let i = part_at(row, c);
-    return part(vec4<f32>(k[i.x], k[i.y], k[i.z], k[i.w]), p.width - 4u * c);
-}
-fn v_quad(row: u32, c: u32) -> vec4<f32> {
-    let i = part_at(row, c);
-    return part(vec4<f32>(v[i.x], v[i.y], v[i.z], v[i.w]), p.width - 4u * c);
-}
-fn store(row: u32, c: u32, x: vec4<f32>) {
-#for e in 0..4
-    if (4u * c + {e}u < p.width) { y[row + 4u * c + {e}u] = x[{e}]; }
-#endfor
-}
-#endif
-@group(0) @binding(4) var<storage, read_write> lse: array<f32>;
-#ifdef LENGTHS
-@group(0) @binding(5) var<storage, read> lengths: array<u32>;
-#endif
-#ifdef BIAS
-@group(0) @binding(5) var<storage, read> bias: array<f32>;
-#endif
+#import attention_forward
 
 // Eight vec4s of every query, then the probabilities of eight groups of J keys; of every key; and what 8 invocations of
 // a row share. A ninth vec4 a row spreads the rows over the banks.
@@ -60,13 +17,7 @@ var<workgroup> left: array<vec4<f32>, 144u * R>;
 var<workgroup> right: array<vec4<f32>, 72u * J>;
 var<workgroup> shared_rows: array<vec4<f32>, 128>;
 
-@compute @workgroup_size(128)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let flat = flat_group(group, groups);
+#entry 128 {
     if (flat >= p.groups) {
         return;
     }
@@ -75,8 +26,8 @@ fn main(
     let end = columns(at, 16u * R).y;
     let rows = at.batch * p.rows * p.heads * p.width + at.head * p.row_head;
     let cols = at.batch * p.cols * p.heads * p.width + at.head * p.col_head;
-    let x = lane % 8u;
-    let z = lane / 8u;
+    let x = local % 8u;
+    let z = local / 8u;
     let my_row = at.row + z * R;
 #for r in 0..R
     var top{r} = FORBIDDEN;
@@ -127,7 +78,7 @@ fn main(
         highest[{r}] = max(highest[{r}], w{r}_{j});
 #endfor
 #endfor
-        shared_rows[lane] = highest;
+        shared_rows[local] = highest;
         workgroupBarrier();
         for (var n = 0u; n < 8u; n++) {
             highest = max(highest, shared_rows[z * 8u + n]);
@@ -143,13 +94,11 @@ fn main(
 #endfor
             var share = vec4<f32>(0.0);
 #for j in 0..J
-            share[{j}] = select(exp(w{r}_{j} - high), 0.0, w{r}_{j} <= FORBIDDEN);
+            share[{j}] = select(exp(w{r}_{j} - high), 0.0, is_forbidden(w{r}_{j}));
             sum{r} += share[{j}];
 #endfor
 #ifdef DROPOUT
-            var keep = kept(at.pair, min(my_row + {r}u, p.rows - 1u), my_key / 4u);
-            if ((my_key & 2u) != 0u) { keep = keep.zwxy; }
-            if ((my_key & 1u) != 0u) { keep = keep.yxwz; }
+            let keep = kept_from(at.pair, min(my_row + {r}u, p.rows - 1u), my_key);
             share *= keep;
 #endif
             left[({r}u * 16u + z) * 9u + x] = share;
@@ -182,7 +131,7 @@ fn main(
     sums[{r}] = sum{r};
 #endfor
     workgroupBarrier();
-    shared_rows[lane] = sums;
+    shared_rows[local] = sums;
     workgroupBarrier();
     sums = vec4<f32>(0.0);
     for (var n = 0u; n < 8u; n++) {
@@ -190,8 +139,8 @@ fn main(
     }
 #for r in 0..R
     if (my_row + {r}u < p.rows) {
-        let any = sums[{r}] > 0.0;
-        let inverse = select(0.0, 1.0 / sums[{r}], any);
+        let none = sums[{r}] == 0.0;
+        let inverse = select(1.0 / sums[{r}], 0.0, none);
         let row = rows + (my_row + {r}u) * p.row_stride;
 #for i in 0..CHUNKS
         if ({i}u * 8u + x < p.quads) {
@@ -199,7 +148,7 @@ fn main(
         }
 #endfor
         if (x == 0u) {
-            lse[at.pair * p.rows + my_row + {r}u] = select(0.0, top{r} + log(sums[{r}]), any);
+            lse[at.pair * p.rows + my_row + {r}u] = select(top{r} + log(sums[{r}]), 0.0, none);
         }
     }
 #endfor

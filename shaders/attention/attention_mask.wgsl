@@ -20,15 +20,8 @@ struct Params { n: u32, heads: u32, rows: u32, keys: u32, bias_batch: u32, bias_
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 #endif
 
-#import grid
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let base = flat_group(group, groups) * 256u + lane;
+#entry 64 {
+    let base = flat * 256u + local;
     for (var n = 0u; n < 4u; n++) {
         let i = base + n * 64u;
         if (i < p.n) {

@@ -8,7 +8,6 @@
 // grid     ceil(B H Tq Tk / 64) workgroups of 64 invocations, folded
 
 #import attention
-#import grid
 
 @group(0) @binding(0) var<storage, read> q: array<f32>;
 @group(0) @binding(1) var<storage, read> k: array<f32>;
@@ -21,13 +20,8 @@
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 #endif
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_group(group, groups) * 64u + lane;
+#entry 64 {
+    let i = flat * 64u + local;
     // groups counts elements here.
     if (i >= p.groups) {
         return;
@@ -41,5 +35,6 @@ fn main(
         sum += q[rows + c] * k[cols + c];
     }
     let score = masked_score(sum, at, valid_keys(at.batch, p.cols), at.row, col);
-    y[i] = select(0.0, exp(min(score - lse[at.pair * p.rows + at.row], 0.0)), score > FORBIDDEN);
+    let z = score - lse[at.pair * p.rows + at.row];
+    y[i] = select(select(exp(min(z, 0.0)), z, is_nan(z)), 0.0, is_forbidden(score));
 }

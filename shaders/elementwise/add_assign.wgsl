@@ -10,15 +10,8 @@ struct Params { n: u32 }
 @group(0) @binding(0) var<storage, read_write> a: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
 
-#import grid
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let base = flat_group(group, groups) * 256u + local;
+#entry 64 {
+    let base = flat * 256u + local;
     for (var s = 0u; s < 4u; s++) {
         let i = base + s * 64u;
         if (i < p.n / 4u) {

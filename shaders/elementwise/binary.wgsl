@@ -16,13 +16,7 @@ struct Params {
 }
 #params Params p
 
-#import grid
-
-#ifdef VEC4
-alias Element = vec4<f32>;
-#else
-alias Element = f32;
-#endif
+#import element
 
 #ifdef A_SPLAT
 @group(0) @binding(0) var<storage, read> a: array<f32>;
@@ -68,10 +62,10 @@ fn f(a: Element, b: Element) -> Element {
     return a / b;
 #endif
 #ifdef MIN
-    return min(a, b);
+    return select(select(min(a, b), b, are_nan(b)), a, are_nan(a));
 #endif
 #ifdef MAX
-    return max(a, b);
+    return select(select(max(a, b), b, are_nan(b)), a, are_nan(a));
 #endif
 #ifdef WHERE
     return select(Element(p.value), a, b > Element(0.5));
@@ -79,13 +73,8 @@ fn f(a: Element, b: Element) -> Element {
 }
 #endif
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let base = flat_group(group, groups) * 256u + local;
+#entry 64 {
+    let base = flat * 256u + local;
     for (var s = 0u; s < 4u; s++) {
         let i = base + s * 64u;
         if (i < p.n) {

@@ -26,20 +26,13 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
 #endif
 
-#import grid
-#import philox
 #import dropout
 #ifdef ACTIVATION
 #import activation
 #endif
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_group(group, groups) * 64u + lane;
+#entry 64 {
+    let i = flat * 64u + local;
     if (i < p.blocks) {
         let keep = dropout_block(i) >= vec4<u32>(p.threshold);
         let zero = vec4<f32>(0.0);
@@ -50,7 +43,7 @@ fn main(
         let d = vec4<f32>(activate_grad(v.x), activate_grad(v.y), activate_grad(v.z), activate_grad(v.w));
         y[i] = select(zero, p.scale * g[i] * d, keep);
 #else
-        y[i] = vec4<f32>(activate(v.x), activate(v.y), activate(v.z), activate(v.w));
+        y[i] = activate4(v);
 #endif
 #else
         y[i] = v;

@@ -16,7 +16,6 @@ struct Params { n: u32, scale: f32, shift: f32 }
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 #endif
 
-#import grid
 #ifdef ACTIVATION
 #import activation
 
@@ -40,13 +39,8 @@ fn forward(x: f32) -> f32 { return x * x; }
 fn derivative(x: f32) -> f32 { return 2.0 * x; }
 #endif
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let base = flat_group(group, groups) * 256u + lane;
+#entry 64 {
+    let base = flat * 256u + local;
     for (var k = 0u; k < 4u; k++) {
         let i = base + k * 64u;
         if (i < p.n) {

@@ -8,24 +8,13 @@
 struct Params { count: u32, n: u32, m: u32, inner: u32, start: u32 }
 #params Params p
 
-#import grid
-
-#ifdef VEC4
-alias Element = vec4<f32>;
-#else
-alias Element = f32;
-#endif
+#import element
 
 @group(0) @binding(0) var<storage, read> x: array<Element>;
 @group(0) @binding(1) var<storage, read_write> y: array<Element>;
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let base = flat_group(group, groups) * 256u + local;
+#entry 64 {
+    let base = flat * 256u + local;
     for (var s = 0u; s < 4u; s++) {
         let i = base + s * 64u;
         if (i < p.count) {

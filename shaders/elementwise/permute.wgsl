@@ -14,24 +14,13 @@ struct Params {
 }
 #params Params p
 
-#import grid
+#import element
 
-#ifdef VEC4
-alias Element = vec4<u32>;
-#else
-alias Element = u32;
-#endif
+@group(0) @binding(0) var<storage, read> x: array<Word>;
+@group(0) @binding(1) var<storage, read_write> y: array<Word>;
 
-@group(0) @binding(0) var<storage, read> x: array<Element>;
-@group(0) @binding(1) var<storage, read_write> y: array<Element>;
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let base = flat_group(group, groups) * 256u + local;
+#entry 64 {
+    let base = flat * 256u + local;
     for (var s = 0u; s < 4u; s++) {
         let i = base + s * 64u;
         if (i < p.n) {

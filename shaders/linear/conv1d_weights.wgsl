@@ -35,15 +35,8 @@ struct Params {
 #endif
 #endif
 
-#import grid
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_group(group, groups) * 64u + lane;
+#entry 64 {
+    let i = flat * 64u + local;
     if (i < p.count) {
         let row = i / p.slots;
         var sum = 0.0;

@@ -1,9 +1,9 @@
 // Rows of a table by their numbers. The caller vouches that no number is beyond the table's end.
 //
-// VEC4: the width is a multiple of 4, and an element of V stands for four channels; otherwise for one. W is the width
-// in elements of V.
+// VEC4: the width is a multiple of 4, and an Element is four channels; otherwise one. W is the width in
+// Elements.
 //
-// table  (V, W)  read
+// table  (any, W)  read
 // ids    (N)     read
 // y      (N, W)  written
 // grid   ceil(N W / 256) workgroups of 64 invocations, folded; four elements each
@@ -11,25 +11,14 @@
 struct Params { count: u32, width: u32 } // count = N W
 #params Params p
 
-#ifdef VEC4
-alias V = vec4<f32>;
-#else
-alias V = f32;
-#endif
+#import element
 
-@group(0) @binding(0) var<storage, read> table: array<V>;
+@group(0) @binding(0) var<storage, read> table: array<Element>;
 @group(0) @binding(1) var<storage, read> ids: array<u32>;
-@group(0) @binding(2) var<storage, read_write> y: array<V>;
+@group(0) @binding(2) var<storage, read_write> y: array<Element>;
 
-#import grid
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let base = flat_group(group, groups) * 256u + lane;
+#entry 64 {
+    let base = flat * 256u + local;
     for (var k = 0u; k < 4u; k++) {
         let i = base + k * 64u;
         if (i < p.count) {

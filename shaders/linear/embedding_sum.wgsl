@@ -3,8 +3,8 @@
 // Sum k is of the rows whose numbers stand in plan from plan[k] to plan[k + 1] - 1, and becomes row
 // plan[p.targets + k] of y. No two sums have the same target.
 //
-// VEC4: the width is a multiple of 4, and an element of V stands for four channels; otherwise for one. W is the width
-// in elements of V.
+// VEC4: the width is a multiple of 4, and an Element is four channels; otherwise one. W is the width in
+// Elements.
 //
 // x     (any, W)  read
 // plan  (any)     read
@@ -14,30 +14,19 @@
 struct Params { count: u32, width: u32, targets: u32 } // count = K W
 #params Params p
 
-#ifdef VEC4
-alias V = vec4<f32>;
-#else
-alias V = f32;
-#endif
+#import element
 
-@group(0) @binding(0) var<storage, read> x: array<V>;
+@group(0) @binding(0) var<storage, read> x: array<Element>;
 @group(0) @binding(1) var<storage, read> plan: array<u32>;
-@group(0) @binding(2) var<storage, read_write> y: array<V>;
+@group(0) @binding(2) var<storage, read_write> y: array<Element>;
 
-#import grid
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_group(group, groups) * 64u + lane;
+#entry 64 {
+    let i = flat * 64u + local;
     if (i < p.count) {
         let k = i / p.width;
         let channel = i % p.width;
         let end = plan[k + 1u];
-        var sum = V(0.0);
+        var sum = Element(0.0);
         for (var at = plan[k]; at < end; at++) {
             sum += x[plan[at] * p.width + channel];
         }

@@ -8,60 +8,21 @@
 // bias      (n)        read, with ACTIVATION
 // residual  as y       read, with ACTIVATION
 // kept      as y       written, with ACTIVATION: the sum before the activation
-// grid      (n / (4 LANES), m / (GROUPS LANES), z), rounded up, less what `first` skips; with flag 8 x and y swapped
+// grid      (n / (4 LANES), m / (GROUPS LANES), z), rounded up, less what `first` skips; with DOWN x and y swapped
 //
 // VEC: a and b are vec4 along their rows, whose lengths are multiples of 4. VEC_OUT: the same for y and its company.
 // HALF, which comes with VEC and TRANSPOSE_B: b is f16, two in each u32.
 // z is a batch, or with k_step > 0 a slice of k: then y holds the slices' partial sums.
 
-struct Params {
-    m: u32,
-    n: u32,
-    k: u32,
-    alpha: f32,
-    stride_a: u32,
-    stride_b: u32,
-    stride_y: u32,
-    k_step: u32,
-    k_count: u32,
-    first_m: u32,
-    first_n: u32,
-    first_z: u32,
-    flags: u32,
-}
-#params Params p
-
-#ifdef VEC
-@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
-#ifdef HALF
-@group(0) @binding(1) var<storage, read> b: array<vec2<u32>>;
-#import halves
-#else
-@group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
-#endif
-#else
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
-#endif
-#ifdef VEC_OUT
-@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
-#else
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-#endif
-#ifdef ACTIVATION
-@group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> residual: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> kept: array<vec4<f32>>;
-#endif
-#import epilogue
+#import matmul
 
 const ROWS: u32 = GROUPS * LANES;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let tile = select(group.xy, group.yx, (p.flags & 8u) != 0u);
-    let row0 = (p.first_m + tile.y) * ROWS;
-    let column = ((p.first_n + tile.x) * LANES + lane) * 4u;
+    let tile = tile_of(group);
+    let row0 = tile.y * ROWS;
+    let column = (tile.x * LANES + lane) * 4u;
     let z = p.first_z + group.z;
     let k_from = z * p.k_step;
     let k_to = min(k_from + p.k_count, p.k);
@@ -132,11 +93,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 #endif
 #ifdef TRANSPOSE_B
 #for c in 0..4
-#ifdef HALF
-        let t{c} = halves(b[b_at{c} + k / 4u]);
-#else
-        let t{c} = b[b_at{c} + k / 4u];
-#endif
+        let t{c} = b_quad(b_at{c} + k / 4u);
 #endfor
 #for j in 0..4
         let b{j} = vec4<f32>(t0[{j}], t1[{j}], t2[{j}], t3[{j}]);

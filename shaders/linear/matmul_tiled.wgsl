@@ -8,52 +8,13 @@
 // bias      (n)        read, with ACTIVATION
 // residual  as y       read, with ACTIVATION
 // kept      as y       written, with ACTIVATION: the sum before the activation
-// grid      (n / (4 TX), m / (4 TY), z), rounded up, less what `first` skips; with flag 8 x and y swapped
+// grid      (n / (4 TX), m / (4 TY), z), rounded up, less what `first` skips; with DOWN x and y swapped
 //
 // VEC: a and b are vec4 along their rows, whose lengths are multiples of 4. VEC_OUT: the same for y and its company.
 // HALF, which comes with VEC and TRANSPOSE_B: b is f16, two in each u32.
 // z is a batch, or with k_step > 0 a slice of k: then y holds the slices' partial sums.
 
-struct Params {
-    m: u32,
-    n: u32,
-    k: u32,
-    alpha: f32,
-    stride_a: u32,
-    stride_b: u32,
-    stride_y: u32,
-    k_step: u32,
-    k_count: u32,
-    first_m: u32,
-    first_n: u32,
-    first_z: u32,
-    flags: u32,
-}
-#params Params p
-
-#ifdef VEC
-@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
-#ifdef HALF
-@group(0) @binding(1) var<storage, read> b: array<vec2<u32>>;
-#import halves
-#else
-@group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
-#endif
-#else
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
-#endif
-#ifdef VEC_OUT
-@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
-#else
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-#endif
-#ifdef ACTIVATION
-@group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> residual: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> kept: array<vec4<f32>>;
-#endif
-#import epilogue
+#import matmul
 
 const THREADS: u32 = TX * TY;
 
@@ -73,41 +34,23 @@ var<workgroup> tile_b: array<vec4<f32>, 16u * TX>;
 #endif
 
 // Four elements of a matrix of `rows` by `width` at `row` and `column`, `base` elements into the buffer; zeros outside.
-fn load_a(base: u32, row: u32, column: u32, rows: u32, columns: u32, width: u32) -> vec4<f32> {
+#for t in a b
+fn load_{t}(base: u32, row: u32, column: u32, rows: u32, columns: u32, width: u32) -> vec4<f32> {
     var v = vec4<f32>(0.0);
 #ifdef VEC
     if (row < rows && column < columns) {
-        v = a[(base + row * width + column) / 4u];
+        v = {t}_quad((base + row * width + column) / 4u);
     }
 #else
 #for c in 0..4
     if (row < rows && column + {c}u < columns) {
-        v[{c}] = a[base + row * width + column + {c}u];
+        v[{c}] = {t}[base + row * width + column + {c}u];
     }
 #endfor
 #endif
     return v;
 }
-
-fn load_b(base: u32, row: u32, column: u32, rows: u32, columns: u32, width: u32) -> vec4<f32> {
-    var v = vec4<f32>(0.0);
-#ifdef VEC
-    if (row < rows && column < columns) {
-#ifdef HALF
-        v = halves(b[(base + row * width + column) / 4u]);
-#else
-        v = b[(base + row * width + column) / 4u];
-#endif
-    }
-#else
-#for c in 0..4
-    if (row < rows && column + {c}u < columns) {
-        v[{c}] = b[base + row * width + column + {c}u];
-    }
 #endfor
-#endif
-    return v;
-}
 
 // The v-th vec4 of the tiles of step k.
 fn fetch_a(base: u32, row0: u32, k: u32, k_to: u32, v: u32) -> vec4<f32> {
@@ -134,9 +77,9 @@ fn main(
 ) {
     let tx = local.x;
     let ty = local.y;
-    let tile = select(group.xy, group.yx, (p.flags & 8u) != 0u);
-    let row0 = (p.first_m + tile.y) * (4u * TY);
-    let column0 = (p.first_n + tile.x) * (4u * TX);
+    let tile = tile_of(group);
+    let row0 = tile.y * (4u * TY);
+    let column0 = tile.x * (4u * TX);
     let z = p.first_z + group.z;
     let base_a = z * p.stride_a;
     let base_b = z * p.stride_b;

@@ -3,48 +3,37 @@
 // Row (n, i, j) is the patch at grid row i and grid column j of image n, its channels, rows and columns in that order.
 // What is left of an image at its lower and right edge, less than a patch, is in none.
 //
-// VEC4: the patch and the image's width are multiples of 4, and an element of V stands for four pixels of a row;
-// otherwise for one.
+// VEC4: the patch and the image's width are multiples of 4, and an Element is four pixels of a row; otherwise
+// one.
 //
 // image  (N, C, H, W)            read; with FOLD written
 // rows   (N grid grid, C P P)    written; with FOLD read
-// grid   ceil(n / 64) workgroups of 64 invocations, folded; one element of the n of V written each
+// grid   ceil(n / 64) workgroups of 64 invocations, folded; one of the n Elements written each
 
 struct Params {
-    count: u32, // of elements of V written
+    count: u32, // of Elements written
     channels: u32,
     height: u32,
-    width: u32, // in elements of V
+    width: u32, // in Elements
     patch_rows: u32,
-    patch_columns: u32, // in elements of V
+    patch_columns: u32, // in Elements
     grid_rows: u32,
     grid_columns: u32,
 }
 #params Params p
 
-#ifdef VEC4
-alias V = vec4<f32>;
-#else
-alias V = f32;
-#endif
+#import element
 
 #ifdef FOLD
-@group(0) @binding(0) var<storage, read> rows: array<V>;
-@group(0) @binding(1) var<storage, read_write> image: array<V>;
+@group(0) @binding(0) var<storage, read> rows: array<Element>;
+@group(0) @binding(1) var<storage, read_write> image: array<Element>;
 #else
-@group(0) @binding(0) var<storage, read> image: array<V>;
-@group(0) @binding(1) var<storage, read_write> rows: array<V>;
+@group(0) @binding(0) var<storage, read> image: array<Element>;
+@group(0) @binding(1) var<storage, read_write> rows: array<Element>;
 #endif
 
-#import grid
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let at = flat_group(group, groups) * 64u + lane;
+#entry 64 {
+    let at = flat * 64u + local;
     if (at < p.count) {
 #ifdef FOLD
         let x = at % p.width;
@@ -56,7 +45,7 @@ fn main(
         let piece = (plane / p.channels * p.grid_rows + i) * p.grid_columns + j;
         let line = (piece * p.channels + plane % p.channels) * p.patch_rows + y % p.patch_rows;
         let source = select(0u, line * p.patch_columns + x % p.patch_columns, inside);
-        image[at] = select(V(0.0), rows[source], inside);
+        image[at] = select(Element(0.0), rows[source], inside);
 #else
         let x = at % p.patch_columns;
         let line = at / p.patch_columns;

@@ -22,15 +22,10 @@ struct Params { n: u32, c: u32 }
 @group(0) @binding(3) var<storage, read_write> lse: array<f32>;
 #endif
 
-#import grid
 #import lanes
+#import small_exp
 
 const LOWEST: f32 = -3.4028234e38;
-
-// Of an argument that is at most 0 but may be far below; NaN stays NaN.
-fn small_exp(x: f32) -> f32 {
-    return select(exp(x), 0.0, x < -87.0);
-}
 
 // The maximum, and the log of the sum of exponentials less the maximum, of c elements from `start` on, `step` apart.
 fn log_sum(start: u32, step: u32, lane: u32) -> vec2<f32> {
@@ -46,18 +41,12 @@ fn log_sum(start: u32, step: u32, lane: u32) -> vec2<f32> {
     return vec2<f32>(top, log(lanes_sum(sum, lane)));
 }
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = flat_group(group, groups);
-    let i = min(index, p.n - 1u);
-    let writes = lane == 0u && index < p.n;
-    let row = log_sum(i * p.c, 1u, lane);
+#entry LANES {
+    let i = min(flat, p.n - 1u);
+    let writes = local == 0u && flat < p.n;
+    let row = log_sum(i * p.c, 1u, local);
 #ifdef SYMMETRIC
-    let column = log_sum(i, p.c, lane);
+    let column = log_sum(i, p.c, local);
     if (writes) {
         // The difference of the large numbers first.
         let positive = x[i * p.c + i];

@@ -23,25 +23,14 @@ struct Params { n: u32, c: u32, chunks: u32, scale: f32 }
 @group(0) @binding(4) var<storage, read_write> dx: array<f32>;
 #endif
 
-#import grid
+#import small_exp
 
-// NaN stays NaN.
-fn probability(x: f32) -> f32 {
-    return select(exp(x), 0.0, x < -87.0);
-}
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let flat = flat_group(group, groups);
+#entry 64 {
     let i = flat / p.chunks;
     if (i >= p.n) {
         return;
     }
-    let start = (flat - i * p.chunks) * 256u + lane;
+    let start = (flat - i * p.chunks) * 256u + local;
     let scale = g[0] * p.scale;
     let row = lse[i];
 #ifdef SYMMETRIC
@@ -53,9 +42,9 @@ fn main(
         let j = start + k * 64u;
         if (j < p.c) {
             let score = x[i * p.c + j];
-            var share = probability(score - row);
+            var share = small_exp(score - row);
 #ifdef SYMMETRIC
-            share = 0.5 * (share + probability(score - lse[p.n + j]));
+            share = 0.5 * (share + small_exp(score - lse[p.n + j]));
 #endif
             dx[i * p.c + j] = scale * (share - select(0.0, 1.0, j == positive));
         }

@@ -14,7 +14,6 @@ struct Params { n: u32, margin: f32 }
 @group(0) @binding(1) var<storage, read_write> part: array<f32>;
 @group(0) @binding(2) var<storage, read_write> saved: array<u32>;
 
-#import grid
 #import lanes
 #ifdef HARDEST
 #import ordered
@@ -30,20 +29,14 @@ fn relu(x: f32) -> f32 {
     return select(x, 0.0, x < 0.0);
 }
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = flat_group(group, groups);
-    let a = min(index, p.n - 1u);
-    let writes = lane == 0u && index < p.n;
+#entry LANES {
+    let a = min(flat, p.n - 1u);
+    let writes = local == 0u && flat < p.n;
     let positive = s[a * p.n + a];
 #ifdef HARDEST
     var row = vec2<u32>(0u, NONE);
     var column = vec2<u32>(0u, NONE);
-    for (var b = lane; b < p.n; b += LANES) {
+    for (var b = local; b < p.n; b += LANES) {
         if (b != a) {
             let in_row = vec2<u32>(hardness(s[a * p.n + b]), b);
             let in_column = vec2<u32>(hardness(s[b * p.n + a]), b);
@@ -51,8 +44,8 @@ fn main(
             column = select(column, in_column, better(in_column, column));
         }
     }
-    row = lanes_best(row, lane);
-    column = lanes_best(column, lane);
+    row = lanes_best(row, local);
+    column = lanes_best(column, local);
     if (writes) {
         var sum = 0.0;
         var row_at = NONE;
@@ -71,7 +64,7 @@ fn main(
 #else
     var sum = 0.0;
     var count = 0u;
-    for (var b = lane; b < p.n; b += LANES) {
+    for (var b = local; b < p.n; b += LANES) {
         if (b != a) {
             let in_row = p.margin + s[a * p.n + b] - positive;
             let in_column = p.margin + s[b * p.n + a] - positive;
@@ -79,8 +72,8 @@ fn main(
             count += select(1u, 0u, in_row < 0.0) + select(1u, 0u, in_column < 0.0);
         }
     }
-    let total = lanes_sum(sum, lane);
-    let tally = lanes_tally(vec4<u32>(count, 0u, 0u, 0u), lane);
+    let total = lanes_sum(sum, local);
+    let tally = lanes_tally(vec4<u32>(count, 0u, 0u, 0u), local);
     if (writes) {
         part[a] = total;
         saved[a] = tally.x;

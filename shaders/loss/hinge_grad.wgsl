@@ -20,22 +20,14 @@ struct Params { n: u32, chunks: u32, margin: f32 }
 @group(0) @binding(3) var<storage, read_write> ds: array<f32>;
 #endif
 
-#import grid
-
 const NONE: u32 = 0xffffffffu;
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let flat = flat_group(group, groups);
+#entry 64 {
     let a = flat / p.chunks;
     if (a >= p.n) {
         return;
     }
-    let start = (flat - a * p.chunks) * 256u + lane;
+    let start = (flat - a * p.chunks) * 256u + local;
     let upstream = g[0];
     for (var k = 0u; k < 4u; k++) {
         let b = start + k * 64u;

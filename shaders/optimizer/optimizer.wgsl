@@ -30,66 +30,48 @@ struct Params {
 }
 #params Params p
 
-#ifdef VEC4
-@group(0) @binding(0) var<storage, read_write> params: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> grads: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> m: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> v: array<vec4<f32>>;
-#else
-@group(0) @binding(0) var<storage, read_write> params: array<f32>;
-@group(0) @binding(1) var<storage, read> grads: array<f32>;
-@group(0) @binding(2) var<storage, read_write> m: array<f32>;
-@group(0) @binding(3) var<storage, read_write> v: array<f32>;
-#endif
+#import element
+@group(0) @binding(0) var<storage, read_write> params: array<Element>;
+@group(0) @binding(1) var<storage, read> grads: array<Element>;
+@group(0) @binding(2) var<storage, read_write> m: array<Element>;
+@group(0) @binding(3) var<storage, read_write> v: array<Element>;
 @group(0) @binding(4) var<storage, read> blocks: array<vec4<u32>>;
 #ifdef CLIP
 @group(0) @binding(5) var<storage, read> scale: array<f32>;
 #endif
 
-#import grid
-
 #ifdef VEC4
-alias Number = vec4<f32>;
-alias Bits = vec4<u32>;
 const WIDTH: u32 = 4u;
 #else
-alias Number = f32;
-alias Bits = u32;
 const WIDTH: u32 = 1u;
 #endif
 
 #ifdef HALF
 // x to the nearest half, ties to even. WGSL lets its own conversion round either way.
-fn half(x: Number) -> Number {
-    let bits = bitcast<Bits>(x);
-    let size = bits & Bits(0x7fffffffu);
+fn half(x: Element) -> Element {
+    let bits = bitcast<Word>(x);
+    let size = bits & Word(0x7fffffffu);
     // Ten bits of the fraction stay. From 65,536 on there is only infinity.
-    let rounded = (size + Bits(0xfffu) + ((size >> Bits(13u)) & Bits(1u))) & Bits(0xffffe000u);
-    let normal = select(rounded, Bits(0x7f800000u), rounded >= Bits(0x47800000u));
+    let rounded = (size + Word(0xfffu) + ((size >> Word(13u)) & Word(1u))) & Word(0xffffe000u);
+    let normal = select(rounded, Word(0x7f800000u), rounded >= Word(0x47800000u));
     // Below 2^-14 halves are the multiples of 2^-24; `round` takes ties to even.
-    let small = bitcast<Bits>(round(abs(x) * 16777216.0) * 5.9604644775390625e-8);
-    let finite = select(normal, small, size < Bits(0x38800000u));
-    let nan = size > Bits(0x7f800000u);
-    return bitcast<Number>((bits & Bits(0x80000000u)) | select(finite, size, nan));
+    let small = bitcast<Word>(round(abs(x) * 16777216.0) * 5.9604644775390625e-8);
+    let finite = select(normal, small, size < Word(0x38800000u));
+    let nan = size > Word(0x7f800000u);
+    return bitcast<Element>((bits & Word(0x80000000u)) | select(finite, size, nan));
 }
 #endif
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = flat_group(group, groups);
-    if (index >= p.blocks) {
+#entry 64 {
+    if (flat >= p.blocks) {
         return;
     }
-    let block = blocks[index];
+    let block = blocks[flat];
 #ifdef CLIP
     let factor = scale[block.z * p.each];
 #endif
     let end = block.x + block.y;
-    for (var at = block.x + lane * WIDTH; at < end; at += 64u * WIDTH) {
+    for (var at = block.x + local * WIDTH; at < end; at += 64u * WIDTH) {
         let i = at / WIDTH;
         let old = params[i];
         let old_m = m[i];
@@ -99,7 +81,7 @@ fn main(
         var w = half(old);
         var g = half(grads[i]);
 #ifdef CLIP
-        g = half(g * half(Number(factor)));
+        g = half(g * half(Element(factor)));
 #endif
         var new_m = half(half(p.beta1 * old_m) + p.rest1 * g);
         var new_v = half(half(p.beta2 * old_v) + p.rest2 * (g * g));
@@ -125,7 +107,7 @@ fn main(
         w -= p.rate * (new_m / (sqrt(new_v) * p.root + p.eps));
 #endif
 #endif
-        w = select(w, Number(p.most), w > Number(p.most));
+        w = select(w, Element(p.most), w > Element(p.most));
 #ifdef VEC4
         // The last vec4 of a range may reach beyond it; what is there keeps its value.
         let inside = vec4<u32>(at, at + 1u, at + 2u, at + 3u) < vec4<u32>(end);

@@ -14,13 +14,10 @@
 
 struct Params { groups: u32, limit: f32 }
 #params Params p
+#import element
 
 #ifdef SQUARES
-#ifdef VEC4
-@group(0) @binding(0) var<storage, read> grads: array<vec4<f32>>;
-#else
-@group(0) @binding(0) var<storage, read> grads: array<f32>;
-#endif
+@group(0) @binding(0) var<storage, read> grads: array<Element>;
 @group(0) @binding(1) var<storage, read> blocks: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> part: array<f32>;
 #else
@@ -36,43 +33,36 @@ struct Params { groups: u32, limit: f32 }
 #endif
 #endif
 
-#import grid
 #import lanes
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let flat = flat_group(group, groups);
+#entry LANES {
     let index = min(flat, p.groups - 1u);
-    let writes = lane == 0u && flat < p.groups;
+    let writes = local == 0u && flat < p.groups;
     var sum = 0.0;
 #ifdef SQUARES
     let block = blocks[index];
 #ifdef VEC4
-    for (var i = 4u * lane; i < block.y; i += 4u * LANES) {
+    for (var i = 4u * local; i < block.y; i += 4u * LANES) {
         let at = vec4<u32>(i, i + 1u, i + 2u, i + 3u);
         let g = select(vec4<f32>(), grads[(block.x + i) / 4u], at < vec4<u32>(block.y));
         sum += dot(g, g);
     }
 #else
-    for (var i = lane; i < block.y; i += LANES) {
+    for (var i = local; i < block.y; i += LANES) {
         let g = grads[block.x + i];
         sum += g * g;
     }
 #endif
-    let total = lanes_sum(sum, lane);
+    let total = lanes_sum(sum, local);
     if (writes) {
         part[index] = total;
     }
 #else
     let span = spans[index];
-    for (var i = lane; i < span.y; i += LANES) {
+    for (var i = local; i < span.y; i += LANES) {
         sum += part[span.x + i];
     }
-    let total = sqrt(lanes_sum(sum, lane));
+    let total = sqrt(lanes_sum(sum, local));
     if (writes) {
 #ifdef AFTER
         let factor = before[0];

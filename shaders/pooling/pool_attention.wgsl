@@ -6,10 +6,8 @@
 // a m + (1 - m) fill, m being its mask. With DROPOUT the weights that multiply x are z w, where z is dropout's factor
 // of the element of w; w itself is written without.
 //
-// VEC4: D is a multiple of 4, and an element of V stands for four channels; otherwise for one. W is D in elements of V.
-// L is V, or f32 with SHARED; WIDE says that it is a vector.
-// SPAN: how many neighbouring elements of a row one invocation works on; 4 for software adapters, which run few
-// invocations side by side and would otherwise touch a little of every row before the next.
+// VEC4, W and SPAN: see shared/pool_place.
+// L is Element, or f32 with SHARED; WIDE says that it is a vector.
 //
 // x     (B, S, W)             read
 // a     (B, S, W) or (B, S)   read: the logits
@@ -36,31 +34,27 @@ struct Params {
 }
 #params Params p
 
-#ifdef VEC4
-alias V = vec4<f32>;
-#else
-alias V = f32;
-#endif
+#import element
 #ifdef SHARED
 alias L = f32;
 #else
-alias L = V;
+alias L = Element;
 #endif
 
-@group(0) @binding(0) var<storage, read> x: array<V>;
+@group(0) @binding(0) var<storage, read> x: array<Element>;
 #ifdef GRAD
-@group(0) @binding(1) var<storage, read> w: array<V>;
-@group(0) @binding(2) var<storage, read> y: array<V>;
-@group(0) @binding(3) var<storage, read> g: array<V>;
-@group(0) @binding(4) var<storage, read_write> dx: array<V>;
-@group(0) @binding(5) var<storage, read_write> da: array<V>;
+@group(0) @binding(1) var<storage, read> w: array<Element>;
+@group(0) @binding(2) var<storage, read> y: array<Element>;
+@group(0) @binding(3) var<storage, read> g: array<Element>;
+@group(0) @binding(4) var<storage, read_write> dx: array<Element>;
+@group(0) @binding(5) var<storage, read_write> da: array<Element>;
 #ifdef FILL
 @group(0) @binding(6) var<storage, read> mask: array<f32>;
 #endif
 #else
 @group(0) @binding(1) var<storage, read> a: array<L>;
 @group(0) @binding(2) var<storage, read_write> w: array<L>;
-@group(0) @binding(3) var<storage, read_write> y: array<V>;
+@group(0) @binding(3) var<storage, read_write> y: array<Element>;
 #ifdef HIDE
 @group(0) @binding(4) var<storage, read> mask: array<f32>;
 #endif
@@ -69,9 +63,7 @@ alias L = V;
 #endif
 #endif
 
-#import grid
 #ifdef DROPOUT
-#import philox
 #import dropout
 #ifdef WIDE
 fn factor(i: u32) -> L { return dropout_four(i); }
@@ -105,111 +97,97 @@ fn logit(i: u32, k: u32) -> L {
 }
 #endif
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let bundle = flat_group(group, groups) * 64u + lane;
-    if (bundle < p.bundles) {
-        let batch = bundle / p.per_row;
-        let first = batch * p.length;
-        // What would lie beyond the end is the last element once more.
-#for t in 0..SPAN
-        let c{t} = min(bundle % p.per_row * SPAN + {t}u, p.width - 1u);
-        let column{t} = batch * p.width + c{t};
-#endfor
+#entry 64 {
+#import pool_place
 #ifdef GRAD
-        // The gradient of a logit is w g (z x - sum of z w x over S), and that sum is y.
+    // The gradient of a logit is w g (z x - sum of z w x over S), and that sum is y.
 #for t in 0..SPAN
-        let g{t} = g[column{t}];
-        let y{t} = y[column{t}];
+    let g{t} = g[column{t}];
+    let y{t} = y[column{t}];
 #endfor
-        for (var s = 0u; s < p.length; s++) {
-            let row = (first + s) * p.width;
+    for (var s = 0u; s < p.length; s++) {
+        let row = (first + s) * p.width;
 #ifdef FILL
-            let m = mask[first + s];
+        let m = mask[first + s];
 #endif
 #for t in 0..SPAN
-            let w{t} = w[row + c{t}];
-            let z{t} = factor(row + c{t});
-            var slope{t} = w{t} * g{t} * (z{t} * x[row + c{t}] - y{t});
+        let w{t} = w[row + c{t}];
+        let z{t} = factor(row + c{t});
+        var slope{t} = w{t} * g{t} * (z{t} * x[row + c{t}] - y{t});
 #ifdef FILL
-            slope{t} = select(V(0.0), m * slope{t}, m != 0.0);
+        slope{t} = select(Element(0.0), m * slope{t}, m != 0.0);
 #endif
-            dx[row + c{t}] = z{t} * w{t} * g{t};
-            // A weight of 0 may hide anything in x.
-            da[row + c{t}] = select(slope{t}, V(0.0), w{t} == V(0.0));
+        dx[row + c{t}] = z{t} * w{t} * g{t};
+        // A weight of 0 may hide anything in x.
+        da[row + c{t}] = select(slope{t}, Element(0.0), w{t} == Element(0.0));
 #endfor
-        }
+    }
 #else
 #ifdef SHARED
-        var top = L(LEAST);
-        for (var s = 0u; s < p.length; s++) {
-            top = select(top, max(top, logit(first + s, first + s)), counts(first + s));
-        }
-        var total = L(0.0);
+    var top = L(LEAST);
+    for (var s = 0u; s < p.length; s++) {
+        top = select(top, max(top, logit(first + s, first + s)), counts(first + s));
+    }
+    var total = L(0.0);
 #else
 #for t in 0..SPAN
-        var top{t} = L(LEAST);
-        var total{t} = L(0.0);
+    var top{t} = L(LEAST);
+    var total{t} = L(0.0);
 #endfor
-        for (var s = 0u; s < p.length; s++) {
-            let row = (first + s) * p.width;
-            let counted = counts(first + s);
+    for (var s = 0u; s < p.length; s++) {
+        let row = (first + s) * p.width;
+        let counted = counts(first + s);
 #for t in 0..SPAN
-            top{t} = select(top{t}, max(top{t}, logit(row + c{t}, first + s)), counted);
+        top{t} = select(top{t}, max(top{t}, logit(row + c{t}, first + s)), counted);
 #endfor
-        }
+    }
 #endif
 #for t in 0..SPAN
-        var sum{t} = V(0.0);
+    var sum{t} = Element(0.0);
 #endfor
-        for (var s = 0u; s < p.length; s++) {
-            let row = (first + s) * p.width;
-            let counted = counts(first + s);
+    for (var s = 0u; s < p.length; s++) {
+        let row = (first + s) * p.width;
+        let counted = counts(first + s);
 #ifdef SHARED
-            let e = exp(logit(first + s, first + s) - top);
-            let z = factor(first + s);
-            total += select(L(0.0), e, counted);
+        let e = exp(logit(first + s, first + s) - top);
+        let z = factor(first + s);
+        total += select(L(0.0), e, counted);
 #for t in 0..SPAN
-            sum{t} += select(V(0.0), z * e * x[row + c{t}], counted);
+        sum{t} += select(Element(0.0), z * e * x[row + c{t}], counted);
 #endfor
 #else
 #for t in 0..SPAN
-            let e{t} = exp(logit(row + c{t}, first + s) - top{t});
-            total{t} += select(L(0.0), e{t}, counted);
-            sum{t} += select(V(0.0), factor(row + c{t}) * e{t} * x[row + c{t}], counted);
+        let e{t} = exp(logit(row + c{t}, first + s) - top{t});
+        total{t} += select(L(0.0), e{t}, counted);
+        sum{t} += select(Element(0.0), factor(row + c{t}) * e{t} * x[row + c{t}], counted);
 #endfor
-#endif
-        }
-        // Where all is hidden, the sums are 0 too.
-#ifdef SHARED
-        total = select(total, 1.0, total == 0.0);
-#for t in 0..SPAN
-        y[column{t}] = sum{t} / total;
-#endfor
-        if (c0 == 0u) {
-            for (var s = 0u; s < p.length; s++) {
-                let e = exp(logit(first + s, first + s) - top);
-                w[first + s] = select(0.0, e / total, counts(first + s));
-            }
-        }
-#else
-#for t in 0..SPAN
-        total{t} = select(total{t}, L(1.0), total{t} == L(0.0));
-        y[column{t}] = sum{t} / total{t};
-#endfor
-        for (var s = 0u; s < p.length; s++) {
-            let row = (first + s) * p.width;
-            let counted = counts(first + s);
-#for t in 0..SPAN
-            let e{t} = exp(logit(row + c{t}, first + s) - top{t});
-            w[row + c{t}] = select(L(0.0), e{t} / total{t}, counted);
-#endfor
-        }
-#endif
 #endif
     }
+    // Where all is hidden, the sums are 0 too.
+#ifdef SHARED
+    total = select(total, 1.0, total == 0.0);
+#for t in 0..SPAN
+    y[column{t}] = sum{t} / total;
+#endfor
+    if (c0 == 0u) {
+        for (var s = 0u; s < p.length; s++) {
+            let e = exp(logit(first + s, first + s) - top);
+            w[first + s] = select(0.0, e / total, counts(first + s));
+        }
+    }
+#else
+#for t in 0..SPAN
+    total{t} = select(total{t}, L(1.0), total{t} == L(0.0));
+    y[column{t}] = sum{t} / total{t};
+#endfor
+    for (var s = 0u; s < p.length; s++) {
+        let row = (first + s) * p.width;
+        let counted = counts(first + s);
+#for t in 0..SPAN
+        let e{t} = exp(logit(row + c{t}, first + s) - top{t});
+        w[row + c{t}] = select(L(0.0), e{t} / total{t}, counted);
+#endfor
+    }
+#endif
+#endif
 }

@@ -23,31 +23,20 @@ struct Params {
 }
 #params Params p
 
-#ifdef VEC4
-alias V = vec4<f32>;
-#else
-alias V = f32;
-#endif
+#import element
 
-@group(0) @binding(0) var<storage, read> x: array<V>;
+@group(0) @binding(0) var<storage, read> x: array<Element>;
 @group(0) @binding(1) var<storage, read> w: array<f32>;
-@group(0) @binding(2) var<storage, read> y: array<V>;
-@group(0) @binding(3) var<storage, read> g: array<V>;
-@group(0) @binding(4) var<storage, read_write> dx: array<V>;
+@group(0) @binding(2) var<storage, read> y: array<Element>;
+@group(0) @binding(3) var<storage, read> g: array<Element>;
+@group(0) @binding(4) var<storage, read_write> dx: array<Element>;
 @group(0) @binding(5) var<storage, read_write> da: array<f32>;
 #ifdef FILL
 @group(0) @binding(6) var<storage, read> mask: array<f32>;
 #endif
 
-#import grid
 #ifdef DROPOUT
-#import philox
 #import dropout
-#endif
-#ifdef VEC4
-fn across(v: V) -> f32 { return (v.x + v.y) + (v.z + v.w); }
-#else
-fn across(v: V) -> f32 { return v; }
 #endif
 #ifdef SUBGROUP
 const LANES = SUBGROUP;
@@ -56,15 +45,9 @@ const LANES = 64u;
 var<workgroup> partial: array<f32, 64>;
 #endif
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = flat_group(group, groups);
-    let valid = row < p.rows;
-    let here = select(0u, row, valid);
+#entry LANES {
+    let valid = flat < p.rows;
+    let here = select(0u, flat, valid);
     let batch = here / p.length * p.width;
     let weight = w[here];
 #ifdef DROPOUT
@@ -72,8 +55,8 @@ fn main(
 #else
     let z = 1.0;
 #endif
-    var sum = V(0.0);
-    for (var c = lane; c < p.width; c += LANES) {
+    var sum = Element(0.0);
+    for (var c = local; c < p.width; c += LANES) {
         let gradient = g[batch + c];
         sum += gradient * (z * x[here * p.width + c] - y[batch + c]);
         if (valid) {
@@ -81,19 +64,19 @@ fn main(
         }
     }
 #ifdef SUBGROUP
-    let total = subgroupAdd(across(sum));
+    let total = subgroupAdd(across_sum(sum));
 #else
-    partial[lane] = across(sum);
+    partial[local] = across_sum(sum);
     workgroupBarrier();
     for (var half = 32u; half > 0u; half /= 2u) {
-        if (lane < half) {
-            partial[lane] += partial[lane + half];
+        if (local < half) {
+            partial[local] += partial[local + half];
         }
         workgroupBarrier();
     }
     let total = partial[0];
 #endif
-    if (valid && lane == 0u) {
+    if (valid && local == 0u) {
         var slope = weight * total;
 #ifdef FILL
         let m = mask[here];

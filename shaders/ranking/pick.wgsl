@@ -12,15 +12,8 @@ struct Params { rows: u32, width: u32 }
 @group(0) @binding(1) var<storage, read> at: array<u32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
-#import grid
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = flat_group(group, groups) * 64u + lane;
+#entry 64 {
+    let row = flat * 64u + local;
     if (row >= p.rows) {
         return;
     }

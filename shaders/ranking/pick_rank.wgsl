@@ -16,24 +16,17 @@ struct Params { n: u32, chunk: u32, chunks: u32 }
 @group(0) @binding(1) var<storage, read> places: array<u32>;
 @group(0) @binding(2) var<storage, read_write> at: array<u32>;
 
-#import grid
 #import lanes
 #import ordered
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = flat_group(group, groups);
-    let row = min(index / p.chunks, p.n - 1u);
-    let first = index % p.chunks * p.chunk;
+#entry LANES {
+    let row = min(flat / p.chunks, p.n - 1u);
+    let first = flat % p.chunks * p.chunk;
     let end = min(first + p.chunk, p.n);
     let place = places[row];
     // One column has this place; the others say NONE.
     var found = select(NONE, row, place == 0u && row >= first && row < end);
-    for (var c = first + lane; c < end; c += LANES) {
+    for (var c = first + local; c < end; c += LANES) {
         if (c != row) {
             let mine = vec2<u32>(ordered(scores[row * p.n + c]), c);
             var before = 1u;
@@ -44,8 +37,8 @@ fn main(
             found = select(found, c, before == place);
         }
     }
-    let column = lanes_tally(vec4<u32>(0u, 0u, 0u, found), lane).w;
-    if (lane == 0u && index < p.n * p.chunks && column != NONE) {
+    let column = lanes_tally(vec4<u32>(0u, 0u, 0u, found), local).w;
+    if (local == 0u && flat < p.n * p.chunks && column != NONE) {
         at[row] = column;
     }
 }

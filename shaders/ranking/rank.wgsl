@@ -20,25 +20,18 @@
 
 struct Params { rows: u32, columns: u32, row_start: u32, column_start: u32, queries: u32, chunks: u32 }
 #params Params p
+#import element
 
 #ifdef DECODE
 @group(0) @binding(0) var<storage, read> keys: array<u32>;
 @group(0) @binding(1) var<storage, read_write> values: array<f32>;
 #else
-#ifdef VEC4
-@group(0) @binding(0) var<storage, read> s: array<vec4<f32>>;
-#else
-@group(0) @binding(0) var<storage, read> s: array<f32>;
-#endif
+@group(0) @binding(0) var<storage, read> s: array<Element>;
 @group(0) @binding(1) var<storage, read> row_of: array<u32>;
 #ifdef POOL
 @group(0) @binding(2) var<storage, read_write> best: array<atomic<u32>>;
 #else
-#ifdef VEC4
-@group(0) @binding(2) var<storage, read> col_of: array<vec4<u32>>;
-#else
-@group(0) @binding(2) var<storage, read> col_of: array<u32>;
-#endif
+@group(0) @binding(2) var<storage, read> col_of: array<Word>;
 #ifdef BEST
 @group(0) @binding(3) var<storage, read_write> best: array<atomic<u32>>;
 #else
@@ -48,7 +41,6 @@ struct Params { rows: u32, columns: u32, row_start: u32, column_start: u32, quer
 #endif
 #endif
 
-#import grid
 #import ordered
 
 #ifdef COUNT
@@ -79,15 +71,9 @@ fn add(query: u32, t: vec4<u32>) {
 }
 
 #ifdef COLUMNS
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let flat = flat_group(group, groups);
+#entry 64 {
     let first = flat / p.chunks * 64u;
-    let j = (flat % p.chunks) * 64u + lane;
+    let j = (flat % p.chunks) * 64u + local;
     if (first >= p.rows || j >= p.columns) {
         return;
     }
@@ -104,13 +90,7 @@ fn main(
 #else
 #import lanes
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let flat = flat_group(group, groups);
+#entry LANES {
     let index = flat / p.chunks;
     let i = min(index, p.rows - 1u);
     let first = (flat % p.chunks) * (64u * LANES);
@@ -121,7 +101,7 @@ fn main(
     var t = vec4<u32>(0u, 0u, 0u, 0xffffffffu);
 #ifdef VEC4
     // Rows and tiles start at multiples of four.
-    for (var j = first / 4u + lane; j < end / 4u; j += LANES) {
+    for (var j = first / 4u + local; j < end / 4u; j += LANES) {
         let x = s[i * (p.columns / 4u) + j];
         let other = col_of[p.column_start / 4u + j] != vec4<u32>(mine);
         let at = p.column_start + 4u * j;
@@ -131,28 +111,22 @@ fn main(
         t = tally(x.w, own, other.w, at + 3u, t);
     }
 #else
-    for (var j = first + lane; j < end; j += LANES) {
+    for (var j = first + local; j < end; j += LANES) {
         let column = p.column_start + j;
         t = tally(s[i * p.columns + j], own, col_of[column] != mine, column, t);
     }
 #endif
-    t = lanes_tally(t, lane);
-    if (lane == 0u && index < p.rows) {
+    t = lanes_tally(t, local);
+    if (local == 0u && index < p.rows) {
         add(query, t);
     }
 }
 #endif
 #else
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let flat = flat_group(group, groups);
+#entry 64 {
 #ifdef DECODE
     for (var k = 0u; k < 4u; k++) {
-        let i = flat * 256u + k * 64u + lane;
+        let i = flat * 256u + k * 64u + local;
         if (i < p.queries) {
             values[i] = select(unordered(keys[i]), -3.4028234e38, keys[i] == 0u);
         }
@@ -165,7 +139,7 @@ fn main(
     let row = p.row_start + i;
     let mine = row_of[row];
     for (var k = 0u; k < 4u; k++) {
-        let j = (flat % p.chunks) * 256u + k * 64u + lane;
+        let j = (flat % p.chunks) * 256u + k * 64u + local;
         if (j < p.columns) {
             let column = p.column_start + j;
 #ifdef POOL

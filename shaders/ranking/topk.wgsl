@@ -11,16 +11,12 @@
 
 struct Params { rows: u32, m: u32, k: u32 }
 #params Params p
+#import element
 
-#ifdef VEC4
-@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
-#else
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-#endif
+@group(0) @binding(0) var<storage, read> x: array<Element>;
 @group(0) @binding(1) var<storage, read_write> values: array<f32>;
 @group(0) @binding(2) var<storage, read_write> indices: array<u32>;
 
-#import grid
 #import lanes
 #import ordered
 
@@ -32,20 +28,14 @@ fn element(i: u32) -> f32 {
 #endif
 }
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = flat_group(group, groups);
-    let row = min(index, p.rows - 1u);
-    let writes = lane == 0u && index < p.rows;
+#entry LANES {
+    let row = min(flat, p.rows - 1u);
+    let writes = local == 0u && flat < p.rows;
     let base = row * p.m;
 #for c in 0..4
     var head{c} = vec2<u32>(0u, NONE);
 #endfor
-    for (var i = 4u * lane; i < p.m; i += 4u * LANES) {
+    for (var i = 4u * local; i < p.m; i += 4u * LANES) {
 #ifdef VEC4
         let quad = x[(base + i) / 4u];
 #for c in 0..4
@@ -66,7 +56,7 @@ fn main(
 #for c in 1..4
         mine = select(mine, head{c}, better(head{c}, mine));
 #endfor
-        let best = lanes_best(mine, lane);
+        let best = lanes_best(mine, local);
         // There are at least k elements, so that there is always a best one; the clamp keeps reads inside regardless.
         let at = min(best.y, p.m - 1u);
         if (writes) {
@@ -77,13 +67,13 @@ fn main(
             let owner = at / 4u % LANES;
             let c = at % 4u;
             var next = vec2<u32>(0u, NONE);
-            for (var i = 4u * (owner + LANES * lane) + c; i < p.m; i += 4u * LANES * LANES) {
+            for (var i = 4u * (owner + LANES * local) + c; i < p.m; i += 4u * LANES * LANES) {
                 let entry = vec2<u32>(ordered(element(base + i)), i);
                 next = select(next, entry, better(best, entry) && better(entry, next));
             }
-            next = lanes_best(next, lane);
+            next = lanes_best(next, local);
 #for c in 0..4
-            head{c} = select(head{c}, next, lane == owner && c == {c}u);
+            head{c} = select(head{c}, next, local == owner && c == {c}u);
 #endfor
         }
     }

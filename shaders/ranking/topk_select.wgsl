@@ -20,19 +20,15 @@ struct Params {
     longer_parts: u32,
 }
 #params Params p
+#import element
 
-#ifdef VEC4
-@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
-#else
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-#endif
+@group(0) @binding(0) var<storage, read> x: array<Element>;
 @group(0) @binding(1) var<storage, read_write> values: array<f32>;
 @group(0) @binding(2) var<storage, read_write> indices: array<u32>;
 #ifdef MERGE
 @group(0) @binding(3) var<storage, read> sources: array<u32>;
 #endif
 
-#import grid
 #import ordered
 #import select
 
@@ -61,13 +57,7 @@ fn scan(lane: u32) {
     }
 }
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let flat = flat_group(group, groups);
+#entry LANES {
     let list = min(flat, p.rows * p.parts - 1u);
     let row = list / p.parts;
     range = part_range(list % p.parts, p.part_size, p.longer_parts);
@@ -78,9 +68,9 @@ fn main(
     base = row * p.m;
     let total = range.y - range.x;
 #endif
-    select_best(p.k, total, p.room, lane);
+    select_best(p.k, total, p.room, local);
     if (flat == list) {
-        for (var i = lane; i < p.k; i += LANES) {
+        for (var i = local; i < p.k; i += LANES) {
             // There are at least k elements; the clamp keeps reads inside regardless.
             let at = min(entries[i].y, p.m - 1u);
             values[list * p.k + i] = element(at);

@@ -9,38 +9,25 @@
 struct Params { count: u32, n: u32, inner: u32, factor: f32 }
 #params Params p
 
-#import grid
-
-#ifdef VEC4
-alias Element = vec4<f32>;
-alias Index = vec4<u32>;
-#else
-alias Element = f32;
-alias Index = u32;
-#endif
+#import element
 
 @group(0) @binding(0) var<storage, read> x: array<Element>;
 #ifdef MAX
-@group(0) @binding(1) var<storage, read> indices: array<Index>;
+@group(0) @binding(1) var<storage, read> indices: array<Word>;
 @group(0) @binding(2) var<storage, read_write> y: array<Element>;
 #else
 @group(0) @binding(1) var<storage, read_write> y: array<Element>;
 #endif
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let base = flat_group(group, groups) * 256u + local;
+#entry 64 {
+    let base = flat * 256u + local;
     for (var s = 0u; s < 4u; s++) {
         let i = base + s * 64u;
         if (i < p.count) {
             let row = i / p.inner;
             let source = row / p.n * p.inner + i % p.inner;
 #ifdef MAX
-            y[i] = select(Element(0.0), x[source], indices[source] == Index(row % p.n));
+            y[i] = select(Element(0.0), x[source], indices[source] == Word(row % p.n));
 #else
             y[i] = p.factor * x[source];
 #endif

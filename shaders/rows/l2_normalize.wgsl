@@ -8,23 +8,18 @@
 struct Params { rows: u32, n: u32, eps: f32, add: u32 }
 #params Params p
 
-#import grid
 #import row
+#import nan
 
 @group(0) @binding(0) var<storage, read> x: array<Element>;
 @group(0) @binding(1) var<storage, read_write> y: array<Element>;
 @group(0) @binding(2) var<storage, read_write> stats: array<vec2<f32>>;
 
-@compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+#entry LANES * ROWS {
     let lane = local % LANES;
     let steps = (p.n + LANES - 1u) / LANES;
     for (var r = 0u; r < SEQUENCE; r++) {
-        let row = (flat_group(group, groups) * SEQUENCE + r) * ROWS + local / LANES;
+        let row = (flat * SEQUENCE + r) * ROWS + local / LANES;
         let end = select(0u, p.n, row < p.rows);
 
         var squares = Element(0.0);
@@ -36,7 +31,7 @@ fn main(
             }
         }
         let length = sqrt(row_sum(across_sum(squares), local));
-        let inverse = 1.0 / select(max(length, p.eps), length + p.eps, p.add != 0u);
+        let inverse = 1.0 / select(max(length, p.eps), length + p.eps, p.add != 0u || is_nan(length));
         for (var s = 0u; s < steps; s++) {
             let c = s * LANES + lane;
             if (c < end) {

@@ -15,7 +15,6 @@
 struct Params { rows: u32, n: u32, width: f32, eps: f32, unbiased: u32 }
 #params Params p
 
-#import grid
 #import row
 
 @group(0) @binding(0) var<storage, read> x: array<Element>;
@@ -51,12 +50,7 @@ fn divisors(square: f32) -> vec2<f32> {
     return vec2<f32>(inverse, inverse);
 }
 
-@compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+#entry LANES * ROWS {
     let lane = local % LANES;
 #ifdef STEPS
     // Loaded once for all rows: on a software adapter a value kept is far cheaper than one loaded lane by lane.
@@ -65,7 +59,7 @@ fn main(
     let bias{i} = bias[lane + {i}u * LANES];
 #endfor
     for (var r = 0u; r < SEQUENCE; r++) {
-        let row = flat_group(group, groups) * SEQUENCE + r;
+        let row = flat * SEQUENCE + r;
         if (row < p.rows) {
             let at = row * p.n + lane;
 #for i in 0..STEPS
@@ -96,7 +90,7 @@ fn main(
 #else
     let steps = (p.n + LANES - 1u) / LANES;
     for (var r = 0u; r < SEQUENCE; r++) {
-        let row = (flat_group(group, groups) * SEQUENCE + r) * ROWS + local / LANES;
+        let row = (flat * SEQUENCE + r) * ROWS + local / LANES;
         let end = select(0u, p.n, row < p.rows);
 
         var sums = Element(0.0);

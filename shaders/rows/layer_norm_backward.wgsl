@@ -12,7 +12,6 @@
 struct Params { rows: u32, n: u32, width: f32, eps: f32, unbiased: u32 }
 #params Params p
 
-#import grid
 #import row
 
 @group(0) @binding(0) var<storage, read> dy: array<Element>;
@@ -21,16 +20,11 @@ struct Params { rows: u32, n: u32, width: f32, eps: f32, unbiased: u32 }
 @group(0) @binding(3) var<storage, read> stats: array<vec2<f32>>;
 @group(0) @binding(4) var<storage, read_write> dx: array<Element>;
 
-@compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+#entry LANES * ROWS {
     let lane = local % LANES;
     let steps = (p.n + LANES - 1u) / LANES;
     for (var r = 0u; r < SEQUENCE; r++) {
-        let row = (flat_group(group, groups) * SEQUENCE + r) * ROWS + local / LANES;
+        let row = (flat * SEQUENCE + r) * ROWS + local / LANES;
         let end = select(0u, p.n, row < p.rows);
         let saved = stats[min(row, p.rows - 1u)];
         let mean = saved.x;

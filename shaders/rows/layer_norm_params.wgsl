@@ -11,13 +11,7 @@
 struct Params { rows: u32, n: u32, blocks: u32, span: u32, eps: f32, unbiased: u32 }
 #params Params p
 
-#import grid
-
-#ifdef VEC4
-alias Element = vec4<f32>;
-#else
-alias Element = f32;
-#endif
+#import element
 
 @group(0) @binding(0) var<storage, read> dy: array<Element>;
 @group(0) @binding(1) var<storage, read> x: array<Element>;
@@ -25,13 +19,8 @@ alias Element = f32;
 @group(0) @binding(3) var<storage, read_write> dgain: array<Element>;
 @group(0) @binding(4) var<storage, read_write> dbias: array<Element>;
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let i = flat_group(group, groups) * 64u + local;
+#entry 64 {
+    let i = flat * 64u + local;
     if (i < p.blocks * p.n) {
         let block = i / p.n;
         let c = i % p.n;

@@ -5,43 +5,30 @@
 // x        (outer, n, inner)       read
 // origin   (outer, n, inner)       read, with MERGE: where each x came from
 // y        (outer, blocks, inner)  written: factor * sum, or with MAX the maximum
-// indices  (outer, blocks, inner)  written, with MAX: where it is; the first one of equals
+// indices  (outer, blocks, inner)  written, with MAX: where it is; the first one of equals. NaN exceeds all
 // grid     ceil(outer * blocks * inner / 64) workgroups of 64 invocations, folded; one element each
 
 struct Params { count: u32, n: u32, inner: u32, blocks: u32, span: u32, step: u32, factor: f32 }
 #params Params p
 
-#import grid
-
-#ifdef VEC4
-alias Element = vec4<f32>;
-alias Index = vec4<u32>;
-#else
-alias Element = f32;
-alias Index = u32;
-#endif
+#import element
 
 @group(0) @binding(0) var<storage, read> x: array<Element>;
 #ifdef MAX
 #ifdef MERGE
-@group(0) @binding(1) var<storage, read> origin: array<Index>;
+@group(0) @binding(1) var<storage, read> origin: array<Word>;
 @group(0) @binding(2) var<storage, read_write> y: array<Element>;
-@group(0) @binding(3) var<storage, read_write> indices: array<Index>;
+@group(0) @binding(3) var<storage, read_write> indices: array<Word>;
 #else
 @group(0) @binding(1) var<storage, read_write> y: array<Element>;
-@group(0) @binding(2) var<storage, read_write> indices: array<Index>;
+@group(0) @binding(2) var<storage, read_write> indices: array<Word>;
 #endif
 #else
 @group(0) @binding(1) var<storage, read_write> y: array<Element>;
 #endif
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let i = flat_group(group, groups) * 64u + local;
+#entry 64 {
+    let i = flat * 64u + local;
     if (i < p.count) {
         let c = i % p.inner;
         let block = (i / p.inner) % p.blocks;
@@ -53,16 +40,17 @@ fn main(
 #ifdef MERGE
         var index = origin[start + first * p.inner];
 #else
-        var index = Index(first);
+        var index = Word(first);
 #endif
         for (var k = first + p.step; k < end; k += p.step) {
             let v = x[start + k * p.inner];
 #ifdef MERGE
             let j = origin[start + k * p.inner];
 #else
-            let j = Index(k);
+            let j = Word(k);
 #endif
-            let better = (v > best) | ((v == best) & (j < index));
+            let equal = (v == best) | (are_nan(v) & are_nan(best));
+            let better = exceeds(v, best) | (equal & (j < index));
             best = select(best, v, better);
             index = select(index, j, better);
         }

@@ -10,7 +10,6 @@
 struct Params { rows: u32, n: u32, mask_stride: u32, scale: f32 }
 #params Params p
 
-#import grid
 #import row
 
 @group(0) @binding(0) var<storage, read> x: array<Element>;
@@ -31,42 +30,33 @@ struct Params { rows: u32, n: u32, mask_stride: u32, scale: f32 }
 
 const LOWEST: f32 = -3.40282347e38;
 
-// z, or `otherwise` where it is masked.
+// Whether an element of a row counts.
+fn counts(row: u32, c: u32) -> Truth {
+#ifdef MASK
+    return mask[row * p.mask_stride + c] > Element(0.5);
+#else
+    return Truth(true);
+#endif
+}
+
+// z, or `otherwise` where it does not count.
 fn load(row: u32, c: u32, otherwise: f32) -> Element {
-    let z = p.scale * x[row * p.n + c];
-#ifdef MASK
-    return select(Element(otherwise), z, mask[row * p.mask_stride + c] > Element(0.5));
-#else
-    return z;
-#endif
+    return select(Element(otherwise), p.scale * x[row * p.n + c], counts(row, c));
 }
 
-// exp(z - top), or 0 where it is masked.
-fn exponential(row: u32, c: u32, top: f32) -> Element {
-#ifdef MASK
-    let e = exp(load(row, c, top) - top);
-    return select(Element(0.0), e, mask[row * p.mask_stride + c] > Element(0.5));
-#else
-    return exp(load(row, c, top) - top);
-#endif
-}
-
-@compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+#entry LANES * ROWS {
     let lane = local % LANES;
 #ifndef STEPS
     let steps = (p.n + LANES - 1u) / LANES;
 #endif
     for (var r = 0u; r < SEQUENCE; r++) {
-        let row = (flat_group(group, groups) * SEQUENCE + r) * ROWS + local / LANES;
+        let row = (flat * SEQUENCE + r) * ROWS + local / LANES;
+        // A total that is NaN is not 0: a row with NaN has only NaN.
 #ifdef STEPS
         if (row < p.rows) {
             let at = row * p.n + lane;
 #for i in 0..STEPS
+            let counts{i} = counts(row, lane + {i}u * LANES);
             let z{i} = load(row, lane + {i}u * LANES, LOWEST);
 #endfor
             var tops = z0;
@@ -76,28 +66,20 @@ fn main(
             let top = row_max(across_max(tops), local);
             var totals = Element(0.0);
 #for i in 0..STEPS
-#ifdef MASK
-            let e{i} = select(Element(0.0), exp(z{i} - top), z{i} > Element(LOWEST));
-#else
-            let e{i} = exp(z{i} - top);
-#endif
+            let e{i} = select(Element(0.0), exp(z{i} - top), counts{i});
             totals += e{i};
 #endfor
             let total = row_sum(across_sum(totals), local);
 #ifdef SOFTMAX
-            let factor = select(0.0, 1.0 / total, total > 0.0);
+            let factor = select(1.0 / total, 0.0, total == 0.0);
 #for i in 0..STEPS
             y[at + {i}u * LANES] = e{i} * factor;
 #endfor
 #else
-            let lse = select(LOWEST, top + log(total), total > 0.0);
+            let lse = select(top + log(total), LOWEST, total == 0.0);
 #ifdef LOG_SOFTMAX
 #for i in 0..STEPS
-#ifdef MASK
-            y[at + {i}u * LANES] = select(z{i} - lse, z{i}, z{i} == Element(LOWEST));
-#else
-            y[at + {i}u * LANES] = z{i} - lse;
-#endif
+            y[at + {i}u * LANES] = select(Element(LOWEST), z{i} - lse, counts{i});
 #endfor
 #else
             if (lane == 0u) {
@@ -122,7 +104,7 @@ fn main(
         for (var s = 0u; s < steps; s++) {
             let c = s * LANES + lane;
             if (c < end) {
-                let e = exponential(row, c, top);
+                let e = select(Element(0.0), exp(load(row, c, top) - top), counts(row, c));
                 totals += e;
 #ifdef SOFTMAX
                 y[row * p.n + c] = e;
@@ -132,7 +114,7 @@ fn main(
         let total = row_sum(across_sum(totals), local);
 
 #ifdef SOFTMAX
-        let factor = select(0.0, 1.0 / total, total > 0.0);
+        let factor = select(1.0 / total, 0.0, total == 0.0);
         for (var s = 0u; s < steps; s++) {
             let c = s * LANES + lane;
             if (c < end) {
@@ -140,17 +122,12 @@ fn main(
             }
         }
 #else
-        let lse = select(LOWEST, top + log(total), total > 0.0);
+        let lse = select(top + log(total), LOWEST, total == 0.0);
 #ifdef LOG_SOFTMAX
         for (var s = 0u; s < steps; s++) {
             let c = s * LANES + lane;
             if (c < end) {
-                let z = load(row, c, LOWEST);
-#ifdef MASK
-                y[row * p.n + c] = select(z - lse, z, z == Element(LOWEST));
-#else
-                y[row * p.n + c] = z - lse;
-#endif
+                y[row * p.n + c] = select(Element(LOWEST), load(row, c, LOWEST) - lse, counts(row, c));
             }
         }
 #else

@@ -12,7 +12,6 @@
 struct Params { rows: u32, n: u32, mask_stride: u32, scale: f32 }
 #params Params p
 
-#import grid
 #import row
 
 #ifdef LOGSUMEXP
@@ -34,16 +33,11 @@ struct Params { rows: u32, n: u32, mask_stride: u32, scale: f32 }
 // Below it, a logarithm of a probability means "masked".
 const MASKED: f32 = -3.0e38;
 
-@compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+#entry LANES * ROWS {
     let lane = local % LANES;
     let steps = (p.n + LANES - 1u) / LANES;
     for (var r = 0u; r < SEQUENCE; r++) {
-        let row = (flat_group(group, groups) * SEQUENCE + r) * ROWS + local / LANES;
+        let row = (flat * SEQUENCE + r) * ROWS + local / LANES;
         let end = select(0u, p.n, row < p.rows);
 
 #ifdef LOGSUMEXP

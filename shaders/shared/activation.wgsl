@@ -1,4 +1,7 @@
 // Activations and their derivatives. ACTIVATION: 0 none, 1 GELU (erf), 2 QuickGELU, 3 ReLU, 4 tanh, 5 sigmoid, 6 softplus.
+// NaN stays NaN.
+
+#import nan
 
 // The error function in two pieces, each good to about 1e-7: a rational approximation around 0, where the other would
 // lose the small result in 1 - erfc, and a Chebyshev fit of erfc beyond.
@@ -20,30 +23,38 @@ fn erf(x: f32) -> f32 {
 
 fn sigmoid(x: f32) -> f32 {
     let e = exp(-min(abs(x), 87.0));
-    return select(e, 1.0, x >= 0.0) / (1.0 + e);
+    return select(select(e, 1.0, x >= 0.0) / (1.0 + e), x, is_nan(x));
 }
 
 // Some drivers return NaN from tanh of a large argument.
 fn safe_tanh(x: f32) -> f32 {
-    return tanh(clamp(x, -10.0, 10.0));
+    return select(tanh(clamp(x, -10.0, 10.0)), x, is_nan(x));
+}
+
+fn relu(x: f32) -> f32 {
+    return select(max(x, 0.0), x, is_nan(x));
 }
 
 fn softplus(x: f32) -> f32 {
     // log(1 + e) loses e where it is small; two terms of the series are exact there.
     let e = exp(-min(abs(x), 87.0));
-    return max(x, 0.0) + select(log(1.0 + e), e - 0.5 * e * e, e < 0.0003);
+    return relu(x) + select(log(1.0 + e), e - 0.5 * e * e, e < 0.0003);
 }
 
 fn activate(x: f32) -> f32 {
     switch ACTIVATION {
         case 1u: { return 0.5 * x * (1.0 + erf(x * 0.70710678)); }
         case 2u: { return x * sigmoid(1.702 * x); }
-        case 3u: { return max(x, 0.0); }
+        case 3u: { return relu(x); }
         case 4u: { return safe_tanh(x); }
         case 5u: { return sigmoid(x); }
         case 6u: { return softplus(x); }
         default: { return x; }
     }
+}
+
+fn activate4(v: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(activate(v.x), activate(v.y), activate(v.z), activate(v.w));
 }
 
 fn activate_grad(x: f32) -> f32 {

@@ -2,11 +2,6 @@
 // pair, m is the matrix (rows, rows) of dot products. Four rows of m are a quad, which lies in workgroup memory as a
 // vec4 for each column, and an invocation owns one column of one quad: a slot holds a quad, and there are 256 / rows of
 // them, so a pair is done in as many blocks of quads as it takes.
-//
-// The importer declares
-//
-// x       (texts, rows, videos, frames)  read
-// y       (texts, rows, videos, frames)  read
 
 struct Params {
     pairs: u32,
@@ -17,14 +12,20 @@ struct Params {
     first: u32,
     groups: u32,
     each: u32,
-    // 1: dx is wanted. 2: dy. 4: dmatrix.
+    // X, Y, MATRIX: which gradients are wanted.
     wanted: u32,
     // 1 / temperature.
     inverse: f32,
 }
 #params Params p
 
-#import grid
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> y: array<f32>;
+@group(0) @binding(2) var<storage, read> matrix: array<f32>;
+
+const X: u32 = 1u;
+const Y: u32 = 2u;
+const MATRIX: u32 = 4u;
 
 var<workgroup> products: array<vec4<f32>, 256>;
 var<workgroup> exponentials: array<vec4<f32>, 256>;
@@ -62,4 +63,20 @@ fn peak(slot: u32) -> vec4<f32> {
         top = max(top, products[slot + a]);
     }
     return top;
+}
+
+// Puts the owner's column m of a quad of dot products into `products`, and exp((m - max m) / temperature) into
+// `exponentials`; returns m. The whole workgroup calls it.
+fn multiply(owns: bool, start: u32, quad: u32, column: u32, slot: u32) -> vec4<f32> {
+    var m = vec4<f32>(0.0);
+    if (owns) {
+        m = dot_products(start, quad, column);
+        products[slot + column] = m;
+    }
+    workgroupBarrier();
+    if (owns) {
+        exponentials[slot + column] = exp((m - peak(slot)) * p.inverse);
+    }
+    workgroupBarrier();
+    return m;
 }

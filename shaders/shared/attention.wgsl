@@ -36,7 +36,14 @@ struct Params {
 }
 #params Params p
 
-const FORBIDDEN = -3.0e38;
+#import nan
+
+const FORBIDDEN: f32 = -3.0e38;
+
+// Whether a score is that of a forbidden key; NaN is not.
+fn is_forbidden(score: f32) -> bool {
+    return score <= FORBIDDEN && !is_nan(score);
+}
 
 // Where a workgroup works: batch item and head, as one number and as two, and its first row.
 struct Place { pair: u32, batch: u32, head: u32, row: u32 }
@@ -87,7 +94,7 @@ fn masked_score(dot: f32, at: Place, keys: u32, row: u32, col: u32) -> f32 {
     let cell = vec2<u32>(min(query, p.rows - 1u), min(key, p.cols - 1u));
 #endif
     let b = bias[at.batch * p.bias_batch + at.head * p.bias_head + cell.x * p.bias_row + cell.y];
-    allowed = allowed && !(b <= FORBIDDEN);
+    allowed = allowed && !is_forbidden(b);
     score += b;
 #endif
     return select(FORBIDDEN, score, allowed);
@@ -105,6 +112,14 @@ fn kept(pair: u32, query: u32, quad: u32) -> vec4<f32> {
 #endif
     let words = philox(vec4<u32>(block, p.stream_low, p.stream_high, 0u), vec2<u32>(p.seed_low, p.seed_high));
     return select(vec4<f32>(0.0), vec4<f32>(p.keep), words >= vec4<u32>(p.threshold));
+}
+
+// The factors of key `first` and of those that follow it in its four.
+fn kept_from(pair: u32, query: u32, first: u32) -> vec4<f32> {
+    var keep = kept(pair, query, first / 4u);
+    if ((first & 2u) != 0u) { keep = keep.zwxy; }
+    if ((first & 1u) != 0u) { keep = keep.yxwz; }
+    return keep;
 }
 #endif
 

@@ -1,4 +1,7 @@
 // The factor of dropout, 0 or 1 / (1 - probability), by the rule of dropout.wgsl; p has the parameters' fields.
+
+#import philox
+
 fn dropout_block(block: u32) -> vec4<u32> {
     return philox(vec4<u32>(block, p.stream_low, p.stream_high, 0u), vec2<u32>(p.seed_low, p.seed_high));
 }

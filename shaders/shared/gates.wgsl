@@ -6,7 +6,6 @@
 // gates  (rows, frames)              read or written; lane l of a row writes the elements l, l + LANES ..
 // grams  (videos, frames, frames)    read
 
-#import grid
 #import row
 
 #ifndef SUBGROUP
@@ -22,7 +21,7 @@ fn gated(gate: f32, first: u32, g: u32, f: u32) -> f32 {
 #else
     let k = grams[first + g * p.frames + f];
 #endif
-    return select(0.0, gate * k, gate != 0.0);
+    return select(gate * k, 0.0, gate == 0.0);
 }
 
 // Element f of the gates at `base` times the matrix at `first`; `end` is how many gates there are, none in a row beyond

@@ -1,6 +1,5 @@
 // What the kernels of gathered share: parameters, and where rows and items are. Rows are the queries of all pairs, pair by
-// pair; a tile is some rows of pairs with one video. The importer declares queries, x, texts, tiles and y; with HALF x is
-// f16, two in each u32.
+// pair; a tile is some rows of pairs with one video. With HALF x is f16, two in each u32.
 
 struct Params {
     queries: u32,
@@ -14,7 +13,6 @@ struct Params {
 }
 #params Params p
 
-#import grid
 #import halves
 
 struct Tile {
@@ -22,6 +20,16 @@ struct Tile {
     end: u32,
     video: u32,
 }
+
+@group(0) @binding(0) var<storage, read> queries: array<vec4<f32>>;
+#ifdef HALF
+@group(0) @binding(1) var<storage, read> x: array<vec2<u32>>;
+#else
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+#endif
+@group(0) @binding(2) var<storage, read> texts: array<u32>;
+@group(0) @binding(3) var<storage, read> tiles: array<Tile>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
 // Where the row's query begins; rows beyond the tile repeat its last.
 fn query_at(tile: Tile, row: u32) -> u32 {

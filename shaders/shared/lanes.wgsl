@@ -2,7 +2,7 @@
 // exactly one subgroup of LANES lanes; otherwise they go through workgroup memory. The order is fixed, so results repeat
 // bit by bit. Call them in uniform control flow only.
 
-#import entry
+#import ranked
 
 #ifndef SUBGROUP
 var<workgroup> lanes_f32: array<f32, LANES>;

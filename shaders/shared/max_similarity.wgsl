@@ -1,7 +1,6 @@
 // What the two kernels of max_similarity share: parameters, how both operands are read, and the running best.
 //
 // VEC: rows are read as vec4, their width is a multiple of 4. HALF: a u32 of clips is two f16, their width is even.
-// An importer declares q, clips, mask, scale, scores and positions.
 
 struct Params {
     queries: u32,
@@ -12,13 +11,35 @@ struct Params {
     tiles: u32,
     // The number of the first workgroup.
     first: u32,
-    // 1: there is a mask. 2: there is a scale.
     flags: u32,
 }
 #params Params p
 
-#import grid
-#import entry
+#ifdef VEC
+@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
+#else
+@group(0) @binding(0) var<storage, read> q: array<f32>;
+#endif
+#ifdef HALF
+#ifdef VEC
+@group(0) @binding(1) var<storage, read> clips: array<vec2<u32>>;
+#else
+@group(0) @binding(1) var<storage, read> clips: array<u32>;
+#endif
+#else
+#ifdef VEC
+@group(0) @binding(1) var<storage, read> clips: array<vec4<f32>>;
+#else
+@group(0) @binding(1) var<storage, read> clips: array<f32>;
+#endif
+#endif
+@group(0) @binding(2) var<storage, read> mask: array<f32>;
+@group(0) @binding(3) var<storage, read> scale: array<f32>;
+@group(0) @binding(4) var<storage, read_write> scores: array<f32>;
+@group(0) @binding(5) var<storage, read_write> positions: array<u32>;
+
+#import max_similarity_flags
+#import ranked
 #import ordered
 #import halves
 
@@ -78,7 +99,7 @@ fn fetch_clip(row: u32, k: u32) -> vec4<f32> {
 // Whether a clip of a video counts.
 fn is_valid(video: u32, clip: u32) -> bool {
     var valid = clip < p.clips;
-    if (valid && (p.flags & 1u) != 0u) {
+    if (valid && (p.flags & MASK) != 0u) {
         valid = mask[video * p.clips + clip] > 0.5;
     }
     return valid;
@@ -87,7 +108,7 @@ fn is_valid(video: u32, clip: u32) -> bool {
 // The factor of a clip's dot products.
 fn factor(video: u32, clip: u32) -> f32 {
     var f = 1.0;
-    if ((p.flags & 2u) != 0u && clip < p.clips) {
+    if ((p.flags & SCALE) != 0u && clip < p.clips) {
         f = scale[video * p.clips + clip];
     }
     return f;

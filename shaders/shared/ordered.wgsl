@@ -1,8 +1,6 @@
 // Floats as unsigned integers of the same order: -0 equals 0, and every NaN is 0, below all numbers.
 
-fn is_nan(x: f32) -> bool {
-    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
-}
+#import nan
 
 fn ordered(x: f32) -> u32 {
     let raw = bitcast<u32>(x);

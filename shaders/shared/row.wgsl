@@ -5,15 +5,7 @@
 //
 // Every reduction must be reached by the whole workgroup.
 
-#ifdef VEC4
-alias Element = vec4<f32>;
-fn across_sum(v: Element) -> f32 { return (v.x + v.y) + (v.z + v.w); }
-fn across_max(v: Element) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
-#else
-alias Element = f32;
-fn across_sum(v: Element) -> f32 { return v; }
-fn across_max(v: Element) -> f32 { return v; }
-#endif
+#import element
 
 #ifdef SUBGROUP
 fn row_sum(v: f32, local: u32) -> f32 {

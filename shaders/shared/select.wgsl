@@ -5,7 +5,7 @@
 // The importer declares `fn scan(lane: u32)`, which calls offer(key, index) for the lane's share of the entries: each
 // entry once, and the same ones whenever it is called. After select_best, `entries` holds the best, in order.
 
-#import entry
+#import ranked
 
 // The most entries that can be sorted.
 const ROOM: u32 = 1024u;

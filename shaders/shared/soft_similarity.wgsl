@@ -14,7 +14,6 @@ struct Params {
 }
 #params Params p
 
-#import grid
 #import row
 
 const LOWEST: f32 = -3.40282347e38;
@@ -25,14 +24,10 @@ fn place(row: u32) -> u32 {
     return p.first + row / p.groups * p.stride + row % p.groups;
 }
 
-#ifdef VEC4
-fn is_valid(row: u32, c: u32) -> vec4<bool> {
-#else
-fn is_valid(row: u32, c: u32) -> bool {
-#endif
+fn is_valid(row: u32, c: u32) -> Truth {
 #ifdef MASK
     return mask[(p.mask_first + row % p.groups) * p.n + c] > Element(0.5);
 #else
-    return Element(0.0) == Element(0.0);
+    return Truth(true);
 #endif
 }

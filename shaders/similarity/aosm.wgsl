@@ -7,45 +7,27 @@
 // scores  (texts, videos, rows)          written
 // grid    p.groups workgroups of 256 invocations, folded; each does p.each pairs, p.groups apart, from p.first on
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> y: array<f32>;
-@group(0) @binding(2) var<storage, read> matrix: array<f32>;
 @group(0) @binding(3) var<storage, read_write> scores: array<f32>;
 #import aosm
 
-@compute @workgroup_size(256)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
-) {
-    let number = flat_group(group, groups);
-    if (number >= p.groups) {
+#entry 256 {
+    if (flat >= p.groups) {
         return;
     }
     let slots = 256u / p.rows;
     let quads = (p.rows + 3u) / 4u;
-    let column = index % p.rows;
-    let slot = index - column;
+    let column = local % p.rows;
+    let slot = local - column;
     for (var i = 0u; i < p.each; i++) {
-        let pair = p.first + i * p.groups + number;
+        let pair = p.first + i * p.groups + flat;
         if (pair >= p.pairs) {
             return;
         }
         let start = pair_start(pair);
         for (var block = 0u; block < quads; block += slots) {
-            let quad = block + index / p.rows;
-            let owns = index < slots * p.rows && quad < quads;
-            var m = vec4<f32>(0.0);
-            if (owns) {
-                m = dot_products(start, quad, column);
-                products[index] = m;
-            }
-            workgroupBarrier();
-            if (owns) {
-                exponentials[index] = exp((m - peak(slot)) * p.inverse);
-            }
-            workgroupBarrier();
+            let quad = block + local / p.rows;
+            let owns = local < slots * p.rows && quad < quads;
+            let m = multiply(owns, start, quad, column, slot);
             if (owns) {
                 var total = vec4<f32>(0.0);
                 var weight = vec4<f32>(0.0);
@@ -54,7 +36,7 @@ fn main(
                     total += e;
                     weight += e * matrix[a * p.rows + column];
                 }
-                products[index] = weight / total * m;
+                products[local] = weight / total * m;
             }
             workgroupBarrier();
             if (owns && column == 0u) {

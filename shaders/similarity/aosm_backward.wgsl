@@ -7,14 +7,11 @@
 // matrix   (rows, rows)                   read
 // scores   (texts, videos, rows)          read: as aosm.wgsl writes them
 // g        (texts, videos, rows)          read
-// dx       (texts, rows, videos, frames)  written, with p.wanted & 1
-// dy       (texts, rows, videos, frames)  written, with p.wanted & 2
-// partial  (groups, rows, rows)           +=, with p.wanted & 4
+// dx       (texts, rows, videos, frames)  written, with X
+// dy       (texts, rows, videos, frames)  written, with Y
+// partial  (groups, rows, rows)           +=, with MATRIX
 // grid     p.groups workgroups of 256 invocations, folded; each does p.each pairs, p.groups apart, from p.first on
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> y: array<f32>;
-@group(0) @binding(2) var<storage, read> matrix: array<f32>;
 @group(0) @binding(3) var<storage, read> scores: array<f32>;
 @group(0) @binding(4) var<storage, read> g: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dx: array<f32>;
@@ -80,42 +77,26 @@ fn add_dmatrix(first: u32, used: u32, quads: u32, index: u32) {
     }
 }
 
-@compute @workgroup_size(256)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
-) {
-    let number = flat_group(group, groups);
-    if (number >= p.groups) {
+#entry 256 {
+    if (flat >= p.groups) {
         return;
     }
     let slots = 256u / p.rows;
     let quads = (p.rows + 3u) / 4u;
-    let column = index % p.rows;
-    let slot = index - column;
+    let column = local % p.rows;
+    let slot = local - column;
     for (var i = 0u; i < p.each; i++) {
-        let pair = p.first + i * p.groups + number;
+        let pair = p.first + i * p.groups + flat;
         if (pair >= p.pairs) {
             return;
         }
         let start = pair_start(pair);
         for (var block = 0u; block < quads; block += slots) {
             let used = min(slots, quads - block);
-            let quad = block + index / p.rows;
-            let owns = index < used * p.rows;
-            var m = vec4<f32>(0.0);
-            if (owns) {
-                m = dot_products(start, quad, column);
-                products[index] = m;
-            }
-            workgroupBarrier();
-            var mine = vec4<f32>(0.0);
-            if (owns) {
-                mine = exp((m - peak(slot)) * p.inverse);
-                exponentials[index] = mine;
-            }
-            workgroupBarrier();
+            let quad = block + local / p.rows;
+            let owns = local < used * p.rows;
+            let m = multiply(owns, start, quad, column, slot);
+            var mine = exponentials[local];
             var dm = vec4<f32>(0.0);
             if (owns) {
                 var total = vec4<f32>(0.0);
@@ -141,18 +122,18 @@ fn main(
             }
             workgroupBarrier();
             if (owns) {
-                exponentials[index] = mine;
-                gradients[index] = dm;
+                exponentials[local] = mine;
+                gradients[local] = dm;
             }
             workgroupBarrier();
-            if ((p.wanted & 1u) != 0u) {
-                store_dx(start, block, used, index);
+            if ((p.wanted & X) != 0u) {
+                store_dx(start, block, used, local);
             }
-            if ((p.wanted & 2u) != 0u) {
-                add_dy(start, block, used, index);
+            if ((p.wanted & Y) != 0u) {
+                add_dy(start, block, used, local);
             }
-            if ((p.wanted & 4u) != 0u) {
-                add_dmatrix(number * p.rows * p.rows, used, quads, index);
+            if ((p.wanted & MATRIX) != 0u) {
+                add_dmatrix(flat * p.rows * p.rows, used, quads, local);
             }
             workgroupBarrier();
         }

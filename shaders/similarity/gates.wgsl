@@ -3,8 +3,8 @@
 //
 // dots   (rows, frames)              read
 // grams  (videos, frames, frames)    read
-// mask   (videos, frames)            read, with flag 1: above 0.5 for frames that count
-// which  (rows)                      read, with flag 2: the row's video; beyond the last one, no frame counts. Without
+// mask   (videos, frames)            read, with MASK: above 0.5 for frames that count
+// which  (rows)                      read, with WHICH: the row's video; beyond the last one, no frame counts. Without
 //                                    it row r has video r % videos
 // gates  (rows, frames)              written
 // grid   ceil(rows / (ROWS * SEQUENCE)) workgroups of LANES * ROWS invocations, folded
@@ -20,30 +20,29 @@ struct Params { rows: u32, videos: u32, frames: u32, flags: u32, inverse: f32 }
 @group(0) @binding(3) var<storage, read> which: array<u32>;
 @group(0) @binding(4) var<storage, read_write> gates: array<f32>;
 #import gates
+#import nan
+
+const MASK: u32 = 1u;
+const WHICH: u32 = 2u;
 
 const LOWEST: f32 = -3.40282347e38;
 
 fn counts(video: u32, f: u32) -> bool {
     var found = video < p.videos;
-    if (found && (p.flags & 1u) != 0u) {
+    if (found && (p.flags & MASK) != 0u) {
         found = mask[video * p.frames + f] > 0.5;
     }
     return found;
 }
 
-@compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+#entry LANES * ROWS {
     let lane = local % LANES;
     for (var r = 0u; r < SEQUENCE; r++) {
-        let row = (flat_group(group, groups) * SEQUENCE + r) * ROWS + local / LANES;
+        let row = (flat * SEQUENCE + r) * ROWS + local / LANES;
         let base = row * p.frames;
         let end = select(0u, p.frames, row < p.rows);
         var video = row % p.videos;
-        if (row < p.rows && (p.flags & 2u) != 0u) {
+        if (row < p.rows && (p.flags & WHICH) != 0u) {
             video = which[row];
         }
 
@@ -76,14 +75,13 @@ fn main(
             let product = gram_product(base, end, first, min(f, p.frames - 1u), local);
             if (f < end) {
                 let e = gates[base + f];
-                sum += select(0.0, e * product, e != 0.0);
+                sum += select(e * product, 0.0, e == 0.0);
             }
         }
         let square = row_sum(sum, local);
 
-        // NaN is not hidden.
         var factor = 0.0;
-        if (!(square <= 0.0)) {
+        if (square > 0.0 || is_nan(square)) {
             factor = 1.0 / sqrt(square);
         }
         for (var f = lane; f < end; f += LANES) {

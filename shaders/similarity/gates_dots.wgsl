@@ -18,21 +18,16 @@ struct Params { rows: u32, videos: u32, frames: u32, flags: u32, inverse: f32 }
 @group(0) @binding(4) var<storage, read_write> slopes: array<f32>;
 #import gates
 
-@compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+#entry LANES * ROWS {
     let lane = local % LANES;
     for (var r = 0u; r < SEQUENCE; r++) {
-        let row = (flat_group(group, groups) * SEQUENCE + r) * ROWS + local / LANES;
+        let row = (flat * SEQUENCE + r) * ROWS + local / LANES;
         let base = row * p.frames;
         let end = select(0u, p.frames, row < p.rows);
         var part = 0.0;
         for (var f = lane; f < end; f += LANES) {
             let g = gates[base + f];
-            part += select(0.0, u[base + f] * g, g != 0.0);
+            part += select(u[base + f] * g, 0.0, g == 0.0);
 #ifndef SUBGROUP
             team_gates[local / LANES * MOST_FRAMES + f] = g;
 #endif
@@ -49,7 +44,7 @@ fn main(
             let product = gram_product(base, end, first, min(f, p.frames - 1u), local);
             if (f < end) {
                 let g = gates[base + f];
-                ddots[base + f] = select(0.0, p.inverse * g * (u[base + f] - slope * product), g != 0.0);
+                ddots[base + f] = select(p.inverse * g * (u[base + f] - slope * product), 0.0, g == 0.0);
             }
         }
     }

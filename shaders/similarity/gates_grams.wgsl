@@ -13,15 +13,9 @@ struct Params { rows: u32, videos: u32, frames: u32, tiles: u32, span: u32, part
 @group(0) @binding(0) var<storage, read> gates: array<f32>;
 @group(0) @binding(1) var<storage, read> slopes: array<f32>;
 @group(0) @binding(2) var<storage, read_write> partial: array<f32>;
-#import grid
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = flat_group(group, groups) * 64u + lane;
+#entry 64 {
+    let i = flat * 64u + local;
     let matrix = i / (p.tiles * p.tiles);
     if (matrix >= p.parts * p.videos) {
         return;

@@ -10,15 +10,6 @@
 // y        (pairs, queries, items)      written
 // grid     tiles * column_tiles workgroups, folded, less those before p.first
 
-@group(0) @binding(0) var<storage, read> queries: array<vec4<f32>>;
-#ifdef HALF
-@group(0) @binding(1) var<storage, read> x: array<vec2<u32>>;
-#else
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-#endif
-@group(0) @binding(2) var<storage, read> texts: array<u32>;
-@group(0) @binding(3) var<storage, read> tiles: array<Tile>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
 #import gathered
 #ifdef SUBGROUP
 alias Sum = vec4<f32>;
@@ -47,21 +38,16 @@ const PITCH: u32 = LANES * TEAMS + 1u;
 var<workgroup> partial: array<f32, COLUMNS * PITCH>;
 #endif
 
-@compute @workgroup_size(LANES * TEAMS)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+#entry LANES * TEAMS {
     // Neighbours share their rows.
-    let flat = p.first + flat_group(group, groups);
-    let at = flat / p.column_tiles;
+    let number = p.first + flat;
+    let at = number / p.column_tiles;
     if (at >= p.tiles) {
         return;
     }
     let tile = tiles[at];
     let lane = local % LANES;
-    let columns0 = (flat - at * p.column_tiles) * (TEAMS * COLUMNS);
+    let columns0 = (number - at * p.column_tiles) * (TEAMS * COLUMNS);
     let first = columns0 + local / LANES * COLUMNS;
     // The item whose products this invocation stores.
     let column = columns0 + local;

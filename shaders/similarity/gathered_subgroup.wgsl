@@ -9,33 +9,19 @@
 // y        (pairs, queries, items)      written
 // grid     tiles * column_tiles workgroups, folded, less those before p.first
 
-@group(0) @binding(0) var<storage, read> queries: array<vec4<f32>>;
-#ifdef HALF
-@group(0) @binding(1) var<storage, read> x: array<vec2<u32>>;
-#else
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-#endif
-@group(0) @binding(2) var<storage, read> texts: array<u32>;
-@group(0) @binding(3) var<storage, read> tiles: array<Tile>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
 #import gathered
 
 const ROWS: u32 = GROUPS * LANES;
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(subgroup_invocation_id) lane: u32,
-) {
+#entry subgroup LANES {
     // Neighbours share their rows.
-    let flat = p.first + flat_group(group, groups);
-    let at = flat / p.column_tiles;
+    let number = p.first + flat;
+    let at = number / p.column_tiles;
     if (at >= p.tiles) {
         return;
     }
     let tile = tiles[at];
-    let column = ((flat - at * p.column_tiles) * LANES + lane) * 4u;
+    let column = ((number - at * p.column_tiles) * LANES + lane) * 4u;
 #for g in 0..GROUPS
     let q_at{g} = query_at(tile, tile.first + {g}u * LANES + lane);
 #endfor

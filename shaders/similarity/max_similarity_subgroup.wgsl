@@ -4,52 +4,25 @@
 //
 // q          (queries, width)         read
 // clips      (videos, clips, width)   read; with HALF as f16, two in each u32
-// mask       (videos, clips)          read, with flag 1: above 0.5 for clips that count
-// scale      (videos, clips)          read, with flag 2
+// mask       (videos, clips)          read, with MASK: above 0.5 for clips that count
+// scale      (videos, clips)          read, with SCALE
 // scores     (queries, videos)        written
 // positions  (queries, videos)        written: where the maximum is, the first of equals; NONE where no clip counts
 // grid       videos * ceil(queries / (GROUPS LANES)) workgroups, folded, less those before p.first
 //
 // VEC: the width is a multiple of 4. Without a flag, something else is bound in the place of mask or scale.
 
-#ifdef VEC
-@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
-#else
-@group(0) @binding(0) var<storage, read> q: array<f32>;
-#endif
-#ifdef HALF
-#ifdef VEC
-@group(0) @binding(1) var<storage, read> clips: array<vec2<u32>>;
-#else
-@group(0) @binding(1) var<storage, read> clips: array<u32>;
-#endif
-#else
-#ifdef VEC
-@group(0) @binding(1) var<storage, read> clips: array<vec4<f32>>;
-#else
-@group(0) @binding(1) var<storage, read> clips: array<f32>;
-#endif
-#endif
-@group(0) @binding(2) var<storage, read> mask: array<f32>;
-@group(0) @binding(3) var<storage, read> scale: array<f32>;
-@group(0) @binding(4) var<storage, read_write> scores: array<f32>;
-@group(0) @binding(5) var<storage, read_write> positions: array<u32>;
 #import max_similarity
 
 const ROWS: u32 = GROUPS * LANES;
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(subgroup_invocation_id) lane: u32,
-) {
-    let flat = p.first + flat_group(group, groups);
-    let video = flat / p.tiles;
+#entry subgroup LANES {
+    let number = p.first + flat;
+    let video = number / p.tiles;
     if (video >= p.videos) {
         return;
     }
-    let query0 = (flat - video * p.tiles) * ROWS;
+    let query0 = (number - video * p.tiles) * ROWS;
     // Queries and clips beyond the end repeat the last one; nothing comes of them.
 #for g in 0..GROUPS
     let line{g} = min(query0 + {g}u * LANES + lane, p.queries - 1u);

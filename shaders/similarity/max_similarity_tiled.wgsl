@@ -5,36 +5,14 @@
 //
 // q          (queries, width)         read
 // clips      (videos, clips, width)   read; with HALF as f16, two in each u32
-// mask       (videos, clips)          read, with flag 1: above 0.5 for clips that count
-// scale      (videos, clips)          read, with flag 2
+// mask       (videos, clips)          read, with MASK: above 0.5 for clips that count
+// scale      (videos, clips)          read, with SCALE
 // scores     (queries, videos)        written
 // positions  (queries, videos)        written: where the maximum is, the first of equals; NONE where no clip counts
 // grid       videos * ceil(queries / (4 TY)) workgroups, folded, less those before p.first
 //
 // VEC: the width is a multiple of 4. Without a flag, something else is bound in the place of mask or scale.
 
-#ifdef VEC
-@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
-#else
-@group(0) @binding(0) var<storage, read> q: array<f32>;
-#endif
-#ifdef HALF
-#ifdef VEC
-@group(0) @binding(1) var<storage, read> clips: array<vec2<u32>>;
-#else
-@group(0) @binding(1) var<storage, read> clips: array<u32>;
-#endif
-#else
-#ifdef VEC
-@group(0) @binding(1) var<storage, read> clips: array<vec4<f32>>;
-#else
-@group(0) @binding(1) var<storage, read> clips: array<f32>;
-#endif
-#endif
-@group(0) @binding(2) var<storage, read> mask: array<f32>;
-@group(0) @binding(3) var<storage, read> scale: array<f32>;
-@group(0) @binding(4) var<storage, read_write> scores: array<f32>;
-@group(0) @binding(5) var<storage, read_write> positions: array<u32>;
 #import max_similarity
 
 const THREADS: u32 = TX * TY;
@@ -68,34 +46,28 @@ fn next_clip(video: u32, clip0: u32, k: u32, v: u32) -> vec4<f32> {
     return found;
 }
 
-@compute @workgroup_size(TX, TY)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
-) {
-    let tx = local.x;
-    let ty = local.y;
-    let flat = p.first + flat_group(group, groups);
-    let video = flat / p.tiles;
+#entry THREADS {
+    let tx = local % TX;
+    let ty = local / TX;
+    let number = p.first + flat;
+    let video = number / p.tiles;
     if (video >= p.videos) {
         return;
     }
-    let query0 = (flat - video * p.tiles) * (4u * TY);
+    let query0 = (number - video * p.tiles) * (4u * TY);
 
     // Videos are padded at their end: no tile begins behind the last clip that counts.
-    if (index == 0u) {
+    if (local == 0u) {
         atomicStore(&last, 0u);
     }
     workgroupBarrier();
-    for (var clip = index; clip < p.clips; clip += THREADS) {
+    for (var clip = local; clip < p.clips; clip += THREADS) {
         if (is_valid(video, clip)) {
             atomicMax(&last, clip + 1u);
         }
     }
     workgroupBarrier();
-    if (index == 0u) {
+    if (local == 0u) {
         end = atomicLoad(&last);
     }
     let clips_end = workgroupUniformLoad(&end);
@@ -108,15 +80,15 @@ fn main(
         var sum{r} = vec4<f32>(0.0);
 #endfor
 #for l in 0..Q_LOADS
-        var next_q{l} = next_query(query0, 0u, index + {l}u * THREADS);
+        var next_q{l} = next_query(query0, 0u, local + {l}u * THREADS);
 #endfor
 #for l in 0..X_LOADS
-        var next_x{l} = next_clip(video, clip0, 0u, index + {l}u * THREADS);
+        var next_x{l} = next_clip(video, clip0, 0u, local + {l}u * THREADS);
 #endfor
         for (var k = 0u; k < p.width; k += 16u) {
 #for l in 0..Q_LOADS
             {
-                let v = index + {l}u * THREADS;
+                let v = local + {l}u * THREADS;
                 if (v < 16u * TY) {
                     tile_q[v / 4u * 5u + v % 4u] = next_q{l};
                 }
@@ -124,17 +96,17 @@ fn main(
 #endfor
 #for l in 0..X_LOADS
             {
-                let v = index + {l}u * THREADS;
+                let v = local + {l}u * THREADS;
                 tile_x[v / 4u % 4u * BLOCK + v / 16u * 5u + v % 4u] = next_x{l};
             }
 #endfor
             workgroupBarrier();
             // Beyond the end these fetch nothing.
 #for l in 0..Q_LOADS
-            next_q{l} = next_query(query0, k + 16u, index + {l}u * THREADS);
+            next_q{l} = next_query(query0, k + 16u, local + {l}u * THREADS);
 #endfor
 #for l in 0..X_LOADS
-            next_x{l} = next_clip(video, clip0, k + 16u, index + {l}u * THREADS);
+            next_x{l} = next_clip(video, clip0, k + 16u, local + {l}u * THREADS);
 #endfor
 #for s in 0..4
             {
@@ -171,18 +143,18 @@ fn main(
     // The best over the TX invocations of each query, for two queries at a time.
     let query = query0 + ty * 4u;
     for (var pair = 0u; pair < 2u; pair++) {
-        pool[index] = select(vec4<u32>(best0, best1), vec4<u32>(best2, best3), pair == 1u);
+        pool[local] = select(vec4<u32>(best0, best1), vec4<u32>(best2, best3), pair == 1u);
         workgroupBarrier();
         for (var half = TX / 2u; half > 0u; half /= 2u) {
             if (tx < half) {
-                let a = pool[index];
-                let b = pool[index + half];
-                pool[index] = vec4<u32>(select(a.xy, b.xy, better(b.xy, a.xy)), select(a.zw, b.zw, better(b.zw, a.zw)));
+                let a = pool[local];
+                let b = pool[local + half];
+                pool[local] = vec4<u32>(select(a.xy, b.xy, better(b.xy, a.xy)), select(a.zw, b.zw, better(b.zw, a.zw)));
             }
             workgroupBarrier();
         }
         if (tx == 0u) {
-            let found = pool[index];
+            let found = pool[local];
             if (query + 2u * pair < p.queries) {
                 store(query + 2u * pair, video, found.xy);
             }

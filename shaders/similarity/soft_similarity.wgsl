@@ -8,6 +8,7 @@
 // grid    ceil(rows / (ROWS * SEQUENCE)) workgroups of LANES * ROWS invocations, folded
 
 #import soft_similarity
+#import nan
 
 @group(0) @binding(0) var<storage, read> scores: array<Element>;
 #ifdef MASK
@@ -19,16 +20,11 @@
 @group(0) @binding(2) var<storage, read_write> lse: array<f32>;
 #endif
 
-@compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+#entry LANES * ROWS {
     let lane = local % LANES;
     let steps = (p.n + LANES - 1u) / LANES;
     for (var r = 0u; r < SEQUENCE; r++) {
-        let row = (flat_group(group, groups) * SEQUENCE + r) * ROWS + local / LANES;
+        let row = (flat * SEQUENCE + r) * ROWS + local / LANES;
         let end = select(0u, p.n, row < p.rows);
         var top = LOWEST;
         var sum = Element(0.0);
@@ -53,7 +49,8 @@ fn main(
             let at = place(row);
             let empty = totals.x == 0.0 && totals.y == 0.0;
             y[at] = select(totals.y / (totals.x * p.scale), 0.0, empty);
-            lse[at] = select(highest + log(totals.x), LOWEST, empty);
+            // The bounds above keep NaN from totals.x, but not from totals.y.
+            lse[at] = select(select(highest + log(totals.x), LOWEST, empty), totals.y, is_nan(totals.y));
         }
     }
 }

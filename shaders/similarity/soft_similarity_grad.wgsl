@@ -15,16 +15,11 @@
 @group(0) @binding(4) var<storage, read> mask: array<Element>;
 #endif
 
-@compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+#entry LANES * ROWS {
     let lane = local % LANES;
     let steps = (p.n + LANES - 1u) / LANES;
     for (var r = 0u; r < SEQUENCE; r++) {
-        let row = (flat_group(group, groups) * SEQUENCE + r) * ROWS + local / LANES;
+        let row = (flat * SEQUENCE + r) * ROWS + local / LANES;
         let end = select(0u, p.n, row < p.rows);
         let at = place(min(row, p.rows - 1u));
         let factor = g[at];

@@ -43,7 +43,6 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> spans: array<u32>;
 #endif
 
-#import grid
 #import ordered
 #import select
 
@@ -82,13 +81,7 @@ fn scan(lane: u32) {
 #endif
 }
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let flat = flat_group(group, groups);
+#entry LANES {
     let list = min(flat, p.lists - 1u);
     query = list / p.parts;
     range = part_range(list % p.parts, p.part_size, p.longer_parts);
@@ -97,9 +90,9 @@ fn main(
 #else
     let total = (range.y - range.x) * p.lengths;
 #endif
-    select_best(p.top, total, p.room, lane);
+    select_best(p.top, total, p.room, local);
     if (flat == list) {
-        for (var i = lane; i < p.top; i += LANES) {
+        for (var i = local; i < p.top; i += LANES) {
             let entry = entries[i];
             let place = list * p.top + i;
             let there = entry.y != NONE;

@@ -28,18 +28,11 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> starts: array<f32>;
 @group(0) @binding(6) var<storage, read_write> ends: array<f32>;
 
-#import grid
 #import lanes
 
 const HIDDEN: f32 = -1e10;
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let flat = flat_group(group, groups);
+#entry LANES {
     let pair = min(flat, p.pairs - 1u);
     let candidate = candidates[pair];
     let known = candidate < p.videos;
@@ -47,10 +40,10 @@ fn main(
     let mask_row = select(0u, candidate, known) * p.length;
     let writes = flat == pair;
 
-    // A lane reads back only what it wrote itself.
+    // A local reads back only what it wrote itself.
     var start_top = HIDDEN;
     var end_top = HIDDEN;
-    for (var i = lane; i < p.length; i += LANES) {
+    for (var i = local; i < p.length; i += LANES) {
         var start = HIDDEN;
         var end = HIDDEN;
         if (mask[mask_row + i] != 0.0) {
@@ -73,11 +66,11 @@ fn main(
         end_top = max(end_top, end);
     }
 #ifndef LOGITS
-    start_top = lanes_max(start_top, lane);
-    end_top = lanes_max(end_top, lane);
+    start_top = lanes_max(start_top, local);
+    end_top = lanes_max(end_top, local);
     var start_sum = 0.0;
     var end_sum = 0.0;
-    for (var i = lane; i < p.length; i += LANES) {
+    for (var i = local; i < p.length; i += LANES) {
         let valid = known && mask[mask_row + i] != 0.0;
         let start = select(0.0, exp(starts[row + i] - start_top), valid);
         let end = select(0.0, exp(ends[row + i] - end_top), valid);
@@ -88,12 +81,12 @@ fn main(
             ends[row + i] = end;
         }
     }
-    start_sum = lanes_sum(start_sum, lane);
-    end_sum = lanes_sum(end_sum, lane);
+    start_sum = lanes_sum(start_sum, local);
+    end_sum = lanes_sum(end_sum, local);
     // Without a valid position the sum is 0, and so is everything else.
     let start_scale = 1.0 / select(start_sum, 1.0, start_sum == 0.0);
     let end_scale = 1.0 / select(end_sum, 1.0, end_sum == 0.0);
-    for (var i = lane; i < p.length; i += LANES) {
+    for (var i = local; i < p.length; i += LANES) {
         if (writes) {
             starts[row + i] *= start_scale;
             ends[row + i] *= end_scale;

@@ -15,31 +15,26 @@
 struct Params { pairs: u32, candidates: u32, videos: u32, length: u32, width: u32 }
 #params Params p
 
-#ifdef VEC4
-alias Query = vec4<f32>;
+#import element
+#import halves
+
 #ifdef HALF
+#ifdef VEC4
 alias Clip = vec2<u32>;
 #else
-alias Clip = vec4<f32>;
-#endif
-#else
-alias Query = f32;
-#ifdef HALF
 alias Clip = u32;
-#else
-alias Clip = f32;
 #endif
+#else
+alias Clip = Element;
 #endif
 @group(0) @binding(0) var<storage, read> candidates: array<u32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
-@group(0) @binding(2) var<storage, read> q0: array<Query>;
+@group(0) @binding(2) var<storage, read> q0: array<Element>;
 @group(0) @binding(3) var<storage, read> x0: array<Clip>;
 #ifdef SECOND
-@group(0) @binding(4) var<storage, read> q1: array<Query>;
+@group(0) @binding(4) var<storage, read> q1: array<Element>;
 @group(0) @binding(5) var<storage, read> x1: array<Clip>;
 #endif
-
-#import grid
 
 #ifdef SUBGROUP
 const TEAMS: u32 = 1u;
@@ -68,7 +63,7 @@ fn clip{s}(row: u32, i: u32) -> vec4<f32> {
 #ifdef VEC4
     let v = x{s}[row * (p.width / 4u) + i];
 #ifdef HALF
-    return vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y));
+    return halves(v);
 #else
     return v;
 #endif
@@ -103,13 +98,7 @@ fn across(v: vec4<f32>) -> f32 {
     return (v.x + v.y) + (v.z + v.w);
 }
 
-@compute @workgroup_size(TEAM * TEAMS)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let flat = flat_group(group, groups);
+#entry TEAM * TEAMS {
     let chunks = (p.length + 63u) / 64u;
     let pair = min(flat / chunks, p.pairs - 1u);
     let start = flat % chunks * 64u;

@@ -304,8 +304,8 @@ impl Gpu {
         self.0.recorder.record(&self.0, launch, pipeline)
     }
 
-    /// A grid of `groups` workgroups, folded over two dimensions where one is not enough; shaders unfold it with
-    /// `flat_group` and must skip the numbers beyond theirs.
+    /// A grid of `groups` workgroups, folded over two dimensions where one is not enough; `#entry` unfolds
+    /// it in shaders, which must skip the numbers beyond theirs.
     pub fn grid(&self, groups: usize) -> [u32; 3] {
         let limit = self.0.report.limits.max_compute_workgroups_per_dimension as usize;
         if groups <= limit {

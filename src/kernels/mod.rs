@@ -12,6 +12,8 @@ mod lanes;
 mod layout;
 pub mod linear;
 pub mod loss;
+#[cfg(test)]
+mod nan_tests;
 pub mod optimizer;
 pub mod pooling;
 pub mod ranking;

@@ -5,10 +5,13 @@
 //!
 //! | directive | effect |
 //! |---|---|
-//! | `#import name` | the text of `shaders/shared/name.wgsl` |
+//! | `#import name` | the text of `shaders/shared/name.wgsl`, once: imported again, it adds nothing |
 //! | `#params Type name` | the parameters of a call: an immediate, or a uniform where the adapter has none |
 //! | `#ifdef NAME` / `#ifndef NAME` / `#else` / `#endif` | keeps or drops lines |
 //! | `#for i in 0..N` / `#endfor` | repeats lines, with `{i}` replaced; `N` is a number or a define |
+//! | `#for x in a b c` / `#endfor` | the same with words |
+//! | `#entry SIZE {` | begins the entry point, which ends with its `}`: SIZE invocations a workgroup; `flat` is the number of the workgroup in the folded grid, `local` that of the invocation in the workgroup |
+//! | `#entry subgroup SIZE {` | the same where a workgroup is one subgroup; `lane` is the number of the invocation in the subgroup |
 //!
 //! Each define also becomes a WGSL constant: `const NAME: u32 = value;`.
 

@@ -26,9 +26,9 @@ pub enum Binary {
     Mul,
     /// a / b.
     Div,
-    /// The smaller one; equals share the gradient.
+    /// The smaller one, NaN where one is; equals share the gradient.
     Min,
-    /// The larger one; equals share the gradient.
+    /// The larger one, NaN where one is; equals share the gradient.
     Max,
 }
 
@@ -311,6 +311,7 @@ pub mod cpu {
             Binary::Sub => a - b,
             Binary::Mul => a * b,
             Binary::Div => a / b,
+            Binary::Min | Binary::Max if a.is_nan() || b.is_nan() => f64::NAN,
             Binary::Min => a.min(b),
             Binary::Max => a.max(b),
         }

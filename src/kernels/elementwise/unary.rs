@@ -127,7 +127,7 @@ pub mod cpu {
                 let s = sigmoid(1.702 * x);
                 (x * s, s * (1.0 + 1.702 * x * (1.0 - s)))
             }
-            Unary::Activation(Activation::Relu) => (x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 }),
+            Unary::Activation(Activation::Relu) => (if x < 0.0 { 0.0 } else { x }, if x > 0.0 { 1.0 } else { 0.0 }),
             Unary::Activation(Activation::Tanh) => (x.tanh(), 1.0 - x.tanh() * x.tanh()),
             Unary::Activation(Activation::Sigmoid) => (sigmoid(x), sigmoid(x) * (1.0 - sigmoid(x))),
             Unary::Activation(Activation::Softplus) => (x.max(0.0) + (-x.abs()).exp().ln_1p(), sigmoid(x)),

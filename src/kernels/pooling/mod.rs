@@ -302,7 +302,7 @@ pub mod cpu {
             for s in 0..length {
                 let row = b * length + s;
                 if let Some(v) = counted(x[row * channels + c], weight(mask, row), masked)
-                    && (*position == u32::MAX || v > *y)
+                    && (*position == u32::MAX || v > *y || (v.is_nan() && !y.is_nan()))
                 {
                     (*y, *position) = (v, s as u32);
                 }

@@ -175,7 +175,7 @@ pub fn expand(x: &Tensor, axis: usize, n: usize, factor: f32) -> Result<Tensor> 
 }
 
 /// The largest element along `axis`, which disappears from the shape, and where it is (u32): the first one of equals.
-/// What NaN does is not defined, except that the index is a valid one.
+/// NaN is larger than everything else.
 ///
 /// # Errors
 /// [`Error::IndexOutOfRange`] if x has no such axis, [`Error::Argument`] if its extent is 0; [`Error::DType`] unless x is
@@ -322,7 +322,10 @@ pub mod cpu {
         let at = |o: usize, k: usize, i: usize| x[(o * n + k) * inner + i];
         let one = |j: usize| {
             let (o, i) = (j / inner, j % inner);
-            (1..n).fold((at(o, 0, i), 0), |best, k| if at(o, k, i) > best.0 { (at(o, k, i), k as u32) } else { best })
+            (1..n).fold((at(o, 0, i), 0), |best, k| {
+                let v = at(o, k, i);
+                if v > best.0 || (v.is_nan() && !best.0.is_nan()) { (v, k as u32) } else { best }
+            })
         };
         (0..outer * inner).map(one).unzip()
     }
