@@ -23,4 +23,4 @@ pub use interrupt::StopFlag;
 pub use progress::{Progress, Silent};
 pub use run_folder::{Resumed, RunFolder, Slot};
 pub use sampler::{Position, Sampler};
-pub use session::{Figures, FitHooks, FitReport};
+pub use session::{Evaluate, Figures, FitHooks, FitReport};
