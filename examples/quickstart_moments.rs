@@ -65,10 +65,10 @@ fn run(options: &Options) -> Result<()> {
         let unlabelled = || Error::Argument { op: "evaluate", argument: "part", why: "has no labels".into() };
         settings.evaluate_part(model, &*test, &mut Problems::strict())?.metrics.ok_or_else(unlabelled)
     };
-    let (mut bar, stop) = (Bar::new("ReLoCLNet"), common::stop_on_ctrl_c());
+    let (bar, stop) = (|| Bar::new("ReLoCLNet"), common::stop_on_ctrl_c());
     if let Some(seeds) = options.ablation {
         let (variants, folder) = (settings.ablation(), free_folder(&options.out, "ablation"));
-        let all = train_all(&gpu, (&variants, seeds), &data, &folder, (&mut bar, &stop), |_, t| evaluate(&t.model))?;
+        let all = train_all(&gpu, (&variants, seeds), &data, &folder, (&bar, &stop), |_, t| evaluate(&t.model))?;
         println!("\ntest, mean and (largest - smallest) of {seeds} seeds (simulated features)\n");
         println!("| losses | {SPREADS} |\n|---|---|---|---|---|---|---|");
         for ((name, _), results) in variants.iter().zip(&all) {
@@ -80,8 +80,7 @@ fn run(options: &Options) -> Result<()> {
 
     gpu.reset_peak_memory();
     let start = Start::new(free_folder(&options.out, "ReLoCLNet"), &settings)?;
-    let trained = train(&gpu, &settings, &data, start, &mut bar, &stop)?;
-    bar.finish();
+    let trained = train(&gpu, &settings, &data, start, &mut bar(), &stop)?;
     let peak = gpu.memory_report().peak;
     println!("\nheld-out test: {} queries, {} videos (simulated features)", test.queries().len(), test.videos().len());
     println!("\n{HEAD}\n{:<14} {}", "ReLoCLNet", row(&evaluate(&trained.model)?));

@@ -44,11 +44,11 @@ fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let Some((plan, data, gpu)) = options.flags.start::<Settings<EercfConfig>>()? else { return Ok(()) };
     let stop = common::stop_on_ctrl_c();
-    let mut bar = Bar::new("EERCF");
+    let bar = || Bar::new("EERCF");
     let mut reports = Vec::new();
     if let Some(seeds) = options.seeds {
-        let variants = [("seed", plan.settings.clone())];
-        let all = train_all(&gpu, (&variants, seeds), &data, &plan.folder(""), (&mut bar, &stop), |name, trained| {
+        let variants = [("EERCF", plan.settings.clone())];
+        let all = train_all(&gpu, (&variants, seeds), &data, &plan.folder(""), (&bar, &stop), |name, trained| {
             let found = ways(&trained.model, &data.test, &options.k)?;
             print_table(name, &[&found]);
             reports.push(trained.report);
@@ -57,14 +57,13 @@ fn run(options: &Options) -> Result<()> {
         let title = format!("mean and (largest - smallest) of {seeds} seeds");
         print_table(&title, &all.iter().flatten().collect::<Vec<_>>());
     } else {
-        let mut trained = plan.train(&gpu, &data, &mut bar, &stop)?;
+        let mut trained = plan.train(&gpu, &data, &mut bar(), &stop)?;
         trained.load_best()?;
         println!("run      {}", trained.folder.path().display());
         let title = format!("seed {}", plan.settings.fit.seed);
         print_table(&title, &[&ways(&trained.model, &data.test, &options.k)?]);
         reports.push(trained.report);
     }
-    bar.finish();
     data.failures().iter().for_each(|failure| println!("not read {failure}"));
     conclude(&gpu, &reports, "pairs", started);
     Ok(())

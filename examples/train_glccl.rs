@@ -42,11 +42,11 @@ fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let Some((plan, data, gpu)) = options.flags.start::<Settings<GlcclConfig>>()? else { return Ok(()) };
     let stop = common::stop_on_ctrl_c();
-    let mut bar = Bar::new("GLCCL");
+    let bar = || Bar::new("GLCCL");
     let mut reports = Vec::new();
     if let Some(seeds) = options.ablation {
         let variants = variants(&plan.settings);
-        let all = train_all(&gpu, (&variants, seeds), &data, &plan.folder(""), (&mut bar, &stop), |name, trained| {
+        let all = train_all(&gpu, (&variants, seeds), &data, &plan.folder(""), (&bar, &stop), |name, trained| {
             let found = test(&trained.model, &data.test)?;
             println!("{name}: R@1 {:.1}", found[0].1.r1);
             reports.push(trained.report);
@@ -54,13 +54,12 @@ fn run(options: &Options) -> Result<()> {
         })?;
         print_table(&variants.iter().map(|(name, _)| *name).zip(all).collect::<Vec<_>>());
     } else {
-        let mut trained = plan.train(&gpu, &data, &mut bar, &stop)?;
+        let mut trained = plan.train(&gpu, &data, &mut bar(), &stop)?;
         trained.load_best()?;
         println!("run      {}", trained.folder.path().display());
         print_table(&[("GLIM and CSC", vec![test(&trained.model, &data.test)?])]);
         reports.push(trained.report);
     }
-    bar.finish();
     data.failures().iter().for_each(|failure| println!("not read {failure}"));
     conclude(&gpu, &reports, "pairs", started);
     Ok(())

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Asked, Task};
+use super::{Asked, Parts, Task};
 use crate::data::bicnet::{BicnetDataset, DatasetKind, Dims, NeutralDataset, SampleSource};
 use crate::data::captions::Part;
 use crate::data::moments::Problems;
@@ -79,16 +79,6 @@ pub struct Evaluation {
     pub ties: Ties,
 }
 
-/// The three parts of a dataset.
-pub struct Parts {
-    /// What is trained on.
-    pub train: Box<dyn SampleSource>,
-    /// What chooses the best checkpoint.
-    pub validation: Box<dyn SampleSource>,
-    /// What the final numbers are of.
-    pub test: Box<dyn SampleSource>,
-}
-
 impl Default for Data {
     fn default() -> Self {
         Self {
@@ -158,7 +148,7 @@ impl Settings {
 
 impl Task for Settings {
     type Model = Bicnet;
-    type Data = Parts;
+    type Data = Parts<Box<dyn SampleSource>>;
     type Evaluated = two_space::Evaluation;
     const NAME: &'static str = "BiC-Net";
 
@@ -170,7 +160,7 @@ impl Task for Settings {
         false
     }
 
-    fn open(&self, _: &mut Problems) -> Result<Parts> {
+    fn open(&self, _: &mut Problems) -> Result<Self::Data> {
         super::expect_root(&self.data.root)?;
         let open = |part| self.data.open(part);
         Ok(Parts {
@@ -180,26 +170,22 @@ impl Task for Settings {
         })
     }
 
-    fn adapt(&mut self, data: &Parts, asked: &Asked) -> Result<()> {
+    fn adapt(&mut self, data: &Self::Data, asked: &Asked) -> Result<()> {
         let dims = data.train.dims();
         let model = &mut self.model;
         (model.text_dim, model.region_num, model.region_dim, model.global_dim) =
             (dims.text, dims.regions, dims.region, dims.global);
         self.data.samples = data.train.len();
         let epoch = data.train.len().div_ceil(self.fit.batch.max(1)) as u64;
-        if !asked.has("fit.steps") {
-            self.fit.steps = epoch * if asked.small { SMALL_EPOCHS } else { EPOCHS };
-        }
-        if !asked.has("fit.evaluate_every") {
-            self.fit.evaluate_every = epoch;
-        }
+        let epochs = if asked.small { SMALL_EPOCHS } else { EPOCHS };
+        asked.decide("fit.steps", &mut self.fit.steps, epochs * epoch);
+        asked.decide("fit.evaluate_every", &mut self.fit.evaluate_every, epoch);
         Ok(())
     }
 
-    fn describe(&self, data: &Parts) -> Vec<String> {
+    fn describe(&self, data: &Self::Data) -> Vec<String> {
         let Dims { text, regions, region, global } = data.train.dims();
-        let parts = [("training", &data.train), ("validation", &data.validation), ("test", &data.test)];
-        let mut lines: Vec<String> = parts.map(|(name, part)| format!("{name}: {} videos", part.len())).into();
+        let mut lines: Vec<String> = data.named().map(|(name, part)| format!("{name}: {} videos", part.len())).into();
         lines.push(format!("{regions} regions of {region}, frames of {global}, tokens of {text} features"));
         if self.data.validation == self.data.test {
             lines.push("the best checkpoint is chosen on the test part, which flatters the test numbers".into());
@@ -215,13 +201,19 @@ impl Task for Settings {
         model.store()
     }
 
-    fn fit(&self, model: &Bicnet, data: &Parts, resume: Option<&Checkpoint>, hooks: FitHooks<'_>) -> Result<FitReport> {
+    fn fit(
+        &self,
+        model: &Bicnet,
+        data: &Self::Data,
+        resume: Option<&Checkpoint>,
+        hooks: FitHooks<'_>,
+    ) -> Result<FitReport> {
         // Every video by itself: no two must share a batch.
         let groups: Vec<Vec<usize>> = (0..data.train.len()).map(|video| vec![video]).collect();
         fit(model, &*data.train, &groups, &self.fit, resume, hooks)
     }
 
-    fn evaluate(&self, model: &Bicnet, data: &Parts) -> Result<two_space::Evaluation> {
+    fn evaluate(&self, model: &Bicnet, data: &Self::Data) -> Result<two_space::Evaluation> {
         self.encode(model, &*data.validation)?.evaluate(self.evaluation.ties)
     }
 
@@ -252,7 +244,7 @@ impl Task for Settings {
 pub fn train_twins(
     model: &dyn TwoSpaceModel,
     settings: &Settings,
-    data: &Parts,
+    data: &Parts<Box<dyn SampleSource>>,
     folder: &Path,
     progress: &mut dyn Progress,
     stop: &StopFlag,

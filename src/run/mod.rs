@@ -46,6 +46,23 @@ pub use settings::{Setting, list, with};
 pub use spread::Spread;
 pub use trained::{Start, Trained, profile, train, train_all};
 
+/// The parts of a dataset.
+pub struct Parts<P> {
+    /// What is trained on.
+    pub train: P,
+    /// What chooses the best checkpoint.
+    pub validation: P,
+    /// What the final numbers are of.
+    pub test: P,
+}
+
+impl<P> Parts<P> {
+    /// The parts with their names.
+    pub fn named(&self) -> [(&'static str, &P); 3] {
+        [("training", &self.train), ("validation", &self.validation), ("test", &self.test)]
+    }
+}
+
 /// The settings of a family of models: everything that decides what a run comes to, and how it is done.
 ///
 /// As JSON they are an object of the sections `data`, `model`, `fit` and what else the family needs; `fit` has `steps`,

@@ -314,12 +314,9 @@ impl Task for Settings {
             self.search.max_length = self.model.max_clips + 1;
         }
         let epoch = self.fit.steps_per_epoch(&*data.train)?;
-        if !asked.has("fit.steps") {
-            self.fit.steps = epoch * if asked.small { 1 } else { EPOCHS };
-        }
-        if !asked.has("fit.evaluate_every") {
-            self.fit.evaluate_every = epoch;
-        }
+        let epochs = if asked.small { 1 } else { EPOCHS };
+        asked.decide("fit.steps", &mut self.fit.steps, epochs * epoch);
+        asked.decide("fit.evaluate_every", &mut self.fit.evaluate_every, epoch);
         Ok(())
     }
 

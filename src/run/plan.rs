@@ -31,7 +31,10 @@ pub struct Request {
 /// Which settings a user chose, as opposed to those of the recipe.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
+    /// Settings of the file and of the request.
     names: BTreeSet<String>,
+    /// Those of the request alone.
+    by_name: BTreeSet<String>,
     /// The recipe is the one for small networks.
     pub small: bool,
     /// The run goes on: everything was chosen when it started.
@@ -47,6 +50,13 @@ impl Asked {
     /// Whether the user chose this setting.
     pub fn has(&self, name: &str) -> bool {
         self.resumed || self.names.contains(name)
+    }
+
+    /// Gives a setting that the user did not choose its value.
+    pub(super) fn decide(&self, name: &str, setting: &mut u64, value: u64) {
+        if !self.has(name) {
+            *setting = value;
+        }
     }
 }
 
@@ -72,7 +82,7 @@ impl<S: Task> Plan<S> {
     pub fn new(request: &Request) -> Result<Self> {
         let refuse = |argument, why: String| Err(Error::Argument { op: S::NAME, argument, why });
         let (small, resumed) = (request.small, request.resume.is_some());
-        let mut asked = Asked { names: BTreeSet::new(), small, resumed };
+        let mut asked = Asked { small, resumed, ..Asked::default() };
         if let Some(slot) = request.resume {
             let Some(folder) = request.run.clone() else {
                 return refuse("resume", "needs the folder of the run".into());
@@ -81,7 +91,7 @@ impl<S: Task> Plan<S> {
                 return refuse("small", "is for new runs; one that goes on keeps its settings".into());
             }
             let started: S = stored(&folder)?;
-            let settings = request.lay_over(started.clone(), &mut asked.names)?;
+            let settings = request.lay_over(started.clone(), &mut asked)?;
             expect_same(&started, &settings)?;
             return Ok(Self { settings, folder, asked, resumed: Some((slot, started)) });
         }
@@ -90,7 +100,7 @@ impl<S: Task> Plan<S> {
             let why = format!("{} holds a run already: resume it, or choose another folder", folder.display());
             return refuse("run", why);
         }
-        let settings = request.lay_over(S::recipe(&request.unchecked()?, small)?, &mut asked.names)?;
+        let settings = request.lay_over(S::recipe(&request.unchecked()?, small)?, &mut asked)?;
         Ok(Self { settings, folder, asked, resumed: None })
     }
 
@@ -106,7 +116,7 @@ impl<S: Task> Plan<S> {
         self.settings.adapt(&data, &self.asked)?;
         match &self.resumed {
             Some((_, started)) => expect_same(started, &self.settings)?,
-            None => expect_kept(&before, &self.settings, &self.asked.names)?,
+            None => expect_kept(&before, &self.settings, &self.asked.by_name)?,
         }
         Ok((data, problems))
     }
@@ -135,19 +145,25 @@ impl Request {
     /// # Errors
     /// [`Error::UnknownSetting`]; [`Error::Setting`]; [`Error::Io`] and [`Error::Malformed`] for the file.
     pub fn changed<S: Task>(&self, settings: S) -> Result<S> {
-        self.lay_over(settings, &mut BTreeSet::new())
+        self.lay_over(settings, &mut Asked::default())
     }
 
-    /// As [`Request::changed`]; `names` takes note of what was set.
-    fn lay_over<S: Task>(&self, settings: S, names: &mut BTreeSet<String>) -> Result<S> {
-        let file = self.config.as_deref().map_or_else(|| Ok(json!({})), read)?;
-        let settings = lay(settings, "", &file, names)?;
-        self.set.iter().try_fold(settings, |settings, setting| lay_setting(settings, setting, names))
+    /// As [`Request::changed`]; `asked` takes note of what was set.
+    fn lay_over<S: Task>(&self, settings: S, asked: &mut Asked) -> Result<S> {
+        let settings = lay(settings, "", &self.file()?, &mut asked.names)?;
+        let by_name = &mut asked.by_name;
+        let settings = self.set.iter().try_fold(settings, |settings, set| lay_setting(settings, set, by_name))?;
+        asked.names.extend(asked.by_name.iter().cloned());
+        Ok(settings)
+    }
+
+    fn file(&self) -> Result<Value> {
+        self.config.as_deref().map_or_else(|| Ok(json!({})), read)
     }
 
     /// What is asked for, as JSON that nobody has looked at.
     fn unchecked(&self) -> Result<Value> {
-        let mut all = self.config.as_deref().map_or_else(|| Ok(json!({})), read)?;
+        let mut all = self.file()?;
         for setting in &self.set {
             let mut place = &mut all;
             for key in setting.name.split('.') {

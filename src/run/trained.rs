@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::settings::to_json;
 use super::{Task, with};
 use crate::Result;
 use crate::gpu::{Gpu, Profile};
@@ -104,33 +105,31 @@ pub fn train<S: Task>(
 }
 
 /// Trains every variant with so many seeds, from the variant's own on, each in a new folder `name-seed` of `folder`, and
-/// loads the best checkpoint; `test` makes of each what is kept.
+/// loads the best checkpoint; `test` makes of each what is kept. Each run has a `progress` of its own.
 ///
 /// # Errors
 /// Those of [`train`] and `test`.
-pub fn train_all<S: Task, R>(
+pub fn train_all<S: Task, P: Progress, R>(
     gpu: &Gpu,
     (variants, seeds): (&[(&str, S)], u64),
     data: &S::Data,
     folder: &Path,
-    (progress, stop): (&mut dyn Progress, &StopFlag),
+    (progress, stop): (&dyn Fn() -> P, &StopFlag),
     mut test: impl FnMut(&str, Trained<S>) -> Result<R>,
 ) -> Result<Vec<Vec<R>>> {
-    let mut all = Vec::new();
-    for (name, settings) in variants {
-        let first = super::settings::to_json(settings)?["fit"]["seed"].as_u64().unwrap_or(0);
-        let mut results = Vec::new();
-        for seed in first..first + seeds {
-            let settings = with(settings, "fit.seed", seed)?;
-            let run = folder.join(format!("{name}-{seed}").replace(' ', "-"));
-            let start = Start::new(run, &settings)?;
-            let mut trained = train(gpu, &settings, data, start, &mut *progress, stop)?;
-            trained.load_best()?;
-            results.push(test(&format!("{name}, seed {seed}"), trained)?);
-        }
-        all.push(results);
-    }
-    Ok(all)
+    let mut run = |name: &str, settings: &S, seed: u64| {
+        let settings = with(settings, "fit.seed", seed)?;
+        let start = Start::new(folder.join(format!("{name}-{seed}").replace(' ', "-")), &settings)?;
+        let mut trained = train(gpu, &settings, data, start, &mut progress(), stop)?;
+        trained.load_best()?;
+        test(&format!("{name}, seed {seed}"), trained)
+    };
+    let seeds = |first: u64| first..first + seeds;
+    let variant = |(name, settings): &(&str, S)| -> Result<Vec<R>> {
+        let first = to_json(settings)?["fit"]["seed"].as_u64().unwrap_or(0);
+        seeds(first).map(|seed| run(name, settings, seed)).collect()
+    };
+    variants.iter().map(variant).collect()
 }
 
 /// The kernels of a few steps, after one that compiles the shaders; the device must have been built with `profile(true)`.

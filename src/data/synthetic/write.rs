@@ -74,8 +74,8 @@ impl Manifest {
         let number: BTreeMap<&str, usize> = ids.iter().enumerate().map(|(i, id)| (*id, i)).collect();
         let twin: BTreeMap<&str, &str> = self.videos.iter().map(|v| (v.video_id.as_str(), v.twin.as_str())).collect();
         let missing = |id: &str| Error::Missing { path: Self::FILE.into(), kind: "twin of video", id: id.into() };
-        let found = ids.iter().map(|id| twin.get(id).and_then(|twin| number.get(twin)).copied().ok_or(missing(id)));
-        found.collect()
+        let found = |id: &&str| twin.get(id).and_then(|twin| number.get(twin)).copied().ok_or_else(|| missing(id));
+        ids.iter().map(found).collect()
     }
 }
 

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Asked, Task};
+use super::{Asked, Parts, Task};
 use crate::data::media::frames::{Choice, Sampling};
 use crate::data::moments::Problems;
 use crate::data::synthetic::{ClipWorld, ClipWorldConfig};
@@ -24,7 +24,7 @@ use crate::retrieval::RetrievalMetrics;
 use crate::train::{Checkpoint, Figures, FitHooks, FitReport, PairFitOptions, fit_pairs, is_frozen};
 use crate::{Error, Result};
 
-pub use parts::{Encoded, Parts, Source, Texts, Way, spreads, ways};
+pub use parts::{Encoded, Source, Texts, Way, spreads, ways};
 
 /// The configuration of a model on CLIP's towers.
 pub trait Config: Clone + Default + Serialize + DeserializeOwned {
@@ -181,7 +181,7 @@ impl<C: Config> Settings<C> {
 
 impl<C: Config> Task for Settings<C> {
     type Model = C::Model;
-    type Data = Parts;
+    type Data = Parts<Source>;
     type Evaluated = RetrievalMetrics;
     const NAME: &'static str = C::NAME;
 
@@ -206,17 +206,16 @@ impl<C: Config> Task for Settings<C> {
         self.data.lenient
     }
 
-    fn open(&self, problems: &mut Problems) -> Result<Parts> {
+    fn open(&self, problems: &mut Problems) -> Result<Self::Data> {
         Parts::open(&self.data, self.model.base(), problems)
     }
 
-    fn adapt(&mut self, data: &Parts, _: &Asked) -> Result<()> {
+    fn adapt(&mut self, data: &Self::Data, _: &Asked) -> Result<()> {
         self.data.samples = data.train.pairs.texts();
         Ok(())
     }
 
-    fn describe(&self, data: &Parts) -> Vec<String> {
-        let parts = [("training", &data.train), ("validation", &data.validation), ("test", &data.test)];
+    fn describe(&self, data: &Self::Data) -> Vec<String> {
         let line = |(name, part): (&str, &Source)| {
             let cut = match part.truncated() {
                 0 => String::new(),
@@ -224,7 +223,7 @@ impl<C: Config> Task for Settings<C> {
             };
             format!("{name}: {} texts, {} videos{cut}", part.pairs.texts(), part.pairs.videos())
         };
-        parts.map(line).into()
+        data.named().map(line).into()
     }
 
     fn build(&self, gpu: &Gpu) -> Result<C::Model> {
@@ -245,14 +244,14 @@ impl<C: Config> Task for Settings<C> {
     fn fit(
         &self,
         model: &C::Model,
-        data: &Parts,
+        data: &Self::Data,
         resume: Option<&Checkpoint>,
         hooks: FitHooks<'_>,
     ) -> Result<FitReport> {
         fit_pairs(model, &*data.train.pairs, &self.fit, resume, hooks)
     }
 
-    fn evaluate(&self, model: &C::Model, data: &Parts) -> Result<RetrievalMetrics> {
+    fn evaluate(&self, model: &C::Model, data: &Self::Data) -> Result<RetrievalMetrics> {
         data.validation.text_to_video(&data.validation.encode(model)?.score_all(model)?, Texts::All)
     }
 

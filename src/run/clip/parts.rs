@@ -18,7 +18,7 @@ use crate::models::clip4clip::BaseConfig;
 use crate::models::pair::{PairModel, TwoStageModel};
 use crate::retrieval::pairs::{Gallery, SearchOptions, TextTile, VideoToText, score_all};
 use crate::retrieval::{Counts, RetrievalMetrics, Ties};
-use crate::run::Spread;
+use crate::run::{Parts, Spread};
 use crate::tensor::Array;
 
 /// Videos, and texts, that are encoded and compared at a time.
@@ -35,17 +35,7 @@ pub struct Source {
     truncated: usize,
 }
 
-/// Training, validation and test.
-pub struct Parts {
-    /// What is trained on.
-    pub train: Source,
-    /// What chooses the best checkpoint.
-    pub validation: Source,
-    /// What the final numbers are of.
-    pub test: Source,
-}
-
-impl Parts {
+impl Parts<Source> {
     pub(super) fn open(data: &Data, base: &BaseConfig, problems: &mut Problems) -> Result<Self> {
         match (&data.root, &data.clip, &data.videos) {
             (Some(root), Some(clip), Some(videos)) => Self::real([root, clip, videos], data, base, problems),
@@ -94,8 +84,11 @@ impl Parts {
 
     /// Videos that could not be read since they were opened.
     pub fn failures(&self) -> Vec<String> {
-        let sources = [&self.train, &self.validation, &self.test].into_iter();
-        sources.flat_map(|s| s.pairs.failures()).map(|f| format!("{}: {}", f.id, f.error)).collect()
+        self.named()
+            .into_iter()
+            .flat_map(|(_, part)| part.pairs.failures())
+            .map(|f| format!("{}: {}", f.id, f.error))
+            .collect()
     }
 }
 
