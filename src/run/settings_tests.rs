@@ -115,9 +115,9 @@ fn a_wrong_value_is_told_what_is_expected() {
         ("data.most=few", "expected usize"),
     ] {
         let error = set(text).unwrap_err();
-        let (name, value) = text.split_once('=').unwrap();
-        let Error::Setting { name: n, why: w, value: v } = &error else { panic!("{text}: {error}") };
-        assert!(n == name && w.contains(why) && v.contains(value), "{text}: {error}");
+        let name = text.split_once('=').unwrap().0;
+        let Error::Setting { name: n, why: w, .. } = &error else { panic!("{text}: {error}") };
+        assert!(n == name && w.contains(why), "{text}: {error}");
     }
 }
 

@@ -17,7 +17,7 @@ impl Spread {
     /// Of a figure of each result.
     pub fn of<R>(results: &[R], figure: impl Fn(&R) -> f64) -> Self {
         let values: Vec<f64> = results.iter().map(figure).collect();
-        let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let mean = values.iter().fold(0.0, |sum, v| sum + v) / values.len().max(1) as f64;
         let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
         Self { mean, range: if values.is_empty() { 0.0 } else { high - low }, count: values.len() }
     }
