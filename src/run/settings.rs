@@ -57,7 +57,7 @@ impl FromStr for Setting {
 pub fn with<S: Serialize + DeserializeOwned>(settings: &S, name: &str, value: impl Into<Value>) -> Result<S> {
     let value = value.into();
     let (all, fail) = (to_json(settings)?, |why: String| refused(name, &value, why));
-    if NOT_NEGATIVE.iter().any(|section| name.starts_with(section)) && value.as_f64().is_some_and(|v| v < 0.0) {
+    if NOT_NEGATIVE.contains(&name.split('.').next().unwrap_or_default()) && value.as_f64().is_some_and(|v| v < 0.0) {
         return Err(fail("it must not be negative".into()));
     }
     let mut changed = all.clone();
