@@ -53,7 +53,7 @@ impl Asked {
     }
 
     /// Gives a setting that the user did not choose its value.
-    pub(super) fn decide(&self, name: &str, setting: &mut u64, value: u64) {
+    pub fn decide(&self, name: &str, setting: &mut u64, value: u64) {
         if !self.has(name) {
             *setting = value;
         }
