@@ -18,17 +18,15 @@ use reelgrad::gpu::Gpu;
 use reelgrad::models::reloclnet::Reloclnet;
 use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentSearch, Prediction, SearchOptions, Stage};
 use reelgrad::tensor::{Array, Precision};
-use reelgrad::train::{Progress, RunFolder, Slot};
+use reelgrad::train::{Progress, Slot};
 use reelgrad::{Error, Result};
 use serde_json::json;
 
 mod common;
-#[path = "common/moments.rs"]
-mod moments;
 #[path = "common/timeline.rs"]
 mod timeline;
 use common::bar::Bar;
-use moments::Settings;
+use reelgrad::run::moments::Settings;
 
 /// Finds the video, and the moment in it, that a sentence describes.
 ///
@@ -106,13 +104,13 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    let mut settings = Settings::of_run(&options.run, &RunFolder::config(&options.run)?)?;
+    let mut settings: Settings = reelgrad::run::stored(&options.run)?;
     if let Some(root) = &options.data {
         settings.data.root.clone_from(root);
     }
     let part = options.part.clone().unwrap_or_else(|| settings.data.validation.clone());
     let mut problems = if options.lenient { Problems::lenient() } else { Problems::strict() };
-    let data = settings.open(&part, &mut problems)?;
+    let data = settings.open_part(&part, &mut problems)?;
     let wanted = wanted(options, &settings, &*data)?;
     let gpu = common::open_gpu(options.adapter.as_deref());
     let model: Reloclnet = reelgrad::train::open(&gpu, &options.run, Slot::Best)?;

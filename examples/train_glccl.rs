@@ -10,16 +10,14 @@ use std::time::Instant;
 
 use clap::Parser;
 use reelgrad::Result;
-use reelgrad::gpu::Gpu;
-use reelgrad::models::Model;
-use reelgrad::models::clip4clip::BaseConfig;
 use reelgrad::models::glccl::{Glccl, GlcclConfig, Guide};
 use reelgrad::retrieval::RetrievalMetrics;
+use reelgrad::run::clip::{Settings, Source, Texts, spreads};
+use reelgrad::run::train_all;
 
 mod common;
-#[path = "common/pairs.rs"]
-mod pairs;
-use pairs::{Method, Settings, Sources, Texts, metrics};
+use common::bar::Bar;
+use common::flags::{ClipFlags, conclude};
 
 /// Trains GLCCL, on request with and without its two parts: the global-local interaction and the score consistency.
 ///
@@ -29,94 +27,77 @@ use pairs::{Method, Settings, Sources, Texts, metrics};
 #[command(version)]
 struct Options {
     #[command(flatten)]
-    common: pairs::Options,
+    flags: ClipFlags,
     /// Trains with and without GLIM and CSC, with so many seeds each, and prints means and spreads.
     #[arg(long, value_name = "SEEDS", conflicts_with = "resume")]
     ablation: Option<u64>,
 }
 
-struct Training;
-
-impl Method for Training {
-    type Model = Glccl;
-    type Config = GlcclConfig;
-    const NAME: &'static str = "GLCCL";
-
-    fn base(config: &mut GlcclConfig) -> &mut BaseConfig {
-        &mut config.base
-    }
-
-    fn build(gpu: &Gpu, config: GlcclConfig, seed: u64, frozen: &dyn Fn(&str) -> bool) -> Result<Glccl> {
-        Glccl::frozen(gpu, config, seed, frozen)
-    }
-}
-
 fn main() -> ExitCode {
     common::init_log();
-    pairs::exit(run(&Options::parse()))
+    common::finish(run(&Options::parse()).map(|()| ExitCode::SUCCESS))
 }
 
 fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
-    let settings = options.common.settings::<Training>()?;
-    let mut problems = options.common.problems();
-    let sources = Sources::open(&settings.data, &settings.model.base, &mut problems)?;
-    let gpu = common::open_gpu(options.common.adapter.as_deref());
-    pairs::introduce(&gpu, &sources, &problems);
-    let consistency = settings.model.consistency_loss;
-    let variants = [
-        ("GLIM and CSC", settings.model.guide, consistency),
-        ("GLIM", settings.model.guide, 0.0),
-        ("CSC", Guide::Mean, consistency),
-        ("neither", Guide::Mean, 0.0),
-    ];
-    let shown = if options.ablation.is_some() { variants.len() } else { 1 };
+    let Some((plan, data, gpu)) = options.flags.start::<Settings<GlcclConfig>>()? else { return Ok(()) };
     let stop = common::stop_on_ctrl_c();
-    let (mut reports, mut table) = (Vec::new(), Vec::new());
-    for &(name, guide, consistency_loss) in &variants[..shown] {
-        let mut results = Vec::new();
-        for seed in 0..options.ablation.unwrap_or(1).max(1) {
-            let mut settings: Settings<GlcclConfig> = settings.clone();
-            settings.model.guide = guide;
-            settings.model.consistency_loss = consistency_loss;
-            settings.fit.core.seed += seed;
-            let part = options.ablation.map(|_| format!("{name}-{}", settings.fit.core.seed).replace(' ', "-"));
-            let folder = options.common.run_folder("glccl", part);
-            let resume = options.common.resume;
-            let (model, report) = pairs::train::<Training>(&gpu, &settings, &sources, &folder, resume, &stop)?;
-            println!("run      {}", folder.display());
-            reports.push(report);
-            let (scores, _) = pairs::evaluate(&model, &sources.test)?;
-            let kinds = if sources.test.partial.is_empty() { &KINDS[..1] } else { &KINDS };
-            results.push(
-                kinds.iter().map(|&(_, texts)| metrics(&scores, &sources.test, texts)).collect::<Result<Vec<_>>>()?,
-            );
-            if options.ablation.is_some() {
-                println!("{name}, seed {}: R@1 {:.1}", settings.fit.core.seed, results.last().map_or(0.0, |r| r[0].r1));
-            }
-        }
-        table.push((name, results));
+    let bar = || Bar::new("GLCCL");
+    let mut reports = Vec::new();
+    if let Some(seeds) = options.ablation {
+        let variants = variants(&plan.settings);
+        let all = train_all(&gpu, (&variants, seeds), &data, &plan.folder(""), (&bar, &stop), |name, trained| {
+            let found = test(&trained.model, &data.test)?;
+            println!("{name}: R@1 {:.1}", found[0].1.r1);
+            reports.push(trained.report);
+            Ok(found)
+        })?;
+        print_table(&variants.iter().map(|(name, _)| *name).zip(all).collect::<Vec<_>>());
+    } else {
+        let mut trained = plan.train(&gpu, &data, &mut bar(), &stop)?;
+        trained.load_best()?;
+        println!("run      {}", trained.folder.path().display());
+        print_table(&[("GLIM and CSC", vec![test(&trained.model, &data.test)?])]);
+        reports.push(trained.report);
     }
-    print_table(&table);
-    pairs::conclude(&gpu, &sources, &reports, started);
+    data.failures().iter().for_each(|failure| println!("not read {failure}"));
+    conclude(&gpu, &reports, "pairs", started);
     Ok(())
 }
 
-/// The texts that are counted apart.
-const KINDS: [(&str, Texts); 3] =
-    [("all texts", Texts::All), ("of the whole clip", Texts::Whole), ("of a part of it", Texts::Partial)];
+/// The model, and without one or both of its parts.
+fn variants(full: &Settings<GlcclConfig>) -> [(&'static str, Settings<GlcclConfig>); 4] {
+    let (guide, consistency) = (full.model.guide, full.model.consistency_loss);
+    let without = |name, guide: Guide, consistency_loss: f32| {
+        (name, Settings { model: GlcclConfig { guide, consistency_loss, ..full.model.clone() }, ..full.clone() })
+    };
+    [
+        without("GLIM and CSC", guide, consistency),
+        without("GLIM", guide, 0.0),
+        without("CSC", Guide::Mean, consistency),
+        without("neither", Guide::Mean, 0.0),
+    ]
+}
 
-/// For each variant and seed the metrics of each kind of text.
-type Results = Vec<Vec<RetrievalMetrics>>;
+/// Metrics of each kind of text that is counted apart.
+type Found = Vec<(&'static str, RetrievalMetrics)>;
 
-fn print_table(table: &[(&str, Results)]) {
-    let kinds = table.first().and_then(|(_, seeds)| seeds.first()).map_or(0, Vec::len);
-    for (i, (kind, _)) in KINDS.iter().enumerate().take(kinds) {
+fn test(model: &Glccl, part: &Source) -> Result<Found> {
+    let scores = part.encode(model)?.score_all(model)?;
+    let kinds = [("all texts", Texts::All), ("of the whole clip", Texts::Whole), ("of a part of it", Texts::Partial)];
+    let shown = if part.texts(Texts::Partial).is_empty() { &kinds[..1] } else { &kinds };
+    shown.iter().map(|&(kind, texts)| Ok((kind, part.text_to_video(&scores, texts)?))).collect()
+}
+
+/// A table a kind of text, a line a variant, over its seeds.
+fn print_table(variants: &[(&str, Vec<Found>)]) {
+    let first = variants.first().and_then(|(_, seeds)| seeds.first()).into_iter().flatten();
+    for (i, (kind, _)) in first.enumerate() {
         println!("\ntest, text to video, {kind}; with several seeds mean and (largest - smallest)\n");
         println!("| with | R@1 | R@5 | R@10 | MdR |\n|---|---|---|---|---|");
-        for (name, seeds) in table {
-            let results: Vec<RetrievalMetrics> = seeds.iter().map(|kinds| kinds[i]).collect();
-            println!("| {name} | {} |", pairs::cells(&results));
+        for (name, seeds) in variants {
+            let results: Vec<RetrievalMetrics> = seeds.iter().map(|kinds| kinds[i].1).collect();
+            println!("| {name} | {} |", spreads(&results));
         }
     }
 }

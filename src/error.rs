@@ -210,6 +210,38 @@ pub enum Error {
         got: Vec<usize>,
     },
 
+    // --- settings of a run ---
+    /// There is no setting of this name.
+    #[error("{name} is no setting; did you mean {nearest}?")]
+    UnknownSetting {
+        /// What was named.
+        name: String,
+        /// The setting whose name is nearest.
+        nearest: String,
+    },
+    /// A setting cannot have this value.
+    #[error("{name} cannot be {value}: {why}")]
+    Setting {
+        /// The setting.
+        name: String,
+        /// What it was given.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A run that goes on was asked to be another one.
+    #[error(
+        "a run that goes on keeps its settings, and {name} would be {asked} instead of {stored}; start a new run for that"
+    )]
+    ResumeChanges {
+        /// The setting.
+        name: String,
+        /// Its value in the run.
+        stored: String,
+        /// What was asked for.
+        asked: String,
+    },
+
     // --- files and data ---
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]

@@ -19,6 +19,7 @@ pub mod optim;
 pub mod parity;
 pub mod random;
 pub mod retrieval;
+pub mod run;
 pub mod shader;
 pub mod tensor;
 pub mod train;

@@ -107,7 +107,7 @@ fn train(
     };
     let stop = StopFlag::new();
     let hooks = FitHooks {
-        evaluate: &mut || {
+        evaluate: &mut |_, _| {
             let gallery = Gallery::encode(model, &Clips, &[0, 1, 2, 3, 4, 5], 4)?;
             let texts = TextTile::of_source(&Clips, &[0, 2, 4, 6, 8, 10], 4)?;
             let scores = score_all(model, &texts, &gallery)?;

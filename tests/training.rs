@@ -70,7 +70,7 @@ fn train(model: &Bicnet, folder: &Path, options: &FitOptions, resume: bool, stop
     let stop = StopFlag::new();
     let groups: Vec<Vec<usize>> = (0..data.len()).map(|i| vec![i]).collect();
     let hooks = FitHooks {
-        evaluate: &mut || {
+        evaluate: &mut |_, _| {
             let options = EncodeOptions { batch: 4, ..EncodeOptions::default() };
             let encoded = encode(model, &validation, &[0, 1, 2, 3], &options)?;
             let metrics = encoded.evaluate(Ties::Expected)?.text_to_video;
@@ -226,7 +226,7 @@ fn watch(data: &dyn SampleSource, steps: u64, log_every: u64) -> Vec<(u64, u64, 
     let options = FitOptions { core, ..options(7) };
     let groups: Vec<Vec<usize>> = (0..data.len()).map(|i| vec![i]).collect();
     let stop = StopFlag::new();
-    let hooks = FitHooks { evaluate: &mut || Ok((0.0, vec![])), run: None, progress: &mut Silent, stop: &stop };
+    let hooks = FitHooks { evaluate: &mut |_, _| Ok((0.0, vec![])), run: None, progress: &mut Silent, stop: &stop };
     fit(&model, data, &groups, &options, None, hooks).unwrap();
     model.seen.into_inner()
 }
@@ -294,4 +294,28 @@ fn parameters_have_the_official_names_and_shapes() {
     }
     let more: Vec<&str> = ours.keys().filter(|name| !theirs.contains_key(*name)).copied().collect();
     assert!(more.iter().all(|name| tables.contains(name)), "{more:?}");
+}
+
+#[test]
+fn an_evaluation_without_a_figure_is_an_error_and_never_the_best() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let gpu = builder().build().unwrap();
+    let data = data(Part::Train);
+    let model = Bicnet::new(&gpu, tiny(data.dims()), 7).unwrap();
+    let groups: Vec<Vec<usize>> = (0..data.len()).map(|i| vec![i]).collect();
+    for figure in [f64::NAN, f64::INFINITY] {
+        let _ = std::fs::remove_dir_all(&path);
+        let mut run = RunFolder::create(&path, &options(7)).unwrap();
+        let hooks = FitHooks {
+            evaluate: &mut |_, _| Ok((figure, vec![])),
+            run: Some(&mut run),
+            progress: &mut Silent,
+            stop: &StopFlag::new(),
+        };
+        match fit(&model, &data, &groups, &options(7), None, hooks) {
+            Err(Error::NonFinite { place, .. }) => assert_eq!(place, "step 6"),
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
 use reelgrad::train::Progress;
 
 pub struct Bar {
@@ -25,20 +25,11 @@ impl Bar {
                 let _ = write!(out, "{:.1}/s", state.per_sec());
             };
             let style = style.with_key("rate", rate).progress_chars("=> ");
-            let bar = ProgressBar::new(0).with_style(style).with_prefix(name);
+            let bar = ProgressBar::new(0).with_style(style).with_prefix(name).with_finish(ProgressFinish::AndLeave);
             bar.enable_steady_tick(Duration::from_millis(500));
             bar
         });
         Self { name, bar, started: None, printed: 0 }
-    }
-
-    /// Prints lines above the bar.
-    pub fn printer(&self) -> impl Fn(&str) + use<> {
-        let bar = self.bar.clone();
-        move |line| match &bar {
-            Some(bar) => bar.suspend(|| println!("{line}")),
-            None => println!("{line}"),
-        }
     }
 
     pub fn finish(self) {
@@ -73,6 +64,13 @@ impl Progress for Bar {
                 eprintln!("{:<14} {done}/{total}  {speed}{message}", self.name);
             }
             None => {}
+        }
+    }
+    /// Prints the line above the bar.
+    fn note(&mut self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| println!("{line}")),
+            None => println!("{line}"),
         }
     }
 }

@@ -1,16 +1,16 @@
-//! What the examples share: the log, the GPU, and how they fail.
+//! What the examples share: the log, the GPU, flags, and how they fail.
 
 // Each example uses a part.
 #![allow(dead_code)]
 
 pub mod bar;
-pub mod merge;
+pub mod flags;
 pub mod submissions;
 pub mod table;
 
-use std::path::{Path, PathBuf};
 use std::process::{ExitCode, exit};
 
+use reelgrad::Error;
 use reelgrad::gpu::{AdapterChoice, Gpu, GpuBuilder};
 
 /// Logs warnings to standard error; the environment variable `RUST_LOG` chooses more or less.
@@ -40,11 +40,17 @@ pub fn open(builder: GpuBuilder) -> Gpu {
     })
 }
 
-/// Ends a program: with its own exit code, or with a message and 2.
+/// Ends a program: with its own exit code, with a message and 2, or with 130 after Ctrl-C.
 pub fn finish(result: reelgrad::Result<ExitCode>) -> ExitCode {
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        ExitCode::from(2)
+    result.unwrap_or_else(|error| match error {
+        Error::Interrupted { .. } => {
+            eprintln!("{error}\ngo on with --resume and the run's folder as --run");
+            ExitCode::from(130)
+        }
+        error => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
     })
 }
 
@@ -62,10 +68,4 @@ pub fn stop_on_ctrl_c() -> reelgrad::train::StopFlag {
         log::warn!("Ctrl-C will end the program without saving: {error}");
     }
     flag
-}
-
-/// `{out}/{name}-1`, or the first number that is not taken.
-pub fn free_folder(out: &Path, name: &str) -> PathBuf {
-    let name = name.replace(' ', "-");
-    (1..).map(|n| out.join(format!("{name}-{n}"))).find(|p| !p.exists()).unwrap_or_else(|| out.join(name))
 }

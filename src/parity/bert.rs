@@ -3,8 +3,8 @@
 use super::Row;
 use super::golden::Case;
 use super::run::Run;
-use crate::models::Model;
 use crate::autograd::Var;
+use crate::models::Model;
 use crate::models::bert::{Bert, BertConfig, BertKind, Sentences};
 use crate::{Gpu, Result};
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::autograd::{Tape, Var};
 use crate::data::bicnet::{Sample, SampleSource, collate};
@@ -19,9 +19,11 @@ use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};
 
 /// Which captions of a video are encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Captions {
     /// The first of each video.
+    #[default]
     First,
     /// All of them.
     All,

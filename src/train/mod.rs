@@ -26,4 +26,4 @@ pub use model_files::open;
 pub use progress::{Progress, Silent};
 pub use run_folder::{Resumed, RunFolder, Slot};
 pub use sampler::{Position, Sampler};
-pub use session::{Figures, FitHooks, FitReport};
+pub use session::{Evaluate, Figures, FitHooks, FitReport};

@@ -4,6 +4,9 @@
 pub trait Progress {
     /// `done` of `total` units are done; `message` is short and for people, such as `loss 0.412`.
     fn step(&mut self, done: u64, total: u64, message: &str);
+
+    /// A line to keep, such as what an evaluation came to.
+    fn note(&mut self, _line: &str) {}
 }
 
 /// Shows nothing.

@@ -35,6 +35,16 @@ impl Slot {
     }
 }
 
+impl std::str::FromStr for Slot {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let slot = [Slot::Last, Slot::Best].into_iter().find(|slot| slot.name() == name);
+        let why = || format!("must be last or best, got {name:?}");
+        slot.ok_or_else(|| Error::Argument { op: "Slot", argument: "name", why: why() })
+    }
+}
+
 /// An open run folder, locked against other processes for as long as this value lives.
 ///
 /// | file | content |

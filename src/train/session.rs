@@ -38,10 +38,13 @@ pub struct FitReport {
 /// What an evaluation gives: the figure to maximise, and what to log.
 pub type Figures = (f64, Vec<(String, f64)>);
 
+/// Evaluates after a step; the progress takes what there is to say.
+pub type Evaluate<'a> = dyn FnMut(u64, &mut dyn Progress) -> Result<Figures> + 'a;
+
 /// What happens around the steps.
 pub struct FitHooks<'a> {
     /// Runs every `evaluate_every` steps and at the end.
-    pub evaluate: &'a mut dyn FnMut() -> Result<Figures>,
+    pub evaluate: &'a mut Evaluate<'a>,
     /// Logs and checkpoints go here.
     pub run: Option<&'a mut RunFolder>,
     /// Told of every logged step.
@@ -313,7 +316,12 @@ impl<'a, B> Session<'a, B> {
     }
 
     fn evaluate(&mut self, hooks: &mut FitHooks<'_>) -> Result<()> {
-        let (figure, values) = (hooks.evaluate)()?;
+        let (figure, values) = (hooks.evaluate)(self.step, hooks.progress)?;
+        // It chooses the best checkpoint and may lower the rate: as with a loss, going on without one hides what is wrong.
+        if !figure.is_finite() {
+            let origin = format!("evaluation's figure, {figure},");
+            return Err(Error::NonFinite { origin, place: format!("step {}", self.step), count: 1 });
+        }
         if let Rate::Plateau(plateau) = &mut self.job.rate {
             plateau.step(figure);
         }

@@ -89,7 +89,7 @@ fn train(
     };
     let stop = StopFlag::new();
     let hooks = FitHooks {
-        evaluate: &mut || validate(model),
+        evaluate: &mut |_, _| validate(model),
         run: Some(&mut run),
         progress: &mut |done, _, _: &str| {
             if stop_at == Some(done) {
@@ -179,7 +179,7 @@ fn fit(config: ReloclnetConfig, options: &MomentFitOptions, run: Option<&mut Run
     let gpu = builder().build().unwrap();
     let model = Reloclnet::new(&gpu, config, 7).unwrap();
     let stop = StopFlag::new();
-    let hooks = FitHooks { evaluate: &mut || Ok((0.0, vec![])), run, progress: &mut Silent, stop: &stop };
+    let hooks = FitHooks { evaluate: &mut |_, _| Ok((0.0, vec![])), run, progress: &mut Silent, stop: &stop };
     fit_moments(&model, &data("train", TOKENS), options, None, hooks)
 }
 
@@ -216,7 +216,7 @@ fn a_run_without_progress_ends_early_and_stays_ended() {
     let mut seen = 0;
     let mut run = RunFolder::create(&path, &options).unwrap();
     let hooks = FitHooks {
-        evaluate: &mut || {
+        evaluate: &mut |_, _| {
             seen += 1;
             Ok((figures[seen - 1], vec![]))
         },
@@ -232,7 +232,7 @@ fn a_run_without_progress_ends_early_and_stays_ended() {
     let mut resumed = RunFolder::resume(&path, Slot::Last).unwrap();
     let model = Reloclnet::new(&gpu, tiny(), 1000).unwrap();
     let hooks = FitHooks {
-        evaluate: &mut || panic!("it has ended"),
+        evaluate: &mut |_, _| panic!("it has ended"),
         run: Some(&mut resumed.folder),
         progress: &mut Silent,
         stop: &stop,
@@ -256,7 +256,7 @@ fn memory_is_constant_after_the_first_epoch() {
     let options = MomentFitOptions { core, ..options(7) };
     let (stop, mut seen) = (StopFlag::new(), Vec::new());
     let hooks = FitHooks {
-        evaluate: &mut || Ok((0.0, vec![])),
+        evaluate: &mut |_, _| Ok((0.0, vec![])),
         run: None,
         progress: &mut |_, _, _: &str| {
             let memory = gpu.memory_report();

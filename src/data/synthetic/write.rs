@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::captions::TOKEN_DIMS;
 use super::world::{World, WorldConfig};
 use crate::data::Part;
+use crate::data::bicnet::SampleSource;
 use crate::data::formats::{atomic, hdf5_write};
 use crate::{Error, Result};
 
@@ -64,6 +65,19 @@ impl Manifest {
     /// [`Error::Io`]; [`Error::Malformed`] if it is not JSON of this form and version.
     pub fn read(folder: &Path) -> Result<Self> {
         read_manifest(&folder.join(Self::FILE), Self::VERSION, |manifest: &Self| manifest.version)
+    }
+
+    /// For each video of a part of the world, the number of its twin there.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a video that is not of this world, or whose twin is not of the part.
+    pub fn twins(&self, part: &dyn SampleSource) -> Result<Vec<usize>> {
+        let ids = (0..part.len()).map(|i| part.id(i)).collect::<Result<Vec<_>>>()?;
+        let number: BTreeMap<&str, usize> = ids.iter().enumerate().map(|(i, id)| (*id, i)).collect();
+        let twin: BTreeMap<&str, &str> = self.videos.iter().map(|v| (v.video_id.as_str(), v.twin.as_str())).collect();
+        let missing = |id: &str| Error::Missing { path: Self::FILE.into(), kind: "twin of video", id: id.into() };
+        let found = |id: &&str| twin.get(id).and_then(|twin| number.get(twin)).copied().ok_or_else(|| missing(id));
+        ids.iter().map(found).collect()
     }
 }
 
