@@ -21,7 +21,6 @@ use reelgrad::{Error, Result};
 
 mod common;
 use common::bar::Bar;
-use common::table;
 
 /// Renders a small world of videos, trains BiC-Net and a mean-pooling baseline on it, evaluates both on held-out videos
 /// and searches a few captions.
@@ -102,10 +101,10 @@ fn run(options: &Options) -> Result<()> {
         "\nheld-out test: {} videos, one caption each; \"order\" is how often a caption prefers its video",
         test.len() / 2
     );
-    println!("to the same two events in the other order\n\n{}", table::head(true));
-    println!("{}", table::line("BiC-Net", &bicnet_test, Some(bicnet_order)));
-    println!("{}", table::line("mean pooling", &baseline_test, Some(baseline_order)));
-    println!("{}", table::chance(test.len() / 2, true));
+    println!("to the same two events in the other order\n\n{}   order %", Evaluation::HEAD);
+    println!("{}   {bicnet_order:5.1}", bicnet_test.row("BiC-Net"));
+    println!("{}   {baseline_order:5.1}", baseline_test.row("mean pooling"));
+    println!("{}    50.0", Evaluation::of_chance(test.len() / 2).row("chance"));
 
     search(&bicnet, &test)?;
     println!("\ntraining speed   {:.0} videos/s", report.samples_per_second);

@@ -14,14 +14,14 @@ use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::retrieval::moments::baselines::{CentrePrior, SpanGrid, random_span};
 use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentMetrics, MomentSearch};
 use reelgrad::tensor::{Array, Precision};
-use reelgrad::train::{FitHooks, MomentFitOptions, RunFolder, StopFlag, fit_moments};
+use reelgrad::train::{FitHooks, MomentFitOptions, RunFolder, Silent, StopFlag, fit_moments};
 use reelgrad::{Error, Result};
 
 mod common;
 #[path = "common/moments.rs"]
 mod moments;
 use common::bar::Bar;
-use moments::{Settings, evaluate_part, figure, figures};
+use moments::{Settings, evaluate_part, named};
 
 /// Simulates a small corpus of long videos, trains ReLoCLNet on it, evaluates it on held-out videos and searches a few
 /// sentences.
@@ -106,8 +106,8 @@ fn run(options: &Options) -> Result<()> {
     let (model, speed) = job.fit("ReLoCLNet", &settings)?;
     let peak = gpu.memory_report().peak;
     println!("\nheld-out test: {} queries, {} videos (simulated features)", test.queries().len(), test.videos().len());
-    println!("\n{}", moments::head());
-    println!("{}", moments::line("ReLoCLNet", &job.test(&model, &settings)?));
+    println!("\n{}", MomentMetrics::HEAD);
+    println!("{}", job.test(&model, &settings)?.row("ReLoCLNet"));
     baselines(&settings, &*train, &*test)?;
     search(&model, &settings, &*test)?;
     println!("\ntraining speed   {speed:.0} queries/s");
@@ -150,7 +150,7 @@ impl Job<'_> {
         let hooks = FitHooks {
             evaluate: &mut || {
                 let metrics = self.evaluate(&model, self.validation, settings)?;
-                Ok((figure(&metrics), figures(&metrics)))
+                Ok((metrics.selection(), named(&metrics)))
             },
             run: Some(&mut run),
             progress: &mut bar,
@@ -192,7 +192,7 @@ impl Job<'_> {
                 settings.fit.evaluate_every = 0;
                 let (model, _) = self.fit(name, &settings)?;
                 let metrics = self.test(&model, &settings)?;
-                println!("{}", moments::line(&format!("{name} {seed}"), &metrics));
+                println!("{}", metrics.row(&format!("{name} {seed}")));
                 results.push(metrics);
             }
             rows.push((name, results));
@@ -209,15 +209,14 @@ impl Job<'_> {
                 let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
                 format!("{mean:.1} ({:.1})", high - low)
             };
-            let at = |m: &Option<std::collections::BTreeMap<String, f64>>, key: &str| m.as_ref()?.get(key).copied();
             println!(
                 "| {name} | {} | {} | {} | {} | {} | {} |",
-                cell(&|m| at(&m.vcmr, "0.5-r1")),
-                cell(&|m| at(&m.vcmr, "0.7-r1")),
-                cell(&|m| at(&m.svmr, "0.5-r1")),
-                cell(&|m| at(&m.svmr, "0.7-r1")),
-                cell(&|m| at(&m.vr, "r1")),
-                cell(&|m| at(&m.vr, "r10")),
+                cell(&|m| m.vcmr.map(|r| r.half.r1)),
+                cell(&|m| m.vcmr.map(|r| r.tight.r1)),
+                cell(&|m| m.svmr.map(|r| r.half.r1)),
+                cell(&|m| m.svmr.map(|r| r.tight.r1)),
+                cell(&|m| m.vr.map(|r| r.r1)),
+                cell(&|m| m.vr.map(|r| r.r10)),
             );
         }
         println!();
@@ -247,7 +246,7 @@ fn baselines(settings: &Settings, train: &dyn MomentSource, test: &dyn MomentSou
 /// Searches sentences in the test videos: what comes first, and how long each stage takes.
 fn search(model: &Reloclnet, settings: &Settings, test: &dyn MomentSource) -> Result<()> {
     let build = IndexOptions { precision: Precision::F16, ..IndexOptions::default() };
-    let index = MomentIndex::build(model, test, build, &mut Problems::strict(), &mut |_, _| ())?;
+    let index = MomentIndex::build(model, test, build, &mut Problems::strict(), &mut Silent)?;
     let search = MomentSearch::new(model, &index, settings.search)?;
     let count = test.queries().len();
     let shown = [0, count / 3, 2 * count / 3];
@@ -266,10 +265,10 @@ fn search(model: &Reloclnet, settings: &Settings, test: &dyn MomentSource) -> Re
             println!("  {}. {id}  {:5.1} to {:5.1} s{note}", rank + 1, m.start, m.end);
         }
     }
-    let found = search.search(&tokens.iter().collect::<Vec<_>>())?;
-    let total: f64 = found.stages.iter().map(|s| s.time.as_secs_f64()).sum();
+    let (_, stages) = search.search_timed(&tokens.iter().collect::<Vec<_>>())?;
+    let total: f64 = stages.iter().map(|s| s.time.as_secs_f64()).sum();
     println!("\n{} queries in one call: {:.0} ms", tokens.len(), 1e3 * total);
-    for stage in &found.stages {
+    for stage in &stages {
         println!("  {:<16} {:7.1} ms", stage.name, 1e3 * stage.time.as_secs_f64());
     }
     Ok(())

@@ -25,7 +25,6 @@ mod common;
 #[path = "common/settings.rs"]
 mod settings;
 use common::bar::Bar;
-use common::table;
 use settings::{Flags, Settings};
 
 /// Trains BiC-Net on a dataset of precomputed features.
@@ -136,10 +135,10 @@ fn run(options: &Options) -> Result<()> {
     model.store().load("the best checkpoint", &checkpoint::load_model(folder.checkpoint_path(Slot::Best))?)?;
     let encoded = encode_part(&model, &*parts.test, settings)?;
     let test = encoded.evaluate(settings.evaluation.ties)?;
-    println!("\n{}", table::head(false));
-    println!("{}", table::line("test", &test, None));
+    println!("\n{}", Evaluation::HEAD);
+    println!("{}", test.row("test"));
     if !settings.evaluation.all_captions() {
-        println!("{}", table::chance(parts.test.len(), false));
+        println!("{}", Evaluation::of_chance(parts.test.len()).row("chance"));
     }
     let scripts = options.compat.map(|c| compat(c, &encoded)).transpose()?;
     let result = json!({ "step": step, "validation": figure, "test": test, "compat": scripts });
@@ -181,7 +180,7 @@ fn train(
     let mut bar = Bar::new("BiC-Net");
     let print = bar.printer();
     if done < steps {
-        print(&format!("\n{}", table::head(false)));
+        print(&format!("\n{}", Evaluation::HEAD));
     }
     let mut step = done;
     let report = fit(
@@ -194,7 +193,7 @@ fn train(
             evaluate: &mut || {
                 let e = encode_part(model, &*parts.validation, settings)?.evaluate(settings.evaluation.ties)?;
                 step = ((step / every + 1) * every).min(steps);
-                print(&table::line(&format!("step {step}"), &e, None));
+                print(&e.row(&format!("step {step}")));
                 Ok((e.video_to_text.r10 + e.text_to_video.r10, figures(&e)))
             },
             run: Some(folder),
@@ -235,7 +234,7 @@ fn compat(compat: Compat, encoded: &Encoded) -> Result<serde_json::Value> {
         ("text to video", "text_to_video", compat.text_to_video(&scores)?),
         ("video to text", "video_to_text", compat.video_to_text(&scores)?),
     ] {
-        println!("{title:<14} {}", table::script(&metrics));
+        println!("{title:<14} {metrics}");
         values.insert(key.into(), metrics.values.iter().map(|&(name, v)| (name.to_string(), json!(v))).collect());
     }
     Ok(values.into())

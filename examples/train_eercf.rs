@@ -15,7 +15,7 @@ use reelgrad::models::clip4clip::BaseConfig;
 use reelgrad::models::eercf::{Eercf, EercfConfig};
 use reelgrad::models::pair::TwoStageModel;
 use reelgrad::retrieval::RetrievalMetrics;
-use reelgrad::retrieval::pairs::{SearchOptions, StageTimes, VideoToText, score_all};
+use reelgrad::retrieval::gallery::{StageTimes, VideoToText, score_all};
 
 mod common;
 #[path = "common/pairs.rs"]
@@ -128,8 +128,7 @@ fn test(model: &Eercf, source: &Source, ks: &[usize]) -> Result<Vec<Way>> {
     let scores = gallery.coarse_scores(model, texts)?;
     ways.push(evaluated("coarse only".into(), &scores, &scores, coarse as f64, clock.elapsed())?);
     for &k in ks {
-        let search = SearchOptions { k };
-        let found = gallery.rerank_all(model, texts, &search, VideoToText::Official)?;
+        let found = gallery.rerank_all(model, texts, k, VideoToText::Official)?;
         let StageTimes { encode, coarse, fine, coarse_multiply_adds, fine_multiply_adds } = found.times;
         let multiply_adds = (coarse_multiply_adds + fine_multiply_adds) as f64 / pairs;
         let time = encode + coarse + fine;

@@ -17,7 +17,7 @@ use reelgrad::data::formats::atomic;
 use reelgrad::data::moments::{MomentSource, Problems};
 use reelgrad::gpu::Gpu;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
-use reelgrad::retrieval::moments::HighlightPrediction;
+use reelgrad::retrieval::moments::{HighlightPrediction, MomentMetrics};
 use reelgrad::train::{
     Checkpoint, FitHooks, FitReport, MomentFitOptions, Resumed, RunFolder, Silent, Slot, StopFlag, checkpoint,
     fit_moments,
@@ -30,7 +30,7 @@ mod common;
 mod moments;
 use common::bar::Bar;
 use common::merge::{differ, merge, read_object};
-use moments::{Evaluated, Layout, Settings, evaluate_part, figure, figures};
+use moments::{Evaluated, Layout, Settings, evaluate_part, named};
 
 /// The official trainer's.
 const EPOCHS: u64 = 100;
@@ -185,7 +185,7 @@ fn fit(
     let stop = common::stop_on_ctrl_c();
     let mut bar = Bar::new("ReLoCLNet");
     let print = bar.printer();
-    print(&format!("\n{}", moments::head()));
+    print(&format!("\n{}", MomentMetrics::HEAD));
     let hooks = FitHooks {
         evaluate: &mut || {
             // What is skipped is counted once.
@@ -193,8 +193,8 @@ fn fit(
             let evaluated = evaluate_part(model, validation, settings.search, &mut own)?;
             let unlabelled = || wrong("validation", "has queries without labels".into());
             let metrics = evaluated.metrics.as_ref().ok_or_else(unlabelled)?;
-            print(&moments::line("validation", metrics));
-            let result = (figure(metrics), figures(metrics));
+            print(&metrics.row("validation"));
+            let result = (metrics.selection(), named(metrics));
             *last = Some(evaluated);
             Ok(result)
         },
@@ -254,7 +254,7 @@ fn write_predictions(
         println!("  {:<16} {:8.3} s", stage.name, stage.time.as_secs_f64());
     }
     if let Some(metrics) = metrics {
-        println!("\n{}\n{}", moments::head(), moments::line(part, metrics));
+        println!("\n{}\n{}", MomentMetrics::HEAD, metrics.row(part));
         let path = options.run.join(format!("{part}_metrics.json"));
         let mut text = json!(metrics);
         if settings.data.layout == Layout::SimulatedActivitynet {

@@ -3,6 +3,7 @@
 #![deny(missing_docs)]
 
 mod error;
+mod progress;
 
 pub mod autograd;
 pub mod data;
@@ -20,6 +21,7 @@ pub mod train;
 
 pub use error::{Error, Result};
 pub use gpu::Gpu;
+pub use progress::{Progress, Silent};
 pub use tensor::{Array, Tensor};
 
 /// The README's programs, compiled with the documentation's.

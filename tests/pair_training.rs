@@ -12,7 +12,7 @@ use reelgrad::models::clip4clip::{BaseConfig, Clip4Clip};
 use reelgrad::models::eercf::{Eercf, EercfConfig};
 use reelgrad::models::glccl::{Glccl, GlcclConfig};
 use reelgrad::models::pair::PairModel;
-use reelgrad::retrieval::pairs::{Gallery, TextTile, score_all};
+use reelgrad::retrieval::gallery::{Gallery, TextTile, score_all};
 use reelgrad::train::{FitHooks, PairFitOptions, RunFolder, Slot, StopFlag, fit_pairs, is_frozen};
 use reelgrad::{Error, Gpu, Result};
 

@@ -5,8 +5,6 @@
 
 pub mod bar;
 pub mod merge;
-pub mod submissions;
-pub mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, exit};

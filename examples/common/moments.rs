@@ -13,10 +13,10 @@ use reelgrad::data::moments::{
 use reelgrad::data::synthetic::{MomentManifest, MomentWorld, SimulatedActivityNet, SimulationOptions};
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig, Streams};
 use reelgrad::retrieval::moments::{
-    IndexOptions, MomentIndex, MomentMetrics, MomentSearch, Predicted, SearchOptions, evaluate,
+    IndexOptions, MomentIndex, MomentMetrics, MomentSearch, MomentSearchOptions, Predicted, evaluate,
 };
 use reelgrad::tensor::Array;
-use reelgrad::train::MomentFitOptions;
+use reelgrad::train::{MomentFitOptions, Silent};
 use reelgrad::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub struct Settings {
     pub data: Data,
     pub model: ReloclnetConfig,
     pub fit: MomentFitOptions,
-    pub search: SearchOptions,
+    pub search: MomentSearchOptions,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -178,55 +178,18 @@ pub struct Evaluated {
 pub fn evaluate_part(
     model: &Reloclnet,
     part: &dyn MomentSource,
-    search: SearchOptions,
+    search: MomentSearchOptions,
     problems: &mut Problems,
 ) -> Result<Evaluated> {
     let started = Instant::now();
-    let index = MomentIndex::build(model, part, IndexOptions::default(), problems, &mut |_, _| ())?;
-    let predicted = MomentSearch::new(model, &index, search)?.predict(part, problems, &mut |_, _| ())?;
+    let index = MomentIndex::build(model, part, IndexOptions::default(), problems, &mut Silent)?;
+    let predicted = MomentSearch::new(model, &index, search)?.predict(part, problems, &mut Silent)?;
     let labelled = part.queries().iter().all(|q| q.video.is_some() && !q.windows.is_empty());
     let metrics = labelled.then(|| evaluate(&predicted.submission, part.queries(), problems)).transpose()?;
     Ok(Evaluated { predicted, metrics, seconds: started.elapsed().as_secs_f64() })
 }
 
-/// The figure that the official trainer maximises: VCMR R@1 at both overlaps.
-pub fn figure(metrics: &MomentMetrics) -> f64 {
-    let recall = |key: &str| metrics.vcmr.as_ref().and_then(|m| m.get(key)).copied().unwrap_or(0.0);
-    recall("0.5-r1") + recall("0.7-r1")
-}
-
 /// What the log says of an evaluation.
-pub fn figures(metrics: &MomentMetrics) -> Vec<(String, f64)> {
-    let tasks = [("VCMR", &metrics.vcmr), ("SVMR", &metrics.svmr), ("VR", &metrics.vr)];
-    let values = tasks.into_iter().flat_map(|(task, values)| {
-        values.iter().flatten().map(move |(key, value)| (format!("val/{task}/{key}"), *value))
-    });
-    values.collect()
-}
-
-/// The two lines above a table of [`line`]s.
-pub fn head() -> String {
-    "                 VCMR (IoU 0.5)          VCMR (IoU 0.7)          SVMR R@1     VR\n\
-     model            R@1   R@5  R@10 R@100   R@1   R@5  R@10 R@100   0.5   0.7   R@1   R@5  R@10 R@100"
-        .into()
-}
-
-/// One line: percentages of queries.
-pub fn line(name: &str, m: &MomentMetrics) -> String {
-    let get = |task: &Option<std::collections::BTreeMap<String, f64>>, key: &str| {
-        let value = task.as_ref().and_then(|t| t.get(key));
-        value.map_or_else(|| "    -".into(), |v| format!("{v:5.1}"))
-    };
-    let row = |task, prefix: &str, ks: &[u32]| -> String {
-        ks.iter().map(|k| get(task, &format!("{prefix}r{k}"))).collect::<Vec<_>>().join(" ")
-    };
-    let all = [1, 5, 10, 100];
-    let parts = [
-        row(&m.vcmr, "0.5-", &all),
-        row(&m.vcmr, "0.7-", &all),
-        row(&m.svmr, "0.5-", &[1]),
-        row(&m.svmr, "0.7-", &[1]),
-        row(&m.vr, "", &all),
-    ];
-    format!("{name:<14} {} {} {} {} {}", parts[0], parts[1], parts[2], parts[3], parts[4])
+pub fn named(metrics: &MomentMetrics) -> Vec<(String, f64)> {
+    metrics.figures().into_iter().map(|(name, value)| (format!("val/{name}"), value)).collect()
 }

@@ -22,7 +22,7 @@ use reelgrad::models::clip::{ClipConfig, TowerConfig, read_clip};
 use reelgrad::models::clip4clip::{Base, BaseConfig};
 use reelgrad::models::pair::{PairModel, TwoStageModel};
 use reelgrad::optim::{Algorithm, Schedule};
-use reelgrad::retrieval::pairs::{Gallery, TextTile};
+use reelgrad::retrieval::gallery::{Gallery, TextTile};
 use reelgrad::retrieval::{Counts, RetrievalMetrics, Ties};
 use reelgrad::tensor::Array;
 use reelgrad::train::{
@@ -354,7 +354,7 @@ pub fn encode<M: TwoStageModel>(model: &M, source: &Source) -> Result<Encoded<M:
 /// Scores of all pairs, and their metrics over all texts.
 pub fn evaluate<M: TwoStageModel>(model: &M, source: &Source) -> Result<(Array, RetrievalMetrics)> {
     let encoded = encode(model, source)?;
-    let scores = reelgrad::retrieval::pairs::score_all(model, &encoded.texts, &encoded.gallery)?;
+    let scores = reelgrad::retrieval::gallery::score_all(model, &encoded.texts, &encoded.gallery)?;
     let metrics = metrics(&scores, source, Texts::All)?;
     Ok((scores, metrics))
 }

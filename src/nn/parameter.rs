@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::autograd::{Tape, Var};
+use crate::data::formats::digest;
 use crate::gpu::Gpu;
 use crate::random::Random;
 use crate::tensor::{Array, DType, Tensor};
@@ -251,12 +252,24 @@ pub struct ParameterStore {
     by_name: HashMap<String, usize>,
     shards: Vec<Shard>,
     halves: bool,
+    /// How often the values were changed.
+    generation: AtomicU64,
+    /// What [`ParameterStore::hash`] gave last: for which generation and text.
+    hashed: Mutex<Option<(u64, String, String)>>,
 }
 
 impl ParameterStore {
     /// An empty store.
     pub fn new(gpu: &Gpu) -> Self {
-        Self { gpu: gpu.clone(), declared: Vec::new(), by_name: HashMap::new(), shards: Vec::new(), halves: false }
+        Self {
+            gpu: gpu.clone(),
+            declared: Vec::new(),
+            by_name: HashMap::new(),
+            shards: Vec::new(),
+            halves: false,
+            generation: AtomicU64::new(0),
+            hashed: Mutex::new(None),
+        }
     }
 
     /// The GPU.
@@ -471,12 +484,32 @@ impl ParameterStore {
     /// [`Error::ParameterShape`], [`Error::NonFinite`]; `origin` says in them where the arrays are from.
     pub fn load(&self, origin: &str, arrays: &BTreeMap<String, Array>) -> Result<()> {
         let named = self.check(origin, arrays)?;
+        self.mark_changed();
         for p in &self.declared {
             if let Some(array) = named.get(p.name()) {
                 write(p.value()?, array.data())?;
             }
         }
         Ok(())
+    }
+
+    /// Whoever changes values on the device says so, for [`ParameterStore::hash`].
+    pub(crate) fn mark_changed(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The SHA-256 of `text`, and of every parameter's name and values. They are read back when they were loaded or trained
+    /// since the last call, and not otherwise.
+    pub(crate) fn hash(&self, text: &str) -> Result<String> {
+        let generation = self.generation.load(Ordering::Relaxed);
+        let mut hashed = self.hashed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, _, hash)) = hashed.as_ref().filter(|(g, t, _)| *g == generation && t == text) {
+            return Ok(hash.clone());
+        }
+        let arrays = self.to_arrays()?;
+        let hash = digest::of_values(text, arrays.iter().map(|(name, array)| (name.as_str(), array.data())));
+        *hashed = Some((generation, text.to_string(), hash.clone()));
+        Ok(hash)
     }
 
     /// Whether [`ParameterStore::load`] takes `arrays`, which needs no memory yet; returns them by their names here.

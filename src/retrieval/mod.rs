@@ -1,9 +1,10 @@
 //! Retrieval: metrics of text-to-video and video-to-text search, and of moments in videos.
 
 pub mod compat;
+pub mod evaluation;
+pub mod gallery;
 pub mod metrics;
 pub mod moments;
-pub mod pairs;
 pub mod ranking;
 pub mod two_space;
 

@@ -85,18 +85,6 @@ impl CentrePrior {
         mean(&seconds).map(CentrePrior::Seconds)
     }
 
-    /// The mean share that the moments of (training) queries make up of their videos.
-    ///
-    /// # Errors
-    /// As [`random_span`].
-    pub fn mean_share(queries: &[MomentQuery], videos: &[MomentVideo]) -> Result<Self> {
-        let mut shares = Vec::new();
-        for (query, duration) in with_durations(queries, videos)? {
-            shares.extend(query.windows.iter().map(|w| (w[1] - w[0]) / duration));
-        }
-        mean(&shares).map(CentrePrior::Share)
-    }
-
     /// The moment in a video of `duration` seconds.
     pub fn window(self, duration: f64) -> [f64; 2] {
         let length = match self {
@@ -195,8 +183,6 @@ mod tests {
         let seconds = CentrePrior::mean_seconds(&queries).unwrap();
         assert_eq!(seconds, CentrePrior::Seconds(35.0 / 3.0));
         assert_eq!(seconds.window(10.0), [0.0, 10.0]);
-        let share = CentrePrior::mean_share(&queries, &videos).unwrap();
-        assert_eq!(share, CentrePrior::Share(1.25 / 3.0));
         let half = CentrePrior::Share(0.5);
         assert_eq!(half.window(40.0), [10.0, 30.0]);
         assert_eq!(half.svmr(&queries, &videos, 0.7).unwrap(), 50.0);
