@@ -1,6 +1,8 @@
 //! Retrieval: metrics of text-to-video and video-to-text search, and of moments in videos.
 
 pub mod compat;
+#[cfg(all(feature = "images", feature = "text"))]
+pub mod embed;
 pub mod evaluation;
 pub mod gallery;
 pub mod metrics;
