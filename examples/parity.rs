@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use reelgrad::parity::{Outcome, check_file};
+use reelgrad::parity::{Outcome, Row, check_file};
 
 mod common;
 
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     };
     let gpu = common::open_gpu(options.adapter.as_deref());
     println!("{}", gpu.report().line());
-    let (mut passed, mut failed, mut unsupported) = (0, 0, 0);
+    let [mut passed, mut failed, mut unsupported] = [0, 0, 0];
     for file in &files {
         let name = name(file);
         match check_file(&gpu, file) {
@@ -43,27 +43,8 @@ fn main() -> ExitCode {
                 unsupported += 1;
                 println!("{name}: not supported");
             }
-            Ok(Outcome::Checked(rows)) => {
-                let good = rows.iter().filter(|r| r.passed).count();
-                let whole = good == rows.len() && !rows.is_empty();
-                if whole {
-                    passed += 1;
-                } else {
-                    failed += 1;
-                }
-                let verdict = if whole { "passed" } else { "FAILED" };
-                println!("{name}: {verdict}, {good} of {} tensors", rows.len());
-                for row in rows.iter().filter(|r| !(options.quiet && r.passed)) {
-                    println!(
-                        "  {:<4} {:<60} abs {:<9.2e} rel {:<9.2e} tolerance {}",
-                        if row.passed { "ok" } else { "BAD" },
-                        row.name,
-                        row.worst_abs,
-                        row.worst_rel,
-                        row.tolerance
-                    );
-                }
-            }
+            Ok(Outcome::Checked(rows)) if print_rows(&name, &rows, options.quiet) => passed += 1,
+            Ok(Outcome::Checked(_)) => failed += 1,
             Err(error) => {
                 failed += 1;
                 println!("{name}: FAILED: {error}");
@@ -76,6 +57,19 @@ fn main() -> ExitCode {
         (0, _) => ExitCode::from(3),
         _ => ExitCode::FAILURE,
     }
+}
+
+/// Prints a case; whether it passed.
+fn print_rows(name: &str, rows: &[Row], quiet: bool) -> bool {
+    let good = rows.iter().filter(|r| r.passed).count();
+    let passed = good == rows.len() && !rows.is_empty();
+    let verdict = if passed { "passed" } else { "FAILED" };
+    println!("{name}: {verdict}, {good} of {} tensors", rows.len());
+    for Row { passed, name, worst_abs, worst_rel, tolerance } in rows.iter().filter(|r| !(quiet && r.passed)) {
+        let verdict = if *passed { "ok" } else { "BAD" };
+        println!("  {verdict:<4} {name:<60} abs {worst_abs:<9.2e} rel {worst_rel:<9.2e} tolerance {tolerance}");
+    }
+    passed
 }
 
 fn fail(message: &str) -> ExitCode {

@@ -35,6 +35,6 @@ pub fn encode(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitC
     if cut > 0 {
         println!("note     {cut} sentences cut to {} tokens", options.words);
     }
-    println!("written  {} sentences to {}", input.len(), options.out.display());
+    println!("written  {} sentences to {}", input.sentences(), options.out.display());
     Ok(ExitCode::SUCCESS)
 }

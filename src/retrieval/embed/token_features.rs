@@ -63,13 +63,8 @@ impl TokenFeatureInput {
     }
 
     /// The number of sentences.
-    pub fn len(&self) -> usize {
+    pub fn sentences(&self) -> usize {
         self.texts.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.texts.is_empty()
     }
 
     /// Encodes the sentences, of at most `words` tokens with the special ones, by the BERT or RoBERTa in the folder `model`,
@@ -105,7 +100,7 @@ mod tests {
         let folder = Folder::new();
         let path = folder.file("a.jsonl", "{\"video_id\": \"v\", \"captions\": [\"a b\", \"c\"]}\n");
         let captions = TokenFeatureInput::captions(path).unwrap();
-        assert_eq!(captions.len(), 2);
+        assert_eq!(captions.sentences(), 2);
         assert!(matches!(captions.of, Of::Videos(videos) if videos == [("v".to_string(), 2)]));
         let path = folder
             .file("b.jsonl", "{\"desc_id\": 7, \"desc\": \"a\", \"more\": 1}\n\n{\"desc_id\": 2, \"desc\": \"b\"}\n");
