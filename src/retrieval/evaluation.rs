@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(json["compat"]["metrics"]["text_to_video"]["R1"], 100.0);
         let text = report.to_string();
         assert!(text.starts_with("3 texts, 2 videos; ties: expected;"), "{text}");
-        assert!(text.contains("\nvideo to caption    100.00") && text.contains("as Clip4Clip's script"), "{text}");
+        assert!(text.contains("\nvideo to caption     100.00") && text.contains("as Clip4Clip's script"), "{text}");
 
         let zero = name(folder.file("z.json", "[[1, 0], [0, 0]]"));
         assert!(matches!(RankingInput::embeddings(&zero, &videos, None), Err(Error::Malformed { .. })));
