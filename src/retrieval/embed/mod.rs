@@ -1,6 +1,5 @@
 //! Files of embeddings: videos, pictures and sentences in CLIP's space, and token features of sentences by BERT.
 
-#[cfg(feature = "datasets")]
 mod token_features;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +19,6 @@ use crate::models::clip::Clip;
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Progress, Result};
 
-#[cfg(feature = "datasets")]
 pub use token_features::TokenFeatureInput;
 
 /// Texts that go through a tower at a time.
