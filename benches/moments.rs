@@ -8,7 +8,7 @@ use reelgrad::kernels::similarity::max_similarity::forward;
 use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::random::Random;
-use reelgrad::retrieval::moments::{IndexedVideo, MomentIndex, MomentSearch, SearchOptions};
+use reelgrad::retrieval::moments::{IndexedVideo, MomentIndex, MomentSearch, MomentSearchOptions};
 use reelgrad::tensor::{Array, Precision};
 use reelgrad::{Gpu, Tensor};
 
@@ -108,11 +108,11 @@ fn search(c: &mut Criterion) {
         });
         let index = MomentIndex::from_encodings(&model, encoded, precision).expect("the encodings fit");
         let search =
-            MomentSearch::new(&model, &index, SearchOptions::default()).expect("index and model belong together");
+            MomentSearch::new(&model, &index, MomentSearchOptions::default()).expect("index and model belong together");
         gpu.reset_peak_memory();
         search.search(&tokens).expect("it runs");
-        let found = search.search(&tokens).expect("it runs");
-        let stages: Vec<String> = found.stages.iter().map(|s| format!("{} {:.1?}", s.name, s.time)).collect();
+        let (_, stages) = search.search_timed(&tokens).expect("it runs");
+        let stages: Vec<String> = stages.iter().map(|s| format!("{} {:.1?}", s.name, s.time)).collect();
         let peak = gpu.memory_report().peak >> 20;
         println!("{precision:?}: {}; peak of GPU memory {peak} MiB", stages.join(", "));
         group.bench_function(format!("{precision:?}"), |bench| {

@@ -14,10 +14,11 @@ use reelgrad::models::eercf::{Eercf, EercfConfig, EercfVideos};
 use reelgrad::models::glccl::{Glccl, GlcclConfig};
 use reelgrad::models::towers::TwoStageModel;
 use reelgrad::random::Random;
-use reelgrad::retrieval::pairs::{Gallery, SearchOptions, StageTimes, TextTile, score_all};
+use reelgrad::retrieval::gallery::{Gallery, StageTimes, TextTile, score_all};
 use reelgrad::{Gpu, Result, Tensor};
 
 const TEXTS: usize = 1000;
+const CANDIDATES: usize = 50;
 const TILE: usize = 50;
 /// Texts that come one by one.
 const SINGLE: usize = 20;
@@ -68,7 +69,7 @@ fn eercf(gpu: &Gpu) -> Result<Eercf> {
 }
 
 fn search(model: &Eercf, gallery: &Gallery<EercfVideos>, texts: &[TextTile]) -> Result<StageTimes> {
-    Ok(gallery.search(model, texts, &SearchOptions::default())?.1)
+    Ok(gallery.search_timed(model, texts, CANDIDATES)?.1)
 }
 
 fn seconds(time: Duration) -> f64 {
@@ -100,7 +101,7 @@ fn two_stages_against_one(c: &mut Criterion) {
     let mut group = c.benchmark_group(format!("EERCF retrieval, 1,000 videos, {TILE} texts"));
     group.sample_size(10).sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements(TILE as u64));
     group.bench_function("two stages", |b| {
-        b.iter(|| videos.search(&model, &texts[..1], &SearchOptions::default()).expect("it runs"));
+        b.iter(|| videos.search(&model, &texts[..1], CANDIDATES).expect("it runs"));
     });
     group.finish();
 }

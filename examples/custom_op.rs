@@ -89,14 +89,12 @@ fn squareplus(x: &Var, b: f32) -> Result<Var> {
 
 fn main() -> ExitCode {
     common::init_log();
-    let options = Options::parse();
-    common::finish(demonstrate(&options))
+    common::finish(demonstrate(&Options::parse()))
 }
 
 fn demonstrate(options: &Options) -> Result<ExitCode> {
     let gpu = common::open_gpu(options.adapter.as_deref());
     println!("{}\n", gpu.report().line());
-
     let x = [-4.0, -1.0, 0.0, 1.0, 4.0f32];
     let y = run(&Tensor::from_slice(&gpu, [x.len()], &x)?, None, options.b)?.to_vec()?;
     println!("{:>8} {:>12} {:>12}", "x", "squareplus", "on the CPU");

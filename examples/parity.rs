@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     };
     let gpu = common::open_gpu(options.adapter.as_deref());
     println!("{}", gpu.report().line());
-    let (mut passed, mut failed, mut unsupported) = (0, 0, 0);
+    let [mut passed, mut failed, mut unsupported] = [0, 0, 0];
     for file in &files {
         let name = name(file);
         match check_file(&gpu, file) {
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
                 unsupported += 1;
                 println!("{name}: not supported");
             }
-            Ok(Outcome::Checked(rows)) if report(&name, &rows, options.quiet) => passed += 1,
+            Ok(Outcome::Checked(rows)) if print_rows(&name, &rows, options.quiet) => passed += 1,
             Ok(Outcome::Checked(_)) => failed += 1,
             Err(error) => {
                 failed += 1;
@@ -59,16 +59,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints a case's rows, and says whether all of them passed.
-fn report(name: &str, rows: &[Row], quiet: bool) -> bool {
+/// Prints a case; whether it passed.
+fn print_rows(name: &str, rows: &[Row], quiet: bool) -> bool {
     let good = rows.iter().filter(|r| r.passed).count();
-    let whole = good == rows.len() && !rows.is_empty();
-    println!("{name}: {}, {good} of {} tensors", if whole { "passed" } else { "FAILED" }, rows.len());
-    for Row { name, worst_abs, worst_rel, tolerance, passed } in rows.iter().filter(|r| !(quiet && r.passed)) {
+    let passed = good == rows.len() && !rows.is_empty();
+    let verdict = if passed { "passed" } else { "FAILED" };
+    println!("{name}: {verdict}, {good} of {} tensors", rows.len());
+    for Row { passed, name, worst_abs, worst_rel, tolerance } in rows.iter().filter(|r| !(quiet && r.passed)) {
         let verdict = if *passed { "ok" } else { "BAD" };
         println!("  {verdict:<4} {name:<60} abs {worst_abs:<9.2e} rel {worst_rel:<9.2e} tolerance {tolerance}");
     }
-    whole
+    passed
 }
 
 fn fail(message: &str) -> ExitCode {

@@ -15,12 +15,12 @@ use reelgrad::data::synthetic::{Manifest, World, WorldConfig};
 use reelgrad::models::bicnet::Bicnet;
 use reelgrad::models::mean_pool::{MeanPool, MeanPoolConfig};
 use reelgrad::models::{Model, two_space::TwoSpaceModel};
-use reelgrad::retrieval::two_space::{EncodeOptions, encode};
+use reelgrad::retrieval::two_space::{EncodeOptions, Evaluation, encode};
 use reelgrad::run::bicnet::{Settings, evaluate_twins, train_twins};
 use reelgrad::run::{Asked, Task, free_folder};
 
 mod common;
-use common::{bar::Bar, table};
+use common::bar::Bar;
 
 /// Renders a small world of videos, trains BiC-Net and a mean-pooling baseline on it, evaluates both on held-out videos
 /// and searches a few captions.
@@ -83,15 +83,15 @@ fn run(options: &Options) -> Result<()> {
 
     let (twins, videos) = (Manifest::read(&root)?.twins(&*data.test)?, data.test.len());
     println!("\nheld-out test: {} videos, one caption each; \"order\" is how often a caption prefers", videos / 2);
-    println!("its video to the same two events in the other order\n\n{}", table::head(true));
+    println!("its video to the same two events in the other order\n\n{}   order %", Evaluation::HEAD);
     let results = [
         ("BiC-Net", evaluate_twins(&bicnet, &*data.test, &twins)?),
         ("mean pooling", evaluate_twins(&baseline, &*data.test, &twins)?),
     ];
     for (name, (metrics, order)) in results {
-        println!("{}", table::line(name, &metrics, Some(order)));
+        println!("{}   {order:5.1}", metrics.row(name));
     }
-    println!("{}", table::chance(videos / 2, true));
+    println!("{}    50.0", Evaluation::of_chance(videos / 2).row("chance"));
     search(&bicnet, &root)?;
     println!("\ntraining speed   {:.0} videos/s", report.samples_per_second);
     println!("peak GPU memory  {:.1} MB while BiC-Net trained", peak as f64 / 1e6);

@@ -10,11 +10,11 @@ use clap::Parser;
 use reelgrad::data::moments::{MomentSource, Problems};
 use reelgrad::data::synthetic::{MomentManifest, MomentWorld, MomentWorldConfig};
 use reelgrad::models::reloclnet::Reloclnet;
-use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentSearch};
-use reelgrad::run::moments::{HEAD, SPREADS, Settings, row, spreads};
+use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentMetrics, MomentSearch};
+use reelgrad::run::moments::{SPREADS, Settings, spreads};
 use reelgrad::run::{Asked, Start, Task, free_folder, train, train_all};
 use reelgrad::tensor::{Array, Precision};
-use reelgrad::{Error, Result};
+use reelgrad::{Error, Result, Silent};
 
 mod common;
 use common::bar::Bar;
@@ -83,7 +83,7 @@ fn run(options: &Options) -> Result<()> {
     let trained = train(&gpu, &settings, &data, start, &mut bar(), &stop)?;
     let peak = gpu.memory_report().peak;
     println!("\nheld-out test: {} queries, {} videos (simulated features)", test.queries().len(), test.videos().len());
-    println!("\n{HEAD}\n{:<14} {}", "ReLoCLNet", row(&evaluate(&trained.model)?));
+    println!("\n{}\n{}", MomentMetrics::HEAD, evaluate(&trained.model)?.row("ReLoCLNet"));
     println!("{}", settings.guesses(&*data.train, &*test)?);
     search(&trained.model, &settings, &*test)?;
     println!("\ntraining speed   {:.0} queries/s", trained.report.samples_per_second);
@@ -95,11 +95,12 @@ fn run(options: &Options) -> Result<()> {
 /// Searches three queries in the test videos: what comes first, and how long each stage takes.
 fn search(model: &Reloclnet, settings: &Settings, test: &dyn MomentSource) -> Result<()> {
     let build = IndexOptions { precision: Precision::F16, ..IndexOptions::default() };
-    let index = MomentIndex::build(model, test, build, &mut Problems::strict(), &mut |_, _| ())?;
+    let index = MomentIndex::build(model, test, build, &mut Problems::strict(), &mut Silent)?;
     let count = test.queries().len();
     let shown = [0, count / 3, 2 * count / 3];
     let tokens = shown.iter().map(|&query| test.tokens(query)).collect::<Result<Vec<Array>>>()?;
-    let found = MomentSearch::new(model, &index, settings.search)?.search(&tokens.iter().collect::<Vec<_>>())?;
+    let search = MomentSearch::new(model, &index, settings.search)?;
+    let (found, stages) = search.search_timed(&tokens.iter().collect::<Vec<_>>())?;
     println!("\nsearches among all {} test videos", test.videos().len());
     for (&number, moments) in shown.iter().zip(&found.moments) {
         let query = &test.queries()[number];
@@ -111,7 +112,7 @@ fn search(model: &Reloclnet, settings: &Settings, test: &dyn MomentSource) -> Re
             println!("  {id}  {:5.1} to {:5.1} s{note}", m.start, m.end);
         }
     }
-    for stage in &found.stages {
+    for stage in &stages {
         println!("  {:<16} {:7.1} ms", stage.name, 1e3 * stage.time.as_secs_f64());
     }
     Ok(())

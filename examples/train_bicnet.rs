@@ -12,7 +12,7 @@ use std::time::Instant;
 use clap::Parser;
 use reelgrad::data::formats::atomic;
 use reelgrad::retrieval::Compat;
-use reelgrad::retrieval::two_space::{Captions, Encoded};
+use reelgrad::retrieval::two_space::{Captions, Encoded, Evaluation};
 use reelgrad::run::bicnet::Settings;
 use reelgrad::{Error, Result};
 use serde_json::json;
@@ -20,7 +20,6 @@ use serde_json::json;
 mod common;
 use common::bar::Bar;
 use common::flags::{Flags, conclude};
-use common::table;
 
 /// Trains BiC-Net on a dataset of precomputed features.
 ///
@@ -59,10 +58,9 @@ fn run(options: &Options) -> Result<()> {
 
     let encoded = settings.encode(&trained.model, &*data.test)?;
     let test = encoded.evaluate(settings.evaluation.ties)?;
-    println!("\n{}", table::head(false));
-    println!("{}", table::line("test", &test, None));
+    println!("\n{}\n{}", Evaluation::HEAD, test.row("test"));
     if one_caption {
-        println!("{}", table::chance(data.test.len(), false));
+        println!("{}", Evaluation::of_chance(data.test.len()).row("chance"));
     }
     let scripts = options.compat.map(|c| compat(c, &encoded)).transpose()?;
     let result = json!({ "step": step, "validation": figure, "test": test, "compat": scripts });
@@ -82,7 +80,7 @@ fn compat(compat: Compat, encoded: &Encoded) -> Result<serde_json::Value> {
         ("text to video", "text_to_video", compat.text_to_video(&scores)?),
         ("video to text", "video_to_text", compat.video_to_text(&scores)?),
     ] {
-        println!("{title:<14} {}", table::script(&metrics));
+        println!("{title:<14} {metrics}");
         values.insert(key.into(), metrics.values.iter().map(|&(name, v)| (name.to_string(), json!(v))).collect());
     }
     Ok(values.into())

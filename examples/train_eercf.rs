@@ -60,7 +60,7 @@ fn run(options: &Options) -> Result<()> {
         let mut trained = plan.train(&gpu, &data, &mut bar(), &stop)?;
         trained.load_best()?;
         println!("run      {}", trained.folder.path().display());
-        let title = format!("seed {}", plan.settings.fit.seed);
+        let title = format!("seed {}", plan.settings.fit.core.seed);
         print_table(&title, &[&ways(&trained.model, &data.test, &options.k)?]);
         reports.push(trained.report);
     }

@@ -15,8 +15,9 @@ use clap::Parser;
 use reelgrad::Result;
 use reelgrad::data::moments::{MomentSource, Problems};
 use reelgrad::models::reloclnet::Reloclnet;
+use reelgrad::retrieval::moments::MomentMetrics;
 use reelgrad::run::Task;
-use reelgrad::run::moments::{Evaluated, HEAD, Settings, row};
+use reelgrad::run::moments::{Evaluated, Settings};
 use reelgrad::train::{self, Slot};
 
 mod common;
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
 fn train(flags: &Flags) -> Result<()> {
     let started = Instant::now();
     let Some((plan, data, gpu)) = flags.start::<Settings>(Vec::new())? else { return Ok(()) };
-    println!("\n{HEAD}");
+    println!("\n{}", MomentMetrics::HEAD);
     let mut trained = plan.train(&gpu, &data, &mut Bar::new("ReLoCLNet"), &common::stop_on_ctrl_c())?;
     trained.load_best()?;
     let (best, step) = trained.report.best.unwrap_or_default();
@@ -87,7 +88,7 @@ fn report(run: &Path, part: &str, data: &dyn MomentSource, evaluated: &Evaluated
         println!("  {:<16} {:8.3} s", stage.name, stage.time.as_secs_f64());
     }
     if let Some(metrics) = &evaluated.metrics {
-        println!("\n{HEAD}\n{part:<14} {}", row(metrics));
+        println!("\n{}\n{}", MomentMetrics::HEAD, metrics.row(part));
         println!("chance: VR R@10 {:.2}", 1000.0 / videos as f64);
     }
     evaluated.write(run, part, data)?;

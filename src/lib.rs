@@ -7,6 +7,7 @@
 extern crate self as reelgrad;
 
 mod error;
+mod progress;
 
 pub mod autograd;
 pub mod data;
@@ -26,6 +27,7 @@ pub mod train;
 
 pub use error::{Error, Result};
 pub use gpu::Gpu;
+pub use progress::{Progress, Silent};
 pub use tensor::{Array, Tensor};
 
 /// The README's programs, compiled with the documentation's.

@@ -13,7 +13,7 @@ use reelgrad::models::clip4clip::{BaseConfig, Clip4Clip};
 use reelgrad::models::eercf::{Eercf, EercfConfig};
 use reelgrad::models::glccl::{Glccl, GlcclConfig};
 use reelgrad::models::towers::TowerModel;
-use reelgrad::retrieval::pairs::{Gallery, TextTile, score_all};
+use reelgrad::retrieval::gallery::{Gallery, TextTile, score_all};
 use reelgrad::train::{FitCore, FitHooks, PairFitOptions, RunFolder, Slot, StopFlag, fit_pairs, is_frozen};
 use reelgrad::{Error, Gpu, Result};
 

@@ -10,7 +10,7 @@ use reelgrad::models::eercf::{EercfConfig, HeadWeights};
 use reelgrad::models::glccl::{GlcclConfig, Guide};
 use reelgrad::models::pairing::PairList;
 use reelgrad::models::towers::TwoStageModel;
-use reelgrad::retrieval::pairs::{Found, Gallery, SearchOptions, TextTile, VideoToText, score_all};
+use reelgrad::retrieval::gallery::{Candidate, Gallery, TextTile, VideoToText, score_all};
 use reelgrad::{Error, Result};
 
 const SIZES: Sizes = Sizes { texts: 7, videos: 9, words: 5, frames: 4, patches: 3, width: 12 };
@@ -107,7 +107,8 @@ impl Check for SearchingForAllIsScoringAll {
         let scores = score_all(model, &tiles(&SIZES, 3), &gallery).unwrap();
         let coarse = gallery.coarse_scores(model, &tiles(&SIZES, 3)).unwrap();
         let scale = model.base().scale(&reelgrad::autograd::Tape::inference(&gpu())).unwrap().value().item().unwrap();
-        let (found, times) = gallery.search(model, &tiles(&SIZES, 3), &SearchOptions { k: 9 }).unwrap();
+        let (found, times) = gallery.search_timed(model, &tiles(&SIZES, 3), 9).unwrap();
+        assert_eq!(gallery.search(model, &tiles(&SIZES, 3), 9).unwrap(), found, "measuring changes nothing");
         let rows: Vec<Vec<usize>> = found.iter().map(|row| row.iter().map(|f| f.video as usize).collect()).collect();
         let expected: Vec<Vec<usize>> = (0..7).map(|text| order(scores.row(text))).collect();
         assert_eq!(rows, expected);
@@ -120,7 +121,7 @@ impl Check for SearchingForAllIsScoringAll {
         let [one, fine] = model.pair_cost(&gallery.segments()[0].videos);
         assert_eq!((times.coarse_multiply_adds, times.fine_multiply_adds), (63 * one, 63 * fine));
         // More than there are.
-        let (more, _) = gallery.search(model, &tiles(&SIZES, 3), &SearchOptions { k: 50 }).unwrap();
+        let more = gallery.search(model, &tiles(&SIZES, 3), 50).unwrap();
         assert_eq!(more, found);
     }
 }
@@ -152,12 +153,11 @@ impl Check for RerankedMatrices {
         // However texts and videos are cut.
         for (tile, segment) in [(7, 9), (3, 4), (1, 1), (7, 2), (2, 9)] {
             let (gallery, texts) = (gallery(model, &SIZES, segment), tiles(&SIZES, tile));
-            let options = SearchOptions { k };
-            let reranked = gallery.rerank_all(model, &texts, &options, VideoToText::Official).unwrap();
+            let reranked = gallery.rerank_all(model, &texts, k, VideoToText::Official).unwrap();
             let what = format!("tiles of {tile}, segments of {segment}");
             expect_near(&what, reranked.text_to_video.data(), &official);
             assert_eq!(reranked.video_to_text, reranked.text_to_video);
-            let reranked = gallery.rerank_all(model, &texts, &options, VideoToText::Symmetric).unwrap();
+            let reranked = gallery.rerank_all(model, &texts, k, VideoToText::Symmetric).unwrap();
             expect_near(&what, reranked.text_to_video.data(), &official);
             expect_near(&what, reranked.video_to_text.data(), &symmetric);
             expect_near(&what, score_all(model, &texts, &gallery).unwrap().data(), fine.data());
@@ -176,16 +176,16 @@ impl Check for Nothing {
     fn run<M: TwoStageModel>(&self, model: &M) {
         let empty = Gallery::from_features(model, std::iter::empty::<Result<_>>()).unwrap();
         assert!(empty.is_empty());
-        let (texts, options) = (tiles(&SIZES, 4), SearchOptions::default());
-        let (found, times) = empty.search(model, &texts, &options).unwrap();
+        let texts = tiles(&SIZES, 4);
+        let (found, times) = empty.search_timed(model, &texts, 50).unwrap();
         assert_eq!((found, times.fine_multiply_adds), (vec![vec![]; 7], 0));
         assert_eq!(score_all(model, &texts, &empty).unwrap().shape(), [7, 0]);
         for direction in [VideoToText::Official, VideoToText::Symmetric] {
-            let reranked = empty.rerank_all(model, &texts, &options, direction).unwrap();
+            let reranked = empty.rerank_all(model, &texts, 50, direction).unwrap();
             assert_eq!((reranked.text_to_video.shape(), reranked.video_to_text.shape()), (&[7, 0][..], &[7, 0][..]));
         }
         let gallery = gallery(model, &SIZES, 4);
-        assert_eq!(gallery.search(model, &[], &options).unwrap().0, Vec::<Vec<Found>>::new());
+        assert_eq!(gallery.search(model, &[], 50).unwrap(), Vec::<Vec<Candidate>>::new());
         assert_eq!(score_all(model, &[], &gallery).unwrap().shape(), [0, 9]);
         // A list of another number of texts.
         let short = gallery.fine(model, &SIZES.text_features(&gpu(), 0..7), &vec![vec![0]; 6]);
@@ -207,10 +207,10 @@ fn the_first_stage_by_tiles_of_videos_finds_what_it_finds_at_once() {
     let rerank = HeadWeights { video: 0.5, frame_weak: 0.8, patch_weak: 0.0, frame_strong: 0.2, patch_strong: 0.0 };
     let model = sizes.eercf(&gpu(), EercfConfig { rerank, ..EercfConfig::default() });
     let gallery = gallery(&model, &sizes, 2048);
-    let search = |tile| gallery.search(&model, &tiles(&sizes, tile), &SearchOptions { k: 3 }).unwrap().0;
+    let search = |tile| gallery.search(&model, &tiles(&sizes, tile), 3).unwrap();
     let (by_tiles, at_once) = (search(1024), search(256));
     assert_eq!(by_tiles.len(), 1024);
-    let late = |row: &Vec<Found>| row.iter().filter(|f| f.video >= 4096).count();
+    let late = |row: &Vec<Candidate>| row.iter().filter(|f| f.video >= 4096).count();
     assert!(by_tiles.iter().map(late).sum::<usize>() > 100, "both tiles have found some");
     for (a, b) in by_tiles.iter().zip(&at_once) {
         for (a, b) in a.iter().zip(b) {

@@ -5,8 +5,6 @@
 
 pub mod bar;
 pub mod flags;
-pub mod submissions;
-pub mod table;
 
 use std::process::{ExitCode, exit};
 

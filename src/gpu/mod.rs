@@ -6,6 +6,7 @@
 
 mod adapter;
 mod buffer;
+mod describe;
 mod disk_cache;
 mod family;
 mod health;

@@ -18,6 +18,7 @@ pub mod optimizer;
 pub mod pooling;
 pub mod ranking;
 pub mod rows;
+pub mod self_test;
 pub mod similarity;
 pub mod status;
 #[cfg(test)]

@@ -163,7 +163,7 @@ impl<'a> StoreBuilder<'a> {
             write(&value, &values(p))?;
             let _ = p.0.place.set(Place { value, gradient: None, shard: usize::MAX, offset: 0 });
         }
-        Ok(ParameterStore { gpu: self.gpu, declared, shards })
+        Ok(ParameterStore { gpu: self.gpu, declared, shards, hashed: Default::default() })
     }
 
     /// Whether a frozen parameter is held in halves. Parts of packed ones must start where views may.

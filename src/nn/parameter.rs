@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::autograd::{Tape, Var};
+use crate::data::formats::digest;
 use crate::gpu::Gpu;
 use crate::nn::Init;
 use crate::tensor::{Array, DType, Tensor};
@@ -203,6 +205,14 @@ pub struct ParameterStore {
     pub(super) gpu: Gpu,
     pub(super) declared: Declarations,
     pub(super) shards: Vec<Shard>,
+    pub(super) hashed: Hashed,
+}
+
+/// How often the values were changed, and what [`ParameterStore::hash`] gave last: for which count and text.
+#[derive(Default)]
+pub(super) struct Hashed {
+    generation: AtomicU64,
+    last: Mutex<Option<(u64, String, String)>>,
 }
 
 impl ParameterStore {
@@ -269,12 +279,32 @@ impl ParameterStore {
     /// [`Error::ParameterShape`], [`Error::NonFinite`]; `origin` says in them where the arrays are from.
     pub fn load(&self, origin: &str, arrays: &BTreeMap<String, Array>) -> Result<()> {
         let named = self.declared.check(origin, arrays)?;
+        self.mark_changed();
         for p in self.parameters() {
             if let Some(array) = named.get(p.name()) {
                 write(p.value(), array.data())?;
             }
         }
         Ok(())
+    }
+
+    /// Whoever changes values on the device says so, for [`ParameterStore::hash`].
+    pub(crate) fn mark_changed(&self) {
+        self.hashed.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The SHA-256 of `text`, and of every parameter's name and values. They are read back when they were loaded or trained
+    /// since the last call, and not otherwise.
+    pub(crate) fn hash(&self, text: &str) -> Result<String> {
+        let generation = self.hashed.generation.load(Ordering::Relaxed);
+        let mut last = self.hashed.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, _, hash)) = last.as_ref().filter(|(g, t, _)| *g == generation && t == text) {
+            return Ok(hash.clone());
+        }
+        let arrays = self.to_arrays()?;
+        let hash = digest::of_values(text, arrays.iter().map(|(name, array)| (name.as_str(), array.data())));
+        *last = Some((generation, text.to_string(), hash.clone()));
+        Ok(hash)
     }
 }
 

@@ -176,6 +176,7 @@ impl Optimizer {
     pub fn step(&mut self, store: &ParameterStore, lr: f64) -> Result<Option<Tensor>> {
         let global = self.clip_global_norm.map(|limit| self.clip(store, limit as f32)).transpose()?;
         let scale = global.as_ref().map(|c| &c.scale);
+        store.mark_changed();
         for (state, shard) in self.shards.iter().zip(store.shards()) {
             for (options, group) in &state.groups {
                 let by_tensor = options

@@ -8,7 +8,9 @@ use super::{Row, moment_metrics};
 use crate::autograd::Tape;
 use crate::models::Model;
 use crate::models::reloclnet::{ClipLevels, Reloclnet, ReloclnetConfig};
-use crate::retrieval::moments::{IndexedVideo, MomentIndex, MomentSearch, Prediction, QueryVectors, SearchOptions};
+use crate::retrieval::moments::{
+    IndexedVideo, MomentIndex, MomentSearch, MomentSearchOptions, Prediction, QueryVectors,
+};
 use crate::tensor::{Array, Precision, Tensor};
 use crate::{Gpu, Result};
 
@@ -21,14 +23,14 @@ pub fn check(gpu: &Gpu, case: &Value) -> Result<Vec<Row>> {
     let (inputs, config, expected) = (key(case, "inputs")?, key(case, "config")?, key(case, "expected")?);
     let rtol = tolerance(case, "rtol")?;
     let size = |name: &str| Ok::<_, crate::Error>(number(key(config, name)?, name)? as usize);
-    let options = SearchOptions {
+    let options = MomentSearchOptions {
         alpha: number(key(config, "q2c_alpha")?, "q2c_alpha")? as f32,
         max_videos: size("max_vcmr_video")?,
         min_length: size("min_pred_l")?,
         max_length: size("max_pred_l")?,
         top: size("max_before_nms")?,
         keep: size("max_before_nms")?,
-        ..SearchOptions::default()
+        ..MomentSearchOptions::default()
     };
     let model = model(gpu, config, key(inputs, "params")?)?;
     let queries = ["video_query", "sub_query"].map(|name| array(key(inputs, name)?));

@@ -3,6 +3,8 @@
 //! The scripts disagree with each other and, on tied scores, with the definition of the metrics. Use these to compare
 //! with a published number or a log file; use [`Counts::metrics`] to know how good a model is.
 
+use std::fmt;
+
 use super::metrics::{Counts, Scores, median};
 use crate::tensor::Array;
 use crate::{Error, Result};
@@ -52,6 +54,14 @@ impl CompatMetrics {
     /// The value called `name`.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.values.iter().find(|(n, _)| *n == name).map(|&(_, v)| v)
+    }
+}
+
+/// Names and values on one line.
+impl fmt::Display for CompatMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values: Vec<String> = self.values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        f.write_str(&values.join("  "))
     }
 }
 
@@ -194,6 +204,7 @@ mod tests {
         assert_eq!(bicnet.ranks, [1, 0, 2]);
         assert_eq!(bicnet.get("sum"), Some(1.0 / 3.0 + 1.0 + 1.0));
         assert_eq!(bicnet.get("medr"), Some(2.0));
+        assert!(bicnet.to_string().starts_with("r1 0.3333  r5 1.0000"), "{bicnet}");
         let openclip = Compat::OpenClip.text_to_video(&tied()).unwrap();
         assert_eq!(openclip.ranks, [0, 1, 2]);
         assert_eq!(openclip.get("R@1"), Some(1.0 / 3.0));

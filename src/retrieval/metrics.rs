@@ -4,6 +4,8 @@
 //! how many score the same (`equal`). Counting needs no sort, gives the same answer in any order of evaluation, and
 //! makes the treatment of ties a choice of the reader instead of an accident of a sorting routine.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::tensor::Array;
@@ -152,6 +154,24 @@ pub struct RetrievalMetrics {
     pub rsum: f64,
     /// Number of queries.
     pub queries: usize,
+}
+
+impl RetrievalMetrics {
+    /// What guessing gives: `videos` queries, each with one answer among `videos`.
+    pub fn of_chance(videos: usize) -> Self {
+        let recall = |k: f64| 100.0 * (k / videos as f64).min(1.0);
+        let (r1, r5, r10, r50) = (recall(1.0), recall(5.0), recall(10.0), recall(50.0));
+        let middle = (videos as f64 + 1.0) / 2.0;
+        Self { r1, r5, r10, r50, mdr: middle, mnr: middle, rsum: r1 + r5 + r10, queries: videos }
+    }
+}
+
+/// R@1, R@5, R@10, R@50, median and mean rank, in columns.
+impl fmt::Display for RetrievalMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { r1, r5, r10, r50, mdr, mnr, .. } = self;
+        write!(f, "{r1:5.1} {r5:5.1} {r10:5.1} {r50:5.1} {mdr:4.0} {mnr:4.0}")
+    }
 }
 
 /// Median with the mean of the two middle values; the list is not empty.
@@ -325,6 +345,15 @@ mod tests {
         let uneven = Counts { greater: vec![1], equal: vec![] };
         assert!(matches!(uneven.metrics(Ties::Expected), Err(Error::ShapeMismatch { .. })));
         assert!(matches!(Scores::square(Array::zeros([0, 0])), Err(Error::Shape { .. })));
+    }
+
+    #[test]
+    fn chance_is_what_a_constant_score_gets() {
+        let scores = Scores::square(Array::zeros([20, 20])).unwrap();
+        let (m, chance) = (scores.text_to_video().metrics(Ties::Expected).unwrap(), RetrievalMetrics::of_chance(20));
+        assert_eq!(m.to_string(), chance.to_string());
+        assert_eq!(chance.to_string(), "  5.0  25.0  50.0 100.0   10   10");
+        assert_eq!((chance.queries, chance.rsum), (20, 80.0));
     }
 
     #[test]

@@ -66,6 +66,25 @@ pub struct Evaluation {
     pub video_to_text: RetrievalMetrics,
 }
 
+impl Evaluation {
+    /// The two lines above [`Evaluation::row`]s.
+    pub const HEAD: &str = concat!(
+        "                 text to video                      video to text\n",
+        "model            R@1   R@5  R@10  R@50  MdR  MnR   R@1   R@5  R@10  R@50  MdR  MnR",
+    );
+
+    /// What guessing gives in a gallery of `videos`, with one caption each.
+    pub fn of_chance(videos: usize) -> Self {
+        let chance = RetrievalMetrics::of_chance(videos);
+        Self { text_to_video: chance, video_to_text: chance }
+    }
+
+    /// One line: percentages and ranks of both directions.
+    pub fn row(&self, name: &str) -> String {
+        format!("{name:<14} {} {}", self.text_to_video, self.video_to_text)
+    }
+}
+
 /// Uploads a batch. `masked` hides padded frames; the official trainer shows them.
 ///
 /// # Errors

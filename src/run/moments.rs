@@ -19,10 +19,11 @@ use crate::models::reloclnet::{Reloclnet, ReloclnetConfig, Streams};
 use crate::nn::ParameterStore;
 use crate::retrieval::moments::baselines::{CentrePrior, SpanGrid, random_span};
 use crate::retrieval::moments::{
-    HighlightPrediction, IndexOptions, MomentIndex, MomentMetrics, MomentSearch, Predicted, SearchOptions, evaluate,
+    HighlightPrediction, IndexOptions, MomentIndex, MomentMetrics, MomentSearch, MomentSearchOptions, Predicted,
+    evaluate,
 };
 use crate::tensor::Array;
-use crate::train::{Checkpoint, Figures, FitCore, FitHooks, FitReport, MomentFitOptions, fit_moments};
+use crate::train::{Checkpoint, Figures, FitCore, FitHooks, FitReport, MomentFitOptions, Silent, fit_moments};
 use crate::{Error, Result};
 
 /// The official trainer's; small networks make one pass.
@@ -39,7 +40,7 @@ pub struct Settings {
     /// The training.
     pub fit: MomentFitOptions,
     /// The search that evaluates.
-    pub search: SearchOptions,
+    pub search: MomentSearchOptions,
 }
 
 /// A dataset of videos with time-stamped queries.
@@ -257,8 +258,8 @@ impl Settings {
         problems: &mut Problems,
     ) -> Result<Evaluated> {
         let started = Instant::now();
-        let index = MomentIndex::build(model, part, IndexOptions::default(), problems, &mut |_, _| ())?;
-        let predicted = MomentSearch::new(model, &index, self.search)?.predict(part, problems, &mut |_, _| ())?;
+        let index = MomentIndex::build(model, part, IndexOptions::default(), problems, &mut Silent)?;
+        let predicted = MomentSearch::new(model, &index, self.search)?.predict(part, problems, &mut Silent)?;
         let labelled = part.queries().iter().all(|q| q.video.is_some() && !q.windows.is_empty());
         let metrics = labelled.then(|| evaluate(&predicted.submission, part.queries(), problems)).transpose()?;
         let is_simulated = self.data.layout == Layout::SimulatedActivitynet;
@@ -365,15 +366,12 @@ impl Task for Settings {
     /// The figure is the one that the official trainer maximises: VCMR R@1 at both overlaps.
     fn figures(evaluated: &Evaluated) -> Figures {
         let Some(metrics) = &evaluated.metrics else { return (0.0, Vec::new()) };
-        let tasks = [("VCMR", &metrics.vcmr), ("SVMR", &metrics.svmr), ("VR", &metrics.vr)];
-        let values = tasks.into_iter().flat_map(|(task, values)| {
-            values.iter().flatten().map(move |(key, value)| (format!("val/{task}/{key}"), *value))
-        });
-        (get(metrics, "VCMR", "0.5-r1") + get(metrics, "VCMR", "0.7-r1"), values.collect())
+        let values = metrics.figures().into_iter().map(|(name, value)| (format!("val/{name}"), value));
+        (metrics.selection(), values.collect())
     }
 
     fn line(evaluated: &Evaluated) -> String {
-        evaluated.metrics.as_ref().map_or_else(|| "no labels".into(), row)
+        evaluated.metrics.as_ref().map_or_else(|| "no labels".into(), |metrics| metrics.row(""))
     }
 }
 
@@ -408,38 +406,19 @@ impl Evaluated {
     }
 }
 
-/// A recall in percent; 0 where it was not evaluated.
-fn get(metrics: &MomentMetrics, task: &str, key: &str) -> f64 {
-    let values = match task {
-        "VCMR" => &metrics.vcmr,
-        "SVMR" => &metrics.svmr,
-        _ => &metrics.vr,
-    };
-    values.as_ref().and_then(|values| values.get(key)).copied().unwrap_or(0.0)
-}
-
-/// The two lines above a table of [`row`]s, with room for names of 14 letters.
-pub const HEAD: &str = "                 VCMR (IoU 0.5)          VCMR (IoU 0.7)          SVMR R@1     VR\n\
-                                         R@1   R@5  R@10 R@100   R@1   R@5  R@10 R@100   0.5   0.7   R@1   R@5  R@10 R@100";
-
-/// Percentages of queries, to stand after a name of 14 letters.
-pub fn row(metrics: &MomentMetrics) -> String {
-    let all = ["r1", "r5", "r10", "r100"];
-    let columns = [("VCMR", "0.5-", &all[..]), ("VCMR", "0.7-", &all), ("SVMR", "0.5-", &all[..1])];
-    let columns = columns.into_iter().chain([("SVMR", "0.7-", &all[..1]), ("VR", "", &all)]);
-    let cells = columns.flat_map(|(task, prefix, ks)| {
-        ks.iter().map(move |k| format!("{:5.1}", get(metrics, task, &format!("{prefix}{k}"))))
-    });
-    cells.collect::<Vec<_>>().join(" ")
-}
-
 /// Titles of a table of [`spreads`].
 pub const SPREADS: &str =
     "VCMR R@1, IoU 0.5 | VCMR R@1, IoU 0.7 | SVMR R@1, IoU 0.5 | SVMR R@1, IoU 0.7 | VR R@1 | VR R@10";
 
-/// The figures of an ablation over seeds, as cells of a table.
+/// The figures of an ablation over seeds, as cells of a table; 0 for a task that was not evaluated.
 pub fn spreads(results: &[MomentMetrics]) -> String {
-    let columns =
-        [("VCMR", "0.5-r1"), ("VCMR", "0.7-r1"), ("SVMR", "0.5-r1"), ("SVMR", "0.7-r1"), ("VR", "r1"), ("VR", "r10")];
-    columns.map(|(task, key)| Spread::of(results, |m| get(m, task, key)).to_string()).join(" | ")
+    let columns: [fn(&MomentMetrics) -> Option<f64>; 6] = [
+        |m| m.vcmr.map(|r| r.half.r1),
+        |m| m.vcmr.map(|r| r.tight.r1),
+        |m| m.svmr.map(|r| r.half.r1),
+        |m| m.svmr.map(|r| r.tight.r1),
+        |m| m.vr.map(|r| r.r1),
+        |m| m.vr.map(|r| r.r10),
+    ];
+    columns.map(|column| Spread::of(results, |m| column(m).unwrap_or(0.0)).to_string()).join(" | ")
 }

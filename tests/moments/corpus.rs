@@ -4,8 +4,8 @@ use reelgrad::autograd::{Tape, Var};
 use reelgrad::data::moments::{Clips, MomentQuery, MomentSource, MomentVideo, Problems, Widths, pad_clips};
 use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Padding, Reloclnet, ReloclnetConfig, Streams, upload_streams};
-use reelgrad::retrieval::moments::{IndexOptions, IndexedVideo, MomentIndex, SearchOptions};
-use reelgrad::{Array, Error, Gpu, Result, Tensor};
+use reelgrad::retrieval::moments::{IndexOptions, IndexedVideo, MomentIndex, MomentSearchOptions};
+use reelgrad::{Array, Error, Gpu, Result, Silent, Tensor};
 
 use crate::common::{gpu, noise};
 
@@ -36,15 +36,15 @@ pub fn model_on(gpu: &Gpu, streams: Streams, padding: Padding) -> Reloclnet {
 }
 
 /// Spans of 1 to 5 clips.
-pub fn options() -> SearchOptions {
-    SearchOptions {
+pub fn options() -> MomentSearchOptions {
+    MomentSearchOptions {
         min_length: 1,
         max_length: 6,
         max_videos: 5,
         top: 40,
         keep: 40,
         batch: 3,
-        ..SearchOptions::default()
+        ..MomentSearchOptions::default()
     }
 }
 
@@ -137,7 +137,7 @@ fn finite(place: &str, features: &Array) -> Result<()> {
 
 /// An index of the corpus.
 pub fn build(model: &Reloclnet, source: &Corpus, options: IndexOptions) -> Result<MomentIndex> {
-    MomentIndex::build(model, source, options, &mut Problems::strict(), &mut |_, _| ())
+    MomentIndex::build(model, source, options, &mut Problems::strict(), &mut Silent)
 }
 
 /// A video with its encodings, (positions, D) for each stream.

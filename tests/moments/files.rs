@@ -5,17 +5,18 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use reelgrad::data::formats::safetensors;
+use reelgrad::data::moments::{MomentSource, Problems};
 use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Padding, Reloclnet, Streams};
 use reelgrad::random::Random;
-use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentSearch};
+use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentResults, MomentSearch, WantedMoment};
 use reelgrad::tensor::Precision;
 use reelgrad::{Array, Error, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::common::gpu;
-use crate::corpus::{build, config, corpus, model, options};
+use crate::corpus::{Corpus, build, config, corpus, model, options};
 use crate::index::{assert_close, assert_equal, search};
 
 /// Saves an index of seven videos in segments of three.
@@ -266,4 +267,48 @@ fn an_index_belongs_to_its_model() {
     arrays.get_mut("merged_st_predictor.weight").unwrap().data_mut()[0] += 1e-3;
     own.store().load("test", &arrays).unwrap();
     refused(&own);
+}
+
+#[test]
+fn an_index_is_made_once_and_shown() {
+    let (model, corpus, folder) = (model(Streams::Both, Padding::Official), corpus(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("index");
+    let mut seen = 0;
+    let mut open = |source: &Corpus, precision, problems: &mut Problems| {
+        let mut count = |_, _, _: &str| seen += 1;
+        MomentIndex::open_or_build(&model, source, &path, precision, problems, &mut count).map(|index| (index, seen))
+    };
+    let (made, steps) = open(&corpus, None, &mut Problems::strict()).unwrap();
+    assert_eq!((made.precision(), steps), (Precision::F16, 1));
+    let (opened, steps) = open(&corpus, Some(Precision::F16), &mut Problems::strict()).unwrap();
+    assert_eq!((opened.videos(), steps), (made.videos(), 1), "it was encoded once");
+    let other = Corpus::new(&[4, 4, 4, 4, 4, 4, 4, 4], &[2]);
+    let refused = |result: Result<_>, part: &str| match result.map(drop) {
+        Err(Error::Argument { argument: "index", why, .. }) => assert!(why.contains(part), "{why}"),
+        got => panic!("{part}: {got:?}"),
+    };
+    refused(open(&corpus, Some(Precision::F32), &mut Problems::strict()), "another precision");
+    refused(open(&other, None, &mut Problems::strict()), "other videos");
+    assert!(open(&other, None, &mut Problems::lenient()).is_ok(), "the eighth may be one that cannot be read");
+
+    let wanted = [
+        WantedMoment::of_query(&corpus, corpus.queries()[0].id).unwrap(),
+        WantedMoment::new("a < b", corpus.tokens[1].clone()),
+    ];
+    assert!(matches!(WantedMoment::of_query(&corpus, 1 << 40), Err(Error::Missing { kind: "query", .. })));
+    let search = MomentSearch::new(&model, &opened, options()).unwrap();
+    let (found, stages) = search.search_timed(&wanted.iter().map(|w| &w.features).collect::<Vec<_>>()).unwrap();
+    let results = MomentResults { wanted: &wanted, found: &found.moments, stages: &stages, index: &opened };
+    let best = &opened.video(found.moments[1][0].video).unwrap().id;
+    let lines = results.to_json_lines(Path::new("run"));
+    let second: Value = serde_json::from_str(lines.lines().nth(1).unwrap()).unwrap();
+    assert_eq!((&second["query"], &second["results"][0]["video_id"]), (&json!("a < b"), &json!(best)));
+    assert_eq!((second["stages"].as_array().unwrap().len(), second["results"].as_array().unwrap().len()), (5, 40));
+    let text = results.to_string();
+    assert!(text.contains("\"a < b\"\n  rank") && text.contains("\n2 queries in 7 videos: "), "{text}");
+    assert_eq!(text.matches("  labelled  ").count(), 1, "{text}");
+    results.write_svgs(&folder.path().join("svg")).unwrap();
+    let svg = fs::read_to_string(folder.path().join("svg/001.svg")).unwrap();
+    assert!(svg.contains("a &lt; b") && svg.contains(best.as_str()) && svg.ends_with("</svg>\n"), "{svg}");
+    assert_eq!(svg.matches("<title>").count(), 40);
 }

@@ -2,20 +2,18 @@
 
 use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Padding, Reloclnet, ReloclnetConfig, Streams};
-use reelgrad::retrieval::moments::{Found, IndexOptions, MomentIndex, MomentSearch};
+use reelgrad::retrieval::moments::{FoundMoments, IndexOptions, MomentIndex, MomentSearch};
 use reelgrad::tensor::Precision;
 use reelgrad::{Array, Error};
 
 use crate::common::{gpu, gpus};
 use crate::corpus::{Encoded, build, config, corpus, encoded, model, model_on, options};
 
-pub fn search(model: &Reloclnet, index: &MomentIndex) -> Found {
-    let mut found = MomentSearch::new(model, index, options()).unwrap().search(&corpus().sentences()).unwrap();
-    found.stages.clear();
-    found
+pub fn search(model: &Reloclnet, index: &MomentIndex) -> FoundMoments {
+    MomentSearch::new(model, index, options()).unwrap().search(&corpus().sentences()).unwrap()
 }
 
-pub fn assert_equal(a: &Found, b: &Found) {
+pub fn assert_equal(a: &FoundMoments, b: &FoundMoments) {
     assert_eq!(a.videos, b.videos);
     assert_eq!(a.moments, b.moments);
 }
@@ -56,7 +54,7 @@ fn half_precision_is_close() {
 }
 
 /// Scores of videos by 1e-3 of a cosine, those of moments by 5 %.
-pub fn assert_close(a: &Found, b: &Found) {
+pub fn assert_close(a: &FoundMoments, b: &FoundMoments) {
     for (a, b) in a.videos.iter().zip(&b.videos) {
         let apart = a.iter().zip(b).map(|(a, b)| (a.score / b.score).ln().abs() / options().alpha);
         assert!(a.len() == b.len() && apart.fold(0.0, f32::max) < 1e-3, "{a:?} {b:?}");

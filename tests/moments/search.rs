@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use reelgrad::data::moments::{MomentSource, Problems};
 use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Padding, Reloclnet, Streams};
+use reelgrad::optim::{Algorithm, GroupOptions, Optimizer};
 use reelgrad::retrieval::moments::{
-    Found, MomentIndex, MomentSearch, Prediction, QueryVectors, SearchOptions, evaluate, iou,
+    FoundMoments, MomentIndex, MomentSearch, MomentSearchOptions, Prediction, QueryVectors, evaluate, iou,
 };
-use reelgrad::{Array, Error};
+use reelgrad::{Array, Error, Silent};
 
 use crate::common::{gpus, noise};
 use crate::corpus::{Corpus, build, corpus, model, model_on, options};
@@ -47,7 +48,7 @@ fn spans(
     (reference, index): (&Reference, &MomentIndex),
     query: usize,
     videos: &[usize],
-    o: &SearchOptions,
+    o: &MomentSearchOptions,
     weight: impl Fn(usize) -> f64,
 ) -> BTreeMap<Row, f64> {
     let mut all = BTreeMap::new();
@@ -68,7 +69,7 @@ fn ranked(scores: &[f64]) -> Vec<usize> {
 }
 
 /// Searches the whole corpus, and each video for the query of the same number, and compares all lists.
-fn check(model: &Reloclnet, corpus: &Corpus, o: SearchOptions) -> Found {
+fn check(model: &Reloclnet, corpus: &Corpus, o: MomentSearchOptions) -> FoundMoments {
     let index = build(model, corpus, Default::default()).unwrap();
     let reference = Reference::new(model, corpus);
     let search = MomentSearch::new(model, &index, o).unwrap();
@@ -107,16 +108,16 @@ fn moments_are_those_of_the_definition() {
 fn every_option_has_its_effect() {
     let (model, corpus) = (model(Streams::Both, Padding::Official), corpus());
     // More videos than there are, and room for every span.
-    let all = SearchOptions { max_videos: 100, top: 400, keep: 400, batch: 100, ..options() };
+    let all = MomentSearchOptions { max_videos: 100, top: 400, keep: 400, batch: 100, ..options() };
     check(&model, &corpus, all);
-    check(&model, &corpus, SearchOptions { max_videos: 1, batch: 1, ..options() });
-    check(&model, &corpus, SearchOptions { keep: 7, ..options() });
-    check(&model, &corpus, SearchOptions { top: 5, keep: 5, alpha: 3.0, ..options() });
-    check(&model, &corpus, SearchOptions { alpha: 0.0, ..all });
-    check(&model, &corpus, SearchOptions { min_length: 0, max_length: 1, ..all });
-    check(&model, &corpus, SearchOptions { min_length: 9, max_length: 1000, ..all });
+    check(&model, &corpus, MomentSearchOptions { max_videos: 1, batch: 1, ..options() });
+    check(&model, &corpus, MomentSearchOptions { keep: 7, ..options() });
+    check(&model, &corpus, MomentSearchOptions { top: 5, keep: 5, alpha: 3.0, ..options() });
+    check(&model, &corpus, MomentSearchOptions { alpha: 0.0, ..all });
+    check(&model, &corpus, MomentSearchOptions { min_length: 0, max_length: 1, ..all });
+    check(&model, &corpus, MomentSearchOptions { min_length: 9, max_length: 1000, ..all });
     // No video is as long.
-    let none = check(&model, &corpus, SearchOptions { min_length: 11, max_length: 12, ..options() });
+    let none = check(&model, &corpus, MomentSearchOptions { min_length: 11, max_length: 12, ..options() });
     assert!(none.moments.iter().all(Vec::is_empty));
     check(&model, &Corpus::new(&[4], &[1]), options());
 }
@@ -137,7 +138,7 @@ fn overlapping_moments_are_suppressed() {
     let (model, corpus) = (model(Streams::Both, Padding::Official), corpus());
     let index = build(&model, &corpus, Default::default()).unwrap();
     let plain = options();
-    let search = |o: SearchOptions| {
+    let search = |o: MomentSearchOptions| {
         let search = MomentSearch::new(&model, &index, o).unwrap();
         let own: Vec<usize> = corpus.sentences().iter().map(|_| 4).collect();
         let found = search.search(&corpus.sentences()).unwrap();
@@ -145,7 +146,7 @@ fn overlapping_moments_are_suppressed() {
     };
     let all = search(plain);
     for (threshold, keep) in [(0.5, 40), (0.2, 4)] {
-        let thinned = search(SearchOptions { nms: Some(threshold), keep, ..plain });
+        let thinned = search(MomentSearchOptions { nms: Some(threshold), keep, ..plain });
         let by_hand = |lists: &[Vec<Prediction>]| -> Vec<Vec<Prediction>> {
             lists.iter().map(|list| suppressed(list, threshold, keep)).collect()
         };
@@ -171,24 +172,57 @@ fn scores_of_videos_are_the_same_in_training_and_search() {
 }
 
 #[test]
+fn measuring_changes_nothing() {
+    let (model, corpus) = (model(Streams::Both, Padding::Official), corpus());
+    let index = build(&model, &corpus, Default::default()).unwrap();
+    let search = MomentSearch::new(&model, &index, options()).unwrap();
+    let (found, stages) = search.search_timed(&corpus.sentences()).unwrap();
+    assert_eq!(found, search.search(&corpus.sentences()).unwrap());
+    // Of three batches, one entry a stage.
+    let names: Vec<&str> = stages.iter().map(|s| s.name).collect();
+    assert_eq!(names, ["encode queries", "score videos", "choose videos", "predict spans", "decode spans"]);
+}
+
+/// The hash of the parameters is kept, but not over a change.
+#[test]
+fn an_index_belongs_to_the_parameters_that_encoded_it() {
+    let (model, corpus) = (model(Streams::Both, Padding::Official), corpus());
+    let index = build(&model, &corpus, Default::default()).unwrap();
+    let opened = || MomentSearch::new(&model, &index, options()).map(drop);
+    opened().unwrap();
+    let arrays = model.store().to_arrays().unwrap();
+    let mut other = arrays.clone();
+    other.values_mut().next().unwrap().data_mut()[0] += 1.0;
+    model.store().load("test", &other).unwrap();
+    assert!(matches!(opened(), Err(Error::Argument { argument: "index", .. })));
+    model.store().load("test", &arrays).unwrap();
+    opened().unwrap();
+    let mut optimizer = Optimizer::new(model.store(), Algorithm::ADAM, |_| GroupOptions::default()).unwrap();
+    let gradient = model.store().parameters()[0].gradient().unwrap().clone();
+    gradient.write(&vec![1.0; gradient.len()]).unwrap();
+    optimizer.step(model.store(), 0.1).unwrap();
+    assert!(matches!(opened(), Err(Error::Argument { argument: "index", .. })));
+}
+
+#[test]
 fn a_whole_split_is_predicted() {
     let (model, mut corpus) = (model(Streams::Both, Padding::Official), corpus());
     // A video that is not in the index, and a query that cannot be read.
     let damage = |x: &mut Array| x.data_mut()[1] = f32::NAN;
     damage(corpus.clips[3].video.as_mut().unwrap());
     damage(&mut corpus.tokens[1]);
-    let strict = MomentIndex::build(&model, &corpus, Default::default(), &mut Problems::strict(), &mut |_, _| ());
+    let strict = MomentIndex::build(&model, &corpus, Default::default(), &mut Problems::strict(), &mut Silent);
     assert!(matches!(strict, Err(Error::NonFinite { place, .. }) if place == "video 3"));
     let (mut problems, mut steps) = (Problems::lenient(), Vec::new());
-    let index = MomentIndex::build(&model, &corpus, Default::default(), &mut problems, &mut |done, all| {
+    let index = MomentIndex::build(&model, &corpus, Default::default(), &mut problems, &mut |done, all, _: &str| {
         steps.push((done, all))
     });
     let index = index.unwrap();
     assert_eq!((index.videos().len(), problems.skipped().len(), steps), (6, 1, vec![(7, 7)]));
 
     // In one batch, as queries are padded to the longest beside them and the last bits may hang on that.
-    let search = MomentSearch::new(&model, &index, SearchOptions { batch: 100, ..options() }).unwrap();
-    let predict = |problems: &mut Problems| search.predict(&corpus, problems, &mut |_, _| ());
+    let search = MomentSearch::new(&model, &index, MomentSearchOptions { batch: 100, ..options() }).unwrap();
+    let predict = |problems: &mut Problems| search.predict(&corpus, problems, &mut Silent);
     assert!(matches!(predict(&mut Problems::strict()), Err(Error::NonFinite { place, .. }) if place == "query 1"));
     let mut problems = Problems::lenient();
     let predicted = predict(&mut problems).unwrap();
@@ -214,8 +248,8 @@ fn a_whole_split_is_predicted() {
     assert_eq!(submission.video2idx["video 2"], 114);
     assert_eq!(predicted.stages.len(), 5);
     let (small, mut steps) = (MomentSearch::new(&model, &index, options()).unwrap(), Vec::new());
-    let progress: &mut dyn FnMut(usize, usize) = &mut |done, all| steps.push((done, all));
-    let parts = small.predict(&corpus, &mut Problems::lenient(), progress).unwrap().submission;
+    let mut count = |done, all, _: &str| steps.push((done, all));
+    let parts = small.predict(&corpus, &mut Problems::lenient(), &mut count).unwrap().submission;
     assert_eq!(steps, [(3, 8), (6, 8), (8, 8)]);
     for (got, want) in parts.vcmr.iter().flatten().zip(submission.vcmr.iter().flatten()) {
         assert_eq!((got.id, got.predictions.len()), (want.id, want.predictions.len()));
@@ -238,27 +272,27 @@ fn a_whole_split_is_predicted() {
 fn searches_that_make_no_sense_are_errors() {
     let (model, corpus) = (model(Streams::Both, Padding::Official), corpus());
     let index = build(&model, &corpus, Default::default()).unwrap();
-    let refused = |o: SearchOptions, name: &str| match MomentSearch::new(&model, &index, o).map(drop) {
+    let refused = |o: MomentSearchOptions, name: &str| match MomentSearch::new(&model, &index, o).map(drop) {
         Err(Error::Argument { argument, .. }) => assert_eq!(argument, name),
         other => panic!("{name}: {other:?}"),
     };
-    refused(SearchOptions { min_length: 3, max_length: 3, ..options() }, "max_length");
-    refused(SearchOptions { top: 0, ..options() }, "top");
-    refused(SearchOptions { top: usize::MAX, ..options() }, "top");
-    refused(SearchOptions { keep: 0, ..options() }, "keep");
-    refused(SearchOptions { keep: 41, ..options() }, "keep");
-    refused(SearchOptions { max_videos: 0, ..options() }, "max_videos");
-    refused(SearchOptions { max_videos: usize::MAX, ..options() }, "max_videos");
+    refused(MomentSearchOptions { min_length: 3, max_length: 3, ..options() }, "max_length");
+    refused(MomentSearchOptions { top: 0, ..options() }, "top");
+    refused(MomentSearchOptions { top: usize::MAX, ..options() }, "top");
+    refused(MomentSearchOptions { keep: 0, ..options() }, "keep");
+    refused(MomentSearchOptions { keep: 41, ..options() }, "keep");
+    refused(MomentSearchOptions { max_videos: 0, ..options() }, "max_videos");
+    refused(MomentSearchOptions { max_videos: usize::MAX, ..options() }, "max_videos");
     for bad in [f32::NAN, 81.0] {
-        refused(SearchOptions { alpha: bad, ..options() }, "alpha");
+        refused(MomentSearchOptions { alpha: bad, ..options() }, "alpha");
     }
     for bad in [f64::NAN, -0.1, 1.1] {
-        refused(SearchOptions { nms: Some(bad), ..options() }, "nms");
+        refused(MomentSearchOptions { nms: Some(bad), ..options() }, "nms");
     }
 
     let search = MomentSearch::new(&model, &index, options()).unwrap();
     let found = search.search(&[]).unwrap();
-    assert!(found.videos.is_empty() && found.moments.is_empty() && found.stages.is_empty());
+    assert!(found.videos.is_empty() && found.moments.is_empty() && search.search_timed(&[]).unwrap().1.is_empty());
     assert!(search.localize(&[], &[]).unwrap().is_empty());
     let one = &corpus.tokens[0];
     let (long, wide, empty) = (noise(&[6, 4], 1), noise(&[2, 5], 1), Array::zeros([0, 4]));

@@ -8,7 +8,7 @@ use reelgrad::data::synthetic::{MomentWorld, MomentWorldConfig};
 use reelgrad::gpu::GpuBuilder;
 use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
-use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentSearch, SearchOptions, evaluate};
+use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentSearch, MomentSearchOptions, evaluate};
 use reelgrad::train::{FitCore, FitHooks, FitReport, MomentFitOptions, RunFolder, Silent, Slot, StopFlag, fit_moments};
 use reelgrad::{Error, Result};
 
@@ -65,11 +65,11 @@ fn epoch() -> u64 {
 
 fn validate(model: &Reloclnet) -> Result<(f64, Vec<(String, f64)>)> {
     let (data, mut problems) = (data("val", TOKENS), Problems::strict());
-    let index = MomentIndex::build(model, &data, IndexOptions::default(), &mut problems, &mut |_, _| ())?;
-    let search = MomentSearch::new(model, &index, SearchOptions::default())?;
-    let predicted = search.predict(&data, &mut problems, &mut |_, _| ())?;
+    let index = MomentIndex::build(model, &data, IndexOptions::default(), &mut problems, &mut Silent)?;
+    let search = MomentSearch::new(model, &index, MomentSearchOptions::default())?;
+    let predicted = search.predict(&data, &mut problems, &mut Silent)?;
     let metrics = evaluate(&predicted.submission, data.queries(), &mut problems)?;
-    let svmr = metrics.svmr.unwrap()["0.5-r10"];
+    let svmr = metrics.svmr.unwrap().half.r10;
     Ok((svmr, vec![("val/SVMR/0.5-r10".into(), svmr)]))
 }
 

@@ -66,13 +66,11 @@ pub fn random_span(
     Ok(RandomSpan { vcmr: svmr / videos.len() as f64, svmr })
 }
 
-/// Always the middle of the video.
+/// Always the middle of the video: a moment of so many seconds, or the whole video if that is shorter.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum CentrePrior {
-    /// A moment of so many seconds, or the whole video if that is shorter.
-    Seconds(f64),
-    /// A moment of this share of the video's duration.
-    Share(f64),
+pub struct CentrePrior {
+    /// How long the moment is.
+    pub seconds: f64,
 }
 
 impl CentrePrior {
@@ -82,27 +80,11 @@ impl CentrePrior {
     /// [`Error::Argument`] without moments.
     pub fn mean_seconds(queries: &[MomentQuery]) -> Result<Self> {
         let seconds: Vec<f64> = queries.iter().flat_map(|q| &q.windows).map(|w| w[1] - w[0]).collect();
-        mean(&seconds).map(CentrePrior::Seconds)
+        mean(&seconds).map(|seconds| Self { seconds })
     }
 
-    /// The mean share that the moments of (training) queries make up of their videos.
-    ///
-    /// # Errors
-    /// As [`random_span`].
-    pub fn mean_share(queries: &[MomentQuery], videos: &[MomentVideo]) -> Result<Self> {
-        let mut shares = Vec::new();
-        for (query, duration) in with_durations(queries, videos)? {
-            shares.extend(query.windows.iter().map(|w| (w[1] - w[0]) / duration));
-        }
-        mean(&shares).map(CentrePrior::Share)
-    }
-
-    /// The moment in a video of `duration` seconds.
-    pub fn window(self, duration: f64) -> [f64; 2] {
-        let length = match self {
-            CentrePrior::Seconds(seconds) => seconds.min(duration),
-            CentrePrior::Share(share) => share.min(1.0) * duration,
-        };
+    fn window(self, duration: f64) -> [f64; 2] {
+        let length = self.seconds.min(duration);
         [(duration - length) / 2.0, (duration + length) / 2.0]
     }
 
@@ -193,13 +175,11 @@ mod tests {
         let videos = [video("a", 10.0), video("b", 40.0)];
         let queries = [query("a", &[[0.0, 5.0]]), query("b", &[[10.0, 30.0], [15.0, 25.0]])];
         let seconds = CentrePrior::mean_seconds(&queries).unwrap();
-        assert_eq!(seconds, CentrePrior::Seconds(35.0 / 3.0));
+        assert_eq!(seconds, CentrePrior { seconds: 35.0 / 3.0 });
         assert_eq!(seconds.window(10.0), [0.0, 10.0]);
-        let share = CentrePrior::mean_share(&queries, &videos).unwrap();
-        assert_eq!(share, CentrePrior::Share(1.25 / 3.0));
-        let half = CentrePrior::Share(0.5);
-        assert_eq!(half.window(40.0), [10.0, 30.0]);
-        assert_eq!(half.svmr(&queries, &videos, 0.7).unwrap(), 50.0);
+        let fixed = CentrePrior { seconds: 20.0 };
+        assert_eq!(fixed.window(40.0), [10.0, 30.0]);
+        assert_eq!(fixed.svmr(&queries, &videos, 0.7).unwrap(), 50.0);
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! The overlap is [`iou`] in f64, and a threshold counts as reached at equality, as in lighthouse and moment_detr;
 //! some older programs want more than the threshold.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
+
+use serde::{Serialize, Serializer};
 
 use super::submission::HighlightPrediction;
 use super::{assign, highlights, iou, percent};
@@ -18,7 +20,40 @@ pub const THRESHOLDS: [f64; 3] = [0.3, 0.5, 0.7];
 /// Recalls are counted among so many first moments.
 pub const TOP: [usize; 2] = [1, 5];
 
-/// `R<k>@<threshold>` and `mIoU` in percent, from moments in QVHighlights' form. Of several windows of a query the one
+/// Charades-STA's metrics in percent; serialised under the names `R<k>@<threshold>` and `mIoU`, and displayed below them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CharadesMetrics {
+    /// Recall by overlap, 0.3, 0.5 and 0.7, among the first moment and the first five.
+    pub recalls: [[f64; 2]; 3],
+    /// The mean overlap of the first moment.
+    pub mean_iou: f64,
+}
+
+impl CharadesMetrics {
+    /// Names and values, those of R1 first.
+    fn entries(&self) -> Vec<(String, f64)> {
+        let of_top =
+            |i: usize| THRESHOLDS.iter().zip(self.recalls).map(move |(t, r)| (format!("R{}@{t}", TOP[i]), r[i]));
+        of_top(0).chain(of_top(1)).chain([("mIoU".to_string(), self.mean_iou)]).collect()
+    }
+}
+
+impl Serialize for CharadesMetrics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_map(self.entries())
+    }
+}
+
+impl fmt::Display for CharadesMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = self.entries();
+        let names: String = entries.iter().map(|(name, _)| format!("{name:>9}")).collect();
+        let values: String = entries.iter().map(|(_, value)| format!("{value:>9.2}")).collect();
+        write!(f, "{names}\n{values}")
+    }
+}
+
+/// Recalls and mean overlap of moments in QVHighlights' form. Of several windows of a query the one
 /// that overlaps most counts; a query without a moment counts as a miss of overlap 0. `origin` names the file in
 /// errors.
 ///
@@ -29,7 +64,7 @@ pub fn evaluate(
     queries: &[MomentQuery],
     origin: &Path,
     problems: &mut Problems,
-) -> Result<BTreeMap<String, f64>> {
+) -> Result<CharadesMetrics> {
     let found = assign(predictions, |p| p.id, queries, origin, "query", problems)?;
     let mut overlaps = Vec::new();
     for (query, prediction) in queries.iter().zip(found) {
@@ -37,16 +72,12 @@ pub fn evaluate(
         overlaps.push(highlights::windows(prediction, origin, problems)?.iter().map(best).collect::<Vec<f64>>());
     }
     let n = queries.len() as f64;
-    let mut metrics = BTreeMap::new();
-    for threshold in THRESHOLDS {
-        for k in TOP {
-            let hits = overlaps.iter().filter(|o| o.iter().take(k).any(|&o| o >= threshold)).count();
-            metrics.insert(format!("R{k}@{threshold}"), percent(hits as f64 / n));
-        }
-    }
+    let recall = |threshold: f64, k: usize| {
+        let hits = overlaps.iter().filter(|o| o.iter().take(k).any(|&o| o >= threshold)).count();
+        percent(hits as f64 / n)
+    };
     let mean = overlaps.iter().filter_map(|o| o.first()).sum::<f64>() / n;
-    metrics.insert("mIoU".into(), percent(mean));
-    Ok(metrics)
+    Ok(CharadesMetrics { recalls: THRESHOLDS.map(|t| TOP.map(|k| recall(t, k))), mean_iou: percent(mean) })
 }
 
 #[cfg(test)]
@@ -63,7 +94,7 @@ mod tests {
         HighlightPrediction { id, windows: Some(windows.to_vec()), ..Default::default() }
     }
 
-    fn check(predictions: &[HighlightPrediction], queries: &[MomentQuery]) -> Result<BTreeMap<String, f64>> {
+    fn check(predictions: &[HighlightPrediction], queries: &[MomentQuery]) -> Result<CharadesMetrics> {
         evaluate(predictions, queries, Path::new("file"), &mut Problems::strict())
     }
 
@@ -79,12 +110,12 @@ mod tests {
             prediction(2, &[[0.0, 6.0, 0.9]]),
         ];
         let metrics = check(&predictions, &queries).unwrap();
-        let want = [("R1@0.3", 66.67), ("R1@0.5", 33.33), ("R1@0.7", 0.0), ("R5@0.3", 66.67), ("R5@0.5", 66.67)];
-        for (name, value) in want.into_iter().chain([("R5@0.7", 33.33), ("mIoU", 30.0)]) {
-            assert_eq!(metrics[name], value, "{name}");
-        }
+        let recalls = [[66.67, 66.67], [33.33, 66.67], [0.0, 33.33]];
+        assert_eq!(metrics, CharadesMetrics { recalls, mean_iou: 30.0 });
+        let json = serde_json::json!(metrics);
+        assert_eq!((&json["R5@0.7"], &json["mIoU"], json.as_object().unwrap().len()), (&33.33.into(), &30.0.into(), 7));
         let empty = [prediction(1, &[]), prediction(2, &[]), prediction(3, &[])];
-        assert!(check(&empty, &queries).unwrap().values().all(|&v| v == 0.0));
+        assert_eq!(check(&empty, &queries).unwrap(), CharadesMetrics { recalls: [[0.0; 2]; 3], mean_iou: 0.0 });
     }
 
     #[test]

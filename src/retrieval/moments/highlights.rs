@@ -4,6 +4,7 @@
 //! stops or leaves a query out (no predicted window, no list at all), the query counts as a miss here.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -34,7 +35,7 @@ const MAX_CLIPS: usize = 1 << 20;
 /// Annotators of every clip.
 const ANNOTATORS: usize = 3;
 
-/// QVHighlights' metrics in percent; serialised as the official program prints them.
+/// QVHighlights' metrics in percent; serialised as the official program prints them, and displayed as a table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct HighlightMetrics {
     /// The values that papers print, such as `MR-full-R1@0.5`, `MR-full-mAP`, `HL-min-VeryGood-mAP`.
@@ -67,6 +68,36 @@ pub struct SaliencyMetrics {
     /// Whether the best clip is a highlight for any annotator.
     #[serde(rename = "HL-Hit1")]
     pub hit1: f64,
+}
+
+impl fmt::Display for HighlightMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = |f: &mut fmt::Formatter<'_>, name: &str, values: &[Option<f64>]| {
+            let values = values.iter().map(|v| v.map_or(format!("{:>12}", "-"), |v| format!("{v:>12.2}")));
+            write!(f, "\n{name:<14}{}", values.collect::<String>())
+        };
+        if !self.moments.is_empty() {
+            let columns = ["R1@0.5", "R1@0.7", "mAP@0.5", "mAP@0.75", "mAP"];
+            write!(f, "{:<14}{}", "moments", columns.map(|c| format!("{c:>12}")).concat())?;
+        }
+        for (name, class) in ["full", "short", "middle", "long"].map(|name| (name, self.moments.get(name))) {
+            let Some(class) = class else { continue };
+            let r1 = ["0.5", "0.7"].map(|t| class.r1.get(t).copied());
+            let map = ["0.5", "0.75", "average"].map(|t| class.map.get(t).copied());
+            row(f, name, &[&r1[..], &map].concat())?;
+        }
+        if self.highlights.is_empty() {
+            return Ok(());
+        }
+        let gap = if self.moments.is_empty() { "" } else { "\n\n" };
+        write!(f, "{gap}{:<14}{:>12}{:>12}", "highlights", "mAP", "Hit@1")?;
+        for (name, _) in LEVELS {
+            if let Some(level) = self.highlights.get(&format!("HL-min-{name}")) {
+                row(f, name, &[Some(level.map), Some(level.hit1)])?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Evaluates any system's windows and saliency scores, whichever there are. `origin` names their file in errors.

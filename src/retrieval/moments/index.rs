@@ -4,7 +4,7 @@
 //! each stream. It is written beside its place and renamed, as a whole or not at all; every byte is verified when it is
 //! read.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 use super::segment::Segment;
 use crate::autograd::{Tape, Var};
 use crate::data::find_non_finite;
-use crate::data::formats::digest::{self, Digest};
+use crate::data::formats::digest::Digest;
 use crate::data::formats::{atomic, safetensors};
 use crate::data::moments::{Clips, MomentSource, MomentVideo, Problems, pad_clips};
 use crate::gpu::Gpu;
 use crate::models::Model;
 use crate::models::reloclnet::{Reloclnet, upload_streams};
 use crate::tensor::{Array, Precision, Tensor};
-use crate::{Error, Result};
+use crate::{Error, Progress, Result};
 
 const FORMAT: &str = "reelgrad-moments/1";
 const MANIFEST: &str = "index.json";
@@ -94,15 +94,12 @@ struct SegmentFile {
 }
 
 /// The configuration, and the parameters' names and values, as one hash.
-pub(super) fn model_hash(model: &Reloclnet) -> Result<String> {
-    let arrays = model.store().to_arrays()?;
-    let config = serde_json::json!(model.config()).to_string();
-    Ok(digest::of_values(&config, arrays.iter().map(|(name, array)| (name.as_str(), array.data()))))
+fn model_hash(model: &Reloclnet) -> Result<String> {
+    model.store().hash(&serde_json::json!(model.config()).to_string())
 }
 
 impl MomentIndex {
-    /// Encodes the videos of `source`. Those that cannot be read go to `problems`; `progress` is told of how many of how
-    /// many are done.
+    /// Encodes the videos of `source`. Those that cannot be read go to `problems`; `progress` counts videos.
     ///
     /// # Errors
     /// What `source` and `problems` return; [`Error::Argument`] for an odd width in half precision, or for no video at
@@ -113,7 +110,7 @@ impl MomentIndex {
         source: &dyn MomentSource,
         options: IndexOptions,
         problems: &mut Problems,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut dyn Progress,
     ) -> Result<Self> {
         let mut builder = Builder::new(model, options.precision, options.segment_bytes)?;
         let total = source.videos().len();
@@ -128,9 +125,42 @@ impl MomentIndex {
             if !batch.is_empty() {
                 builder.encode(batch)?;
             }
-            progress(end, total);
+            progress.step(end as u64, total as u64, "videos");
         }
         builder.finish()
+    }
+
+    /// The index in `folder`; if there is none, one is made of `source` and kept there for the next time. `precision` is that
+    /// of a new index, F16 by default, and that which an old one must have, if it is given.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an index of other videos than those of `source`; those of [`MomentIndex::open`],
+    /// [`MomentIndex::build`] and [`MomentIndex::save`].
+    pub fn open_or_build(
+        model: &Reloclnet,
+        source: &dyn MomentSource,
+        folder: &Path,
+        precision: Option<Precision>,
+        problems: &mut Problems,
+        progress: &mut dyn Progress,
+    ) -> Result<Self> {
+        if !folder.exists() {
+            let options = IndexOptions { precision: precision.unwrap_or(Precision::F16), ..IndexOptions::default() };
+            let index = Self::build(model, source, options, problems, progress)?;
+            index.save(folder)?;
+            return Ok(index);
+        }
+        let index = Self::open(model.store().gpu(), folder)?;
+        let known: HashMap<&str, u64> = source.videos().iter().map(|v| (v.id.as_str(), v.index)).collect();
+        let same = index.videos().iter().all(|v| known.get(v.id.as_str()) == Some(&v.index));
+        let whole = index.videos().len() == known.len() || problems.is_lenient();
+        let what = match precision {
+            Some(precision) if precision != index.precision() => "is of another precision",
+            _ if same && whole => return Ok(index),
+            _ => "holds other videos than this part",
+        };
+        let why = format!("{} {what}: choose another folder, or remove it", folder.display());
+        Err(Error::Argument { op: "MomentIndex", argument: "index", why })
     }
 
     /// Makes an index of videos that were encoded elsewhere, such as by PyTorch with the parameters of `model`: each with

@@ -4,8 +4,6 @@
 //! is and its overlap ([`super::iou`]) reaches the threshold; the first 100 rows count; SVMR then skips rows of other
 //! videos. Unlike there, the number of a video is compared as an integer, rows are checked, and no id is there twice.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use super::submission::{Prediction, QueryPredictions, Submission};
@@ -25,38 +23,63 @@ pub const MAX_ROWS: usize = 100;
 /// Windows from which on a query's windows are the opinions of several annotators, as in DiDeMo: two must agree.
 const ANNOTATED: usize = 4;
 
-/// TVR's metrics of the tasks that a submission holds; serialised as the official program prints them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct MomentMetrics {
-    /// Percent of queries by `<threshold>-r<k>`, such as `0.5-r1`.
-    #[serde(rename = "VCMR", skip_serializing_if = "Option::is_none")]
-    pub vcmr: Option<BTreeMap<String, f64>>,
-    /// The same a kind of query; where queries have kinds.
-    #[serde(rename = "VCMR_by_type", skip_serializing_if = "Option::is_none")]
-    pub vcmr_by_type: Option<ByType>,
-    /// Percent of queries by `<threshold>-r<k>`.
-    #[serde(rename = "SVMR", skip_serializing_if = "Option::is_none")]
-    pub svmr: Option<BTreeMap<String, f64>>,
-    /// The same a kind of query.
-    #[serde(rename = "SVMR_by_type", skip_serializing_if = "Option::is_none")]
-    pub svmr_by_type: Option<ByType>,
-    /// Percent of queries by `r<k>`.
-    #[serde(rename = "VR", skip_serializing_if = "Option::is_none")]
-    pub vr: Option<BTreeMap<String, f64>>,
-    /// The same a kind of query.
-    #[serde(rename = "VR_by_type", skip_serializing_if = "Option::is_none")]
-    pub vr_by_type: Option<ByType>,
+/// Percent of queries whose first right row is among the first 1, 5, 10 and 100.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recalls {
+    /// The first row.
+    pub r1: f64,
+    /// The first 5.
+    pub r5: f64,
+    /// The first 10.
+    pub r10: f64,
+    /// The first 100.
+    pub r100: f64,
 }
 
-/// Metrics a kind of query.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ByType {
-    /// Percent of the queries of a kind by its code and the metric, such as `vt-0.5-r1`; no entry for a kind without
-    /// queries.
-    #[serde(flatten)]
-    pub recalls: BTreeMap<String, f64>,
-    /// What percentage each kind makes up: `v 74.32 t 8.85 vt 16.83`.
-    pub desc_type_ratio: String,
+/// Recalls of moments, by the overlap that makes one right.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MomentRecalls {
+    /// At an overlap of 0.5.
+    pub half: Recalls,
+    /// At an overlap of 0.7.
+    pub tight: Recalls,
+}
+
+/// Recalls a kind of query; none for a kind without queries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ByKind<R> {
+    /// Of [`QueryKind::Video`].
+    pub video: Option<R>,
+    /// Of [`QueryKind::Text`].
+    pub text: Option<R>,
+    /// Of [`QueryKind::Both`].
+    pub both: Option<R>,
+    /// What percentage of the queries each kind makes up, in this order.
+    pub shares: [f64; 3],
+}
+
+/// TVR's metrics of the tasks that a submission holds; serialised as the official program prints them, with keys such as
+/// `0.5-r1`, `vt-0.5-r1` and `r1`, and displayed as a table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct MomentMetrics {
+    /// Moments in the whole corpus.
+    #[serde(rename = "VCMR", skip_serializing_if = "Option::is_none")]
+    pub vcmr: Option<MomentRecalls>,
+    /// The same a kind of query; where queries have kinds.
+    #[serde(rename = "VCMR_by_type", skip_serializing_if = "Option::is_none")]
+    pub vcmr_by_kind: Option<ByKind<MomentRecalls>>,
+    /// Moments in the query's own video.
+    #[serde(rename = "SVMR", skip_serializing_if = "Option::is_none")]
+    pub svmr: Option<MomentRecalls>,
+    /// The same a kind of query.
+    #[serde(rename = "SVMR_by_type", skip_serializing_if = "Option::is_none")]
+    pub svmr_by_kind: Option<ByKind<MomentRecalls>>,
+    /// Videos.
+    #[serde(rename = "VR", skip_serializing_if = "Option::is_none")]
+    pub vr: Option<Recalls>,
+    /// The same a kind of query.
+    #[serde(rename = "VR_by_type", skip_serializing_if = "Option::is_none")]
+    pub vr_by_kind: Option<ByKind<Recalls>>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -75,8 +98,8 @@ enum Task {
 /// [`Error::NonFinite`] for a row with NaN or infinity. Where they are let pass, the query or the row counts as wrong.
 pub fn evaluate(submission: &Submission, queries: &[MomentQuery], problems: &mut Problems) -> Result<MomentMetrics> {
     let truths = queries.iter().map(|q| Truth::new(q, submission, problems)).collect::<Result<Vec<_>>>()?;
-    let mut task = |task, kind, lists: &Option<Vec<QueryPredictions>>| -> Result<_> {
-        let Some(lists) = lists else { return Ok((None, None)) };
+    let mut ranks = |task, kind, lists: &Option<Vec<QueryPredictions>>| -> Result<Option<Vec<Ranks>>> {
+        let Some(lists) = lists else { return Ok(None) };
         let found = assign(lists, |list| list.id, queries, &submission.origin, kind, problems)?;
         let judge = |(truth, list): (&Truth, &Option<&QueryPredictions>)| {
             let rows = list.map_or(&[][..], |list| &list.predictions[..list.predictions.len().min(MAX_ROWS)]);
@@ -86,13 +109,25 @@ pub fn evaluate(submission: &Submission, queries: &[MomentQuery], problems: &mut
             }
             Ok(truth.ranks(task, rows))
         };
-        let ranks = truths.iter().zip(&found).map(judge).collect::<Result<Vec<_>>>()?;
-        Ok((Some(recalls(task, "", &ranks)), by_type(task, queries, &ranks)))
+        truths.iter().zip(&found).map(judge).collect::<Result<_>>().map(Some)
     };
-    let (vcmr, vcmr_by_type) = task(Task::Vcmr, "VCMR query", &submission.vcmr)?;
-    let (svmr, svmr_by_type) = task(Task::Svmr, "SVMR query", &submission.svmr)?;
-    let (vr, vr_by_type) = task(Task::Vr, "VR query", &submission.vr)?;
-    Ok(MomentMetrics { vcmr, vcmr_by_type, svmr, svmr_by_type, vr, vr_by_type })
+    let vcmr = ranks(Task::Vcmr, "VCMR query", &submission.vcmr)?;
+    let svmr = ranks(Task::Svmr, "SVMR query", &submission.svmr)?;
+    let vr = ranks(Task::Vr, "VR query", &submission.vr)?;
+    let (vcmr, vcmr_by_kind) = recalls(queries, vcmr, MomentRecalls::of);
+    let (svmr, svmr_by_kind) = recalls(queries, svmr, MomentRecalls::of);
+    let (vr, vr_by_kind) = recalls(queries, vr, |ranks| Recalls::of(ranks, 0));
+    Ok(MomentMetrics { vcmr, vcmr_by_kind, svmr, svmr_by_kind, vr, vr_by_kind })
+}
+
+/// Of all queries, and of each kind.
+fn recalls<R>(
+    queries: &[MomentQuery],
+    ranks: Option<Vec<Ranks>>,
+    of: fn(&[&Ranks]) -> R,
+) -> (Option<R>, Option<ByKind<R>>) {
+    let Some(ranks) = ranks else { return (None, None) };
+    (Some(of(&ranks.iter().collect::<Vec<_>>())), ByKind::new(queries, &ranks, of))
 }
 
 /// Whether a moment is right: its overlap with the query's windows, in f32, reaches `threshold`. Of four windows or
@@ -154,39 +189,59 @@ fn numbers(task: Task, row: &Prediction) -> [f64; 3] {
     [start, end, row.score].map(f64::from)
 }
 
-fn recalls<'a>(
-    task: Task,
-    prefix: &str,
-    ranks: impl IntoIterator<Item = &'a Ranks, IntoIter: Clone>,
-) -> BTreeMap<String, f64> {
-    let ranks = ranks.into_iter();
-    let criteria = match task {
-        Task::Vr => vec!["r".to_string()],
-        _ => THRESHOLDS.map(|threshold| format!("{threshold}-r")).to_vec(),
-    };
-    let mut recalls = BTreeMap::new();
-    for (i, criterion) in criteria.iter().enumerate() {
-        for k in TOP {
-            let hits = ranks.clone().filter(|ranks| ranks[i].is_some_and(|rank| rank < k)).count();
-            let share = hits as f64 / ranks.clone().count() as f64;
-            recalls.insert(format!("{prefix}{criterion}{k}"), percent(share));
-        }
+impl Recalls {
+    /// Of the criterion with this number.
+    fn of(ranks: &[&Ranks], criterion: usize) -> Self {
+        let [r1, r5, r10, r100] = TOP.map(|k| {
+            percent(
+                ranks.iter().filter(|r| r[criterion].is_some_and(|rank| rank < k)).count() as f64 / ranks.len() as f64,
+            )
+        });
+        Self { r1, r5, r10, r100 }
     }
-    recalls
+
+    /// The percentages by rising k.
+    pub fn values(&self) -> [f64; 4] {
+        [self.r1, self.r5, self.r10, self.r100]
+    }
 }
 
-fn by_type(task: Task, queries: &[MomentQuery], ranks: &[Ranks]) -> Option<ByType> {
-    queries.iter().find(|q| q.kind.is_some())?;
-    let (mut all, mut ratio) = (BTreeMap::new(), Vec::new());
-    for kind in [QueryKind::Video, QueryKind::Text, QueryKind::Both] {
-        let of_kind = queries.iter().zip(ranks).filter(|(q, _)| q.kind == Some(kind)).map(|(_, ranks)| ranks);
-        let of_kind: Vec<&Ranks> = of_kind.collect();
-        if !of_kind.is_empty() {
-            all.append(&mut recalls(task, &format!("{}-", kind.code()), of_kind.iter().copied()));
-        }
-        ratio.push(format!("{} {:?}", kind.code(), percent(of_kind.len() as f64 / queries.len() as f64)));
+impl MomentRecalls {
+    fn of(ranks: &[&Ranks]) -> Self {
+        Self { half: Recalls::of(ranks, 0), tight: Recalls::of(ranks, 1) }
     }
-    Some(ByType { recalls: all, desc_type_ratio: ratio.join(" ") })
+}
+
+impl<R> ByKind<R> {
+    /// Nothing where queries have no kinds; `of` counts those of one.
+    fn new(queries: &[MomentQuery], ranks: &[Ranks], of: fn(&[&Ranks]) -> R) -> Option<Self> {
+        queries.iter().find(|q| q.kind.is_some())?;
+        let kinds = [QueryKind::Video, QueryKind::Text, QueryKind::Both].map(|kind| {
+            let own = queries.iter().zip(ranks).filter(|(q, _)| q.kind == Some(kind)).map(|(_, ranks)| ranks);
+            let own: Vec<&Ranks> = own.collect();
+            let share = percent(own.len() as f64 / queries.len() as f64);
+            ((!own.is_empty()).then(|| of(&own)), share)
+        });
+        let shares = [kinds[0].1, kinds[1].1, kinds[2].1];
+        let [(video, _), (text, _), (both, _)] = kinds;
+        Some(Self { video, text, both, shares })
+    }
+
+    /// Each kind and its recalls.
+    pub(super) fn kinds(&self) -> [(QueryKind, Option<&R>); 3] {
+        [
+            (QueryKind::Video, self.video.as_ref()),
+            (QueryKind::Text, self.text.as_ref()),
+            (QueryKind::Both, self.both.as_ref()),
+        ]
+    }
+
+    /// The kinds' codes and shares, as the official program has them: `v 74.32 t 8.85 vt 16.83`.
+    pub(super) fn ratio(&self) -> String {
+        let parts =
+            self.kinds().into_iter().zip(self.shares).map(|((kind, _), share)| format!("{} {share:?}", kind.code()));
+        parts.collect::<Vec<_>>().join(" ")
+    }
 }
 
 #[cfg(test)]

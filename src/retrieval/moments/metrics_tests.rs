@@ -35,10 +35,10 @@ fn places_are_counted_by_task() {
     let rows = [(9, 0.0, 10.0), (7, 0.0, 6.0), (7, 0.0, 10.0)];
     let metrics = strict(&submission(vec![list(2, &rows)]), &[query(2, &[[0.0, 10.0]])]).unwrap();
     let (vcmr, svmr, vr) = (metrics.vcmr.unwrap(), metrics.svmr.unwrap(), metrics.vr.unwrap());
-    assert_eq!([vcmr["0.5-r1"], vcmr["0.5-r5"], vcmr["0.7-r1"], vcmr["0.7-r5"]], [0.0, 100.0, 0.0, 100.0]);
-    assert_eq!([svmr["0.5-r1"], svmr["0.7-r1"], svmr["0.7-r5"]], [100.0, 0.0, 100.0]);
-    assert_eq!([vr["r1"], vr["r5"]], [0.0, 100.0]);
-    assert_eq!((vcmr.len(), vr.len(), metrics.vcmr_by_type), (8, 4, None));
+    assert_eq!([vcmr.half.r1, vcmr.half.r5, vcmr.tight.r1, vcmr.tight.r5], [0.0, 100.0, 0.0, 100.0]);
+    assert_eq!([svmr.half.r1, svmr.tight.r1, svmr.tight.r5], [100.0, 0.0, 100.0]);
+    assert_eq!([vr.r1, vr.r5], [0.0, 100.0]);
+    assert_eq!(metrics.vcmr_by_kind, None);
 }
 
 #[test]
@@ -47,9 +47,9 @@ fn a_hundred_rows_count_before_rows_of_other_videos_are_left_out() {
     rows.push((7, 0.0, 10.0));
     let queries = [query(2, &[[0.0, 10.0]])];
     let metrics = strict(&submission(vec![list(2, &rows)]), &queries).unwrap();
-    assert_eq!(metrics.svmr.unwrap()["0.5-r100"], 0.0);
+    assert_eq!(metrics.svmr.unwrap().half.r100, 0.0);
     let metrics = strict(&submission(vec![list(2, &rows[1..])]), &queries).unwrap();
-    assert_eq!((metrics.svmr.unwrap()["0.5-r1"], metrics.vcmr.unwrap()["0.5-r10"]), (100.0, 0.0));
+    assert_eq!((metrics.svmr.unwrap().half.r1, metrics.vcmr.unwrap().half.r10), (100.0, 0.0));
 }
 
 #[test]
@@ -70,19 +70,16 @@ fn kinds_are_counted_apart() {
     queries[1].kind = Some(QueryKind::Both);
     queries[2].kind = Some(QueryKind::Video);
     let lists = vec![list(1, &[(9, 0.0, 10.0)]), list(2, &[(7, 5.0, 6.0)]), list(0, &[(7, 0.0, 8.0)])];
-    let by_type = strict(&submission(lists), &queries).unwrap().vcmr_by_type.unwrap();
-    assert_eq!((by_type.recalls["v-0.7-r1"], by_type.recalls["vt-0.7-r1"]), (50.0, 100.0));
-    assert!(!by_type.recalls.contains_key("t-0.7-r1"));
-    assert_eq!(by_type.desc_type_ratio, "v 66.67 t 0.0 vt 33.33");
-    let json = serde_json::to_value(&by_type).unwrap();
-    assert_eq!(json["vt-0.5-r1"], 100.0);
+    let by_kind = strict(&submission(lists), &queries).unwrap().vcmr_by_kind.unwrap();
+    assert_eq!((by_kind.video.unwrap().tight.r1, by_kind.both.unwrap().tight.r1), (50.0, 100.0));
+    assert_eq!((by_kind.text, by_kind.shares), (None, [66.67, 0.0, 33.33]));
 }
 
 #[test]
 fn bad_submissions_are_errors_that_name_the_query() {
     let queries = [query(2, &[[0.0, 10.0]]), query(3, &[[0.0, 10.0]])];
     let good = [list(2, &[(7, 0.0, 10.0)]), list(3, &[(9, 0.0, 10.0)])];
-    assert_eq!(strict(&submission(good.to_vec()), &queries).unwrap().vcmr.unwrap()["0.7-r1"], 100.0);
+    assert_eq!(strict(&submission(good.to_vec()), &queries).unwrap().vcmr.unwrap().tight.r1, 100.0);
 
     let missing = strict(&submission(good[..1].to_vec()), &queries);
     assert!(matches!(missing, Err(Error::Missing { kind: "VCMR query", ref id, .. }) if id == "3"), "{missing:?}");
@@ -115,7 +112,7 @@ fn what_is_let_pass_counts_as_wrong_and_is_reported() {
     (submission.svmr, submission.vr) = (None, None);
     let mut problems = Problems::lenient();
     let vcmr = evaluate(&submission, &queries, &mut problems).unwrap().vcmr.unwrap();
-    assert_eq!((vcmr["0.7-r1"], vcmr["0.7-r5"]), (33.33, 66.67));
+    assert_eq!((vcmr.tight.r1, vcmr.tight.r5), (33.33, 66.67));
     // The second list of 4, the list of 8, the lack of 3, the row of 2.
     assert_eq!(problems.skipped().len(), 4, "{:?}", problems.skipped());
 }
@@ -133,14 +130,14 @@ proptest! {
         let own = |id: u64| if id.is_multiple_of(2) { 7 } else { 9 };
         let truth = |q: &MomentQuery| list(q.id, &[(own(q.id), q.windows[0][0] as f32, q.windows[0][1] as f32)]);
         let perfect = strict(&submission(queries.iter().map(truth).collect()), &queries).unwrap();
-        prop_assert!(perfect.vcmr.unwrap().values().chain(perfect.vr.unwrap().values()).all(|&v| v == 100.0));
+        let (vcmr, vr) = (perfect.vcmr.unwrap(), perfect.vr.unwrap());
+        prop_assert!([vcmr.half, vcmr.tight, vr].iter().all(|r| r.values() == [100.0; 4]));
 
         let rows: Vec<_> = guesses.iter().map(|&(v, s, l)| (7 + 2 * v, f32::from(s), f32::from(s + l))).collect();
         let mut lists: Vec<_> = queries.iter().map(|q| list(q.id, &rows)).collect();
         let metrics = strict(&submission(lists.clone()), &queries).unwrap();
         for recalls in [metrics.vcmr.as_ref().unwrap(), metrics.svmr.as_ref().unwrap()] {
-            prop_assert!(recalls["0.5-r1"] <= recalls["0.5-r5"] && recalls["0.5-r5"] <= recalls["0.5-r10"]);
-            prop_assert!(recalls["0.5-r10"] <= recalls["0.5-r100"] && recalls["0.7-r100"] <= recalls["0.5-r100"]);
+            prop_assert!(recalls.half.values().is_sorted() && recalls.tight.r100 <= recalls.half.r100);
         }
         lists.reverse();
         queries.rotate_left(1);

@@ -3,19 +3,24 @@
 
 pub mod baselines;
 pub mod charades;
+mod evaluation;
 pub mod highlights;
 mod index;
+mod listing;
 pub mod metrics;
+mod metrics_form;
 pub mod nms;
 mod predict;
 mod search;
 mod segment;
 pub mod submission;
 
+pub use evaluation::{Benchmark, MomentFiles, MomentReport};
 pub use index::{IndexOptions, IndexedVideo, MomentIndex};
-pub use metrics::{MomentMetrics, evaluate};
+pub use listing::{MomentResults, WantedMoment};
+pub use metrics::{MomentMetrics, MomentRecalls, Recalls, evaluate};
 pub use predict::Predicted;
-pub use search::{Found, MomentSearch, QueryVectors, SearchOptions, Stage};
+pub use search::{FoundMoments, MomentSearch, MomentSearchOptions, QueryVectors, Stage};
 pub use submission::{HighlightPrediction, Prediction, QueryPredictions, Submission};
 
 use std::collections::HashMap;

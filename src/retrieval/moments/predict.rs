@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::search::{MomentSearch, Stage};
+use super::search::{MomentSearch, Stage, Watch};
 use super::submission::{HighlightPrediction, Prediction, QueryPredictions, Submission};
-use crate::Result;
 use crate::data::moments::{MomentSource, Problems};
 use crate::tensor::Array;
+use crate::{Progress, Result};
 
 /// A submission and what it took.
 #[derive(Clone, Debug)]
@@ -33,8 +33,8 @@ impl Predicted {
 }
 
 impl MomentSearch<'_> {
-    /// Searches for all queries of `source`. Queries that cannot be read go to
-    /// `problems`; `progress` is told of how many of how many are done.
+    /// Searches for all queries of `source`, and measures the stages. Queries that cannot be read go to `problems`;
+    /// `progress` counts queries.
     ///
     /// # Errors
     /// What `source`, `problems` and [`MomentSearch::search`] return.
@@ -42,13 +42,13 @@ impl MomentSearch<'_> {
         &self,
         source: &dyn MomentSource,
         problems: &mut Problems,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut dyn Progress,
     ) -> Result<Predicted> {
         let queries: Vec<usize> = (0..source.queries().len()).collect();
         let videos = self.index().videos();
         let places: HashMap<&str, usize> = videos.iter().enumerate().map(|(i, v)| (v.id.as_str(), i)).collect();
         let (mut vcmr, mut vr, mut svmr) = (Vec::new(), Vec::new(), Vec::new());
-        let mut stages: Vec<Stage> = Vec::new();
+        let mut watch = Watch::of(self.index().gpu());
         let batch = self.options().batch.max(1);
         for (number, chunk) in queries.chunks(batch).enumerate() {
             let mut tokens: Vec<(usize, Array)> = Vec::with_capacity(chunk.len());
@@ -63,8 +63,7 @@ impl MomentSearch<'_> {
             if features.is_empty() {
                 continue;
             }
-            let found = self.search(&features)?;
-            Stage::add(&mut stages, found.stages);
+            let found = self.search_with(&features, &mut watch)?;
             for ((&(query, _), moments), videos) in tokens.iter().zip(found.moments).zip(found.videos) {
                 vcmr.push(list(query, moments));
                 vr.push(list(query, videos));
@@ -80,11 +79,11 @@ impl MomentSearch<'_> {
                 let moments = self.localize(&features, &own)?;
                 svmr.extend(known.iter().zip(moments).map(|((query, _, _), m)| list(*query, m)));
             }
-            progress((number * batch + chunk.len()).min(queries.len()), queries.len());
+            progress.step((number * batch + chunk.len()) as u64, queries.len() as u64, "queries");
         }
         let video2idx: BTreeMap<String, u64> = videos.iter().map(|v| (v.id.clone(), v.index)).collect();
         let svmr = (!svmr.is_empty()).then_some(svmr);
         let submission = Submission { video2idx, vcmr: Some(vcmr), svmr, vr: Some(vr), ..Submission::default() };
-        Ok(Predicted { submission, stages })
+        Ok(Predicted { submission, stages: watch.stages })
     }
 }

@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// How moments are searched; the default is the official configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct SearchOptions {
+pub struct MomentSearchOptions {
     /// A video's weight is exp(alpha · score).
     pub alpha: f32,
     /// Videos in which moments are searched, and that are listed: the highest scores.
@@ -41,7 +41,7 @@ pub struct SearchOptions {
     pub batch: usize,
 }
 
-impl Default for SearchOptions {
+impl Default for MomentSearchOptions {
     fn default() -> Self {
         Self { alpha: 30.0, max_videos: 100, min_length: 2, max_length: 16, top: 200, nms: None, keep: 100, batch: 50 }
     }
@@ -108,34 +108,20 @@ pub struct Stage {
     pub time: Duration,
 }
 
-impl Stage {
-    /// Adds the times of stages to those of the same names.
-    pub(super) fn add(sums: &mut Vec<Stage>, stages: Vec<Stage>) {
-        for stage in stages {
-            match sums.iter_mut().find(|s| s.name == stage.name) {
-                Some(sum) => sum.time += stage.time,
-                None => sums.push(stage),
-            }
-        }
-    }
-}
-
 /// What a search found, a list a query.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FoundMoments {
     /// Videos (VR): times are 0.
     pub videos: Vec<Vec<Prediction>>,
     /// Moments in all videos (VCMR).
     pub moments: Vec<Vec<Prediction>>,
-    /// Time by stage, summed over batches of queries.
-    pub stages: Vec<Stage>,
 }
 
 /// A model and an index, to be searched.
 pub struct MomentSearch<'a> {
     model: &'a Reloclnet,
     index: &'a MomentIndex,
-    options: SearchOptions,
+    options: MomentSearchOptions,
 }
 
 impl<'a> MomentSearch<'a> {
@@ -143,7 +129,7 @@ impl<'a> MomentSearch<'a> {
     ///
     /// # Errors
     /// [`Error::Argument`] if another model encoded the videos, or for options that find nothing.
-    pub fn new(model: &'a Reloclnet, index: &'a MomentIndex, options: SearchOptions) -> Result<Self> {
+    pub fn new(model: &'a Reloclnet, index: &'a MomentIndex, options: MomentSearchOptions) -> Result<Self> {
         index.expect_model(model)?;
         let bad = |argument: &'static str, why: String| Err(Error::Argument { op: "MomentSearch", argument, why });
         if options.min_length >= options.max_length {
@@ -174,7 +160,7 @@ impl<'a> MomentSearch<'a> {
     }
 
     /// How moments are searched.
-    pub fn options(&self) -> &SearchOptions {
+    pub fn options(&self) -> &MomentSearchOptions {
         &self.options
     }
 
@@ -182,10 +168,24 @@ impl<'a> MomentSearch<'a> {
     ///
     /// # Errors
     /// As [`QueryVectors::encode`]; device errors.
-    pub fn search(&self, queries: &[&Array]) -> Result<Found> {
-        let mut found = Found::default();
+    pub fn search(&self, queries: &[&Array]) -> Result<FoundMoments> {
+        self.search_with(queries, &mut Watch::default())
+    }
+
+    /// As [`MomentSearch::search`], and the time of each stage, summed over batches of queries. It waits for the device
+    /// after every stage, so it is slower.
+    ///
+    /// # Errors
+    /// As [`MomentSearch::search`].
+    pub fn search_timed(&self, queries: &[&Array]) -> Result<(FoundMoments, Vec<Stage>)> {
+        let mut watch = Watch::of(self.index.gpu());
+        Ok((self.search_with(queries, &mut watch)?, watch.stages))
+    }
+
+    pub(super) fn search_with(&self, queries: &[&Array], watch: &mut Watch<'_>) -> Result<FoundMoments> {
+        let mut found = FoundMoments::default();
         for batch in queries.chunks(self.options.batch.max(1)) {
-            let mut watch = self.watch();
+            watch.restart();
             let vectors = QueryVectors::encode(self.model, batch)?;
             watch.lap("encode queries")?;
             self.search_batch(&vectors, watch, &mut found)?;
@@ -197,18 +197,14 @@ impl<'a> MomentSearch<'a> {
     ///
     /// # Errors
     /// Device errors.
-    pub fn search_vectors(&self, queries: &QueryVectors) -> Result<Found> {
-        let mut found = Found::default();
-        self.search_batch(queries, self.watch(), &mut found)?;
+    pub fn search_vectors(&self, queries: &QueryVectors) -> Result<FoundMoments> {
+        let mut found = FoundMoments::default();
+        self.search_batch(queries, &mut Watch::default(), &mut found)?;
         Ok(found)
     }
 
-    fn watch(&self) -> Watch<'_> {
-        Watch { gpu: self.index.gpu(), last: Instant::now(), stages: Vec::new() }
-    }
-
-    /// Adds what is found for `vectors`, and the stages' times.
-    fn search_batch(&self, vectors: &QueryVectors, mut watch: Watch<'_>, found: &mut Found) -> Result<()> {
+    /// Adds what is found for `vectors`.
+    fn search_batch(&self, vectors: &QueryVectors, watch: &mut Watch<'_>, found: &mut FoundMoments) -> Result<()> {
         let scores = self.video_scores(vectors)?;
         watch.lap("score videos")?;
         let count = self.options.max_videos.min(self.index.videos().len());
@@ -230,7 +226,6 @@ impl<'a> MomentSearch<'a> {
             places.iter().zip(weights).map(video).collect()
         }));
         found.moments.extend(moments);
-        Stage::add(&mut found.stages, watch.stages);
         Ok(())
     }
 
@@ -365,18 +360,33 @@ impl<'a> MomentSearch<'a> {
     }
 }
 
-/// Measures stages, each to the end of its work on the device.
-struct Watch<'a> {
-    gpu: &'a crate::Gpu,
-    last: Instant,
-    stages: Vec<Stage>,
+/// Measures stages, each to the end of its work on the device; without a device it does nothing.
+#[derive(Default)]
+pub(super) struct Watch<'a> {
+    running: Option<(&'a crate::Gpu, Instant)>,
+    /// Sums by name.
+    pub stages: Vec<Stage>,
 }
 
-impl Watch<'_> {
+impl<'a> Watch<'a> {
+    pub fn of(gpu: &'a crate::Gpu) -> Self {
+        Self { running: Some((gpu, Instant::now())), stages: Vec::new() }
+    }
+
+    /// Leaves out what came since the last stage.
+    fn restart(&mut self) {
+        self.running = self.running.map(|(gpu, _)| (gpu, Instant::now()));
+    }
+
     fn lap(&mut self, name: &'static str) -> Result<()> {
-        self.gpu.synchronize()?;
-        self.stages.push(Stage { name, time: self.last.elapsed() });
-        self.last = Instant::now();
+        let Some((gpu, last)) = &mut self.running else { return Ok(()) };
+        gpu.synchronize()?;
+        let time = last.elapsed();
+        *last = Instant::now();
+        match self.stages.iter_mut().find(|s| s.name == name) {
+            Some(sum) => sum.time += time,
+            None => self.stages.push(Stage { name, time }),
+        }
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ use crate::data::tokenizer::{Cleaning, Tokenizer};
 use crate::models::clip::ClipConfig;
 use crate::models::clip4clip::BaseConfig;
 use crate::models::towers::{TowerModel, TwoStageModel};
-use crate::retrieval::pairs::{Gallery, SearchOptions, TextTile, VideoToText, score_all};
+use crate::retrieval::gallery::{Gallery, TextTile, VideoToText, score_all};
 use crate::retrieval::{Counts, RetrievalMetrics, Ties};
 use crate::run::{Parts, Spread};
 use crate::tensor::Array;
@@ -237,7 +237,7 @@ pub fn ways<M: TwoStageModel>(model: &M, source: &Source, candidates: &[usize]) 
     let scores = gallery.coarse_scores(model, &texts)?;
     ways.push(evaluated("coarse only".into(), [&scores; 2], coarse as f64, clock.elapsed())?);
     for &k in candidates {
-        let found = gallery.rerank_all(model, &texts, &SearchOptions { k }, VideoToText::Official)?;
+        let found = gallery.rerank_all(model, &texts, k, VideoToText::Official)?;
         let times = found.times;
         let multiply_adds = (times.coarse_multiply_adds + times.fine_multiply_adds) as f64 / pairs;
         let scores = [&found.text_to_video, &found.video_to_text];

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::gallery::{Gallery, TextTile};
+use super::{Gallery, TextTile};
 use crate::autograd::{Tape, Var, concat};
 use crate::kernels::elementwise::permute;
 use crate::kernels::linear::matmul;
@@ -26,22 +26,9 @@ const GROUP_BYTES: usize = 64 << 20;
 /// Dot products of pairs that are held at once, in bytes.
 const PAIR_BYTES: usize = 16 << 20;
 
-/// How to search.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SearchOptions {
-    /// Candidates of each text that the second stage scores (`rerantopk`).
-    pub k: usize,
-}
-
-impl Default for SearchOptions {
-    fn default() -> Self {
-        Self { k: 50 }
-    }
-}
-
 /// A candidate with its scores.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Found {
+pub struct Candidate {
     /// Its number in the gallery.
     pub video: u32,
     /// Of the first stage: the product of the vectors, without the factor of similarities.
@@ -87,7 +74,7 @@ pub struct Reranked {
 }
 
 impl<V> Gallery<V> {
-    /// For each text its k candidates, the best of the second stage first.
+    /// For each text its `k` candidates, the best of the second stage first. The official code takes 50 (`rerantopk`).
     ///
     /// # Errors
     /// [`crate::Error::LimitExceeded`] for more than 1,024 candidates; those of the model.
@@ -95,43 +82,71 @@ impl<V> Gallery<V> {
         &self,
         model: &M,
         texts: &[TextTile],
-        options: &SearchOptions,
-    ) -> Result<(Vec<Vec<Found>>, StageTimes)> {
-        let (mut found, mut times) = (Vec::new(), StageTimes::default());
+        k: usize,
+    ) -> Result<Vec<Vec<Candidate>>> {
+        self.search_with(model, texts, k, None)
+    }
+
+    /// As [`Gallery::search`], and what the stages took. It waits for the device between them, so it is slower.
+    ///
+    /// # Errors
+    /// As [`Gallery::search`].
+    pub fn search_timed<M: TwoStageModel<Videos = V>>(
+        &self,
+        model: &M,
+        texts: &[TextTile],
+        k: usize,
+    ) -> Result<(Vec<Vec<Candidate>>, StageTimes)> {
+        let mut times = StageTimes::default();
+        let found = self.search_with(model, texts, k, Some(&mut times))?;
+        let [coarse, fine] = self.segments().first().map_or([0, 0], |s| model.pair_cost(&s.videos));
+        times.coarse_multiply_adds = coarse * (found.len() * self.len()) as u64;
+        times.fine_multiply_adds = fine * found.iter().map(Vec::len).sum::<usize>() as u64;
+        Ok((found, times))
+    }
+
+    fn search_with<M: TwoStageModel<Videos = V>>(
+        &self,
+        model: &M,
+        texts: &[TextTile],
+        k: usize,
+        mut times: Option<&mut StageTimes>,
+    ) -> Result<Vec<Vec<Candidate>>> {
         if self.is_empty() {
-            return Ok((texts.iter().flat_map(|t| vec![Vec::new(); t.len()]).collect(), times));
+            return Ok(texts.iter().flat_map(|t| vec![Vec::new(); t.len()]).collect());
         }
-        let videos = self.coarse(model)?;
-        let mut left = texts;
+        let (videos, mut found, mut left) = (self.coarse(model)?, Vec::new(), texts);
         while !left.is_empty() {
-            let clock = Instant::now();
+            let mut clock = Instant::now();
+            // The first stage and the second end with what is read from the device: they have waited for it.
+            let mut lap = |stage: fn(&mut StageTimes) -> &mut Duration, wait: bool| -> Result<()> {
+                if let Some(times) = times.as_deref_mut() {
+                    if wait {
+                        model.store().gpu().synchronize()?;
+                    }
+                    *stage(times) += clock.elapsed();
+                    clock = Instant::now();
+                }
+                Ok(())
+            };
             let (features, taken) = group(model, left)?;
             left = &left[taken..];
-            model.store().gpu().synchronize()?;
-            times.encode += clock.elapsed();
-            let clock = Instant::now();
+            lap(|t| &mut t.encode, true)?;
             let prepared = model.prepare_texts(&features)?;
-            let (scores, candidates) = nearest(model.coarse_texts(&prepared).value(), &videos, options.k)?;
-            times.coarse += clock.elapsed();
-            let clock = Instant::now();
+            let (scores, candidates) = nearest(model.coarse_texts(&prepared).value(), &videos, k)?;
+            lap(|t| &mut t.coarse, false)?;
             let fine = self.fine_of(model, &prepared, &candidates)?;
-            times.fine += clock.elapsed();
-            for ((candidates, coarse), fine) in candidates.into_iter().zip(scores).zip(fine) {
-                let mut row: Vec<Found> = candidates
-                    .into_iter()
-                    .zip(coarse)
-                    .zip(fine)
-                    .map(|((video, coarse), score)| Found { video, coarse, score })
-                    .collect();
+            lap(|t| &mut t.fine, false)?;
+            for ((videos, coarse), fine) in candidates.into_iter().zip(scores).zip(fine) {
+                let scores = coarse.into_iter().zip(fine);
+                let candidate = |(video, (coarse, score))| Candidate { video, coarse, score };
+                let mut row: Vec<Candidate> = videos.into_iter().zip(scores).map(candidate).collect();
                 // Stable: of equals, the better one of the first stage comes first.
                 row.sort_by(|a, b| b.score.total_cmp(&a.score));
                 found.push(row);
             }
         }
-        let [coarse, fine] = self.segments().first().map_or([0, 0], |s| model.pair_cost(&s.videos));
-        times.coarse_multiply_adds = coarse * (found.len() * self.len()) as u64;
-        times.fine_multiply_adds = fine * found.iter().map(Vec::len).sum::<usize>() as u64;
-        Ok((found, times))
+        Ok(found)
     }
 
     /// The second stage's scores of each text and the videos that are listed for it: of these pairs alone, video by video.
@@ -200,11 +215,11 @@ impl<V> Gallery<V> {
         &self,
         model: &M,
         texts: &[TextTile],
-        options: &SearchOptions,
+        k: usize,
         direction: VideoToText,
     ) -> Result<Reranked> {
         let coarse = self.coarse_scores(model, texts)?;
-        let (found, times) = self.search(model, texts, options)?;
+        let (found, times) = self.search_timed(model, texts, k)?;
         let mut text_to_video = coarse.clone();
         for (text, row) in found.iter().enumerate() {
             for f in row {
@@ -213,7 +228,7 @@ impl<V> Gallery<V> {
         }
         let video_to_text = match direction {
             VideoToText::Official => text_to_video.clone(),
-            VideoToText::Symmetric => self.rerank_texts(model, texts, coarse, options.k)?,
+            VideoToText::Symmetric => self.rerank_texts(model, texts, coarse, k)?,
         };
         Ok(Reranked { text_to_video, video_to_text, times })
     }

@@ -1,17 +1,26 @@
-//! Videos encoded once, in segments that fit into a binding; texts in tiles.
+//! Retrieval with models that compare texts with videos through CLIP's towers: videos encoded once, in segments that fit
+//! into a binding; the scores of all pairs, a tile of texts at a time; and search in two stages.
+
+mod two_stage;
+
+pub use two_stage::{Candidate, Reranked, StageTimes, VideoToText};
+
+use std::sync::OnceLock;
 
 use crate::Result;
-use crate::autograd::{Tape, Var};
+use crate::autograd::{Tape, Var, concat};
 use crate::data::pairs::{PairSource, collate_frames};
 use crate::models::clip::TextFeatures;
 use crate::models::clip4clip::VideoFeatures;
 use crate::models::towers::{TowerModel, TwoStageModel};
-use crate::tensor::Tensor;
+use crate::tensor::{Array, Tensor};
 
 /// Videos of which a model holds what it compares them by.
 pub struct Gallery<V> {
     segments: Vec<Segment<V>>,
     len: usize,
+    /// What [`Gallery::coarse`] gives.
+    coarse: OnceLock<Tensor>,
 }
 
 /// Consecutive videos of a gallery.
@@ -34,7 +43,7 @@ impl<V> Gallery<V> {
         model: &M,
         features: impl IntoIterator<Item = Result<VideoFeatures>>,
     ) -> Result<Self> {
-        let mut gallery = Self { segments: Vec::new(), len: 0 };
+        let mut gallery = Self { segments: Vec::new(), len: 0, coarse: OnceLock::new() };
         for features in features {
             let features = features?;
             let count = features.mask.shape()[0];
@@ -85,13 +94,17 @@ impl<V> Gallery<V> {
         &self.segments
     }
 
-    /// Every video's vector for the first stage (N, D).
+    /// Every video's vector for the first stage (N, D); put together by the first search, and kept for the next.
     ///
     /// # Errors
     /// [`crate::Error::Argument`] for an empty gallery; device errors.
     pub fn coarse<M: TwoStageModel<Videos = V>>(&self, model: &M) -> Result<Tensor> {
+        if let Some(coarse) = self.coarse.get() {
+            return Ok(coarse.clone());
+        }
         let parts: Vec<Var> = self.segments.iter().map(|s| model.coarse_videos(&s.videos)).collect();
-        Ok(crate::autograd::concat(&parts, 0)?.into_value())
+        let coarse = concat(&parts, 0)?.into_value();
+        Ok(self.coarse.get_or_init(|| coarse).clone())
     }
 }
 
@@ -143,4 +156,30 @@ impl TextTile {
             }
         }
     }
+}
+
+/// The scores of all pairs of `texts` and the gallery's videos: that which ranks, (T, N).
+///
+/// Pairs are compared a tile of texts and a segment of videos at a time: apart from the result, which is on the host,
+/// memory does not grow with either.
+///
+/// # Errors
+/// [`crate::Error::Shape`], [`crate::Error::ShapeMismatch`]; device errors.
+pub fn score_all<M: TowerModel>(model: &M, texts: &[TextTile], gallery: &Gallery<M::Videos>) -> Result<Array> {
+    let rows: usize = texts.iter().map(TextTile::len).sum();
+    let mut scores = Array::zeros([rows, gallery.len()]);
+    let mut first = 0;
+    for tile in texts {
+        let prepared = model.prepare_texts(&tile.features(model)?)?;
+        for segment in gallery.segments() {
+            let heads = model.compare(&prepared, &segment.videos)?;
+            let values = model.similarity(&heads)?.value().to_vec()?;
+            for (i, row) in values.chunks_exact(segment.count.max(1)).enumerate() {
+                let at = (first + i) * gallery.len() + segment.first;
+                scores.data_mut()[at..at + segment.count].copy_from_slice(row);
+            }
+        }
+        first += tile.len();
+    }
+    Ok(scores)
 }

@@ -1,0 +1,56 @@
+//! Videos, pictures and sentences to embeddings.
+//!
+//! ```text
+//! cargo run --release --features full --example encode -- clip --model clip-vit-base-patch32 \
+//!     --videos videos --text "a red square moves left" --out embeddings.safetensors
+//! cargo run --release --features full --example encode -- bert --model bert-base-uncased --captions train.jsonl --out features
+//! ```
+
+mod bert;
+mod clip;
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Turns videos, pictures and sentences into embeddings.
+///
+/// Files that cannot be read are named and counted; what could be read is written, and the program ends with 1. Other
+/// errors end with 2 and write nothing.
+#[derive(Parser)]
+#[command(version)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+    /// The adapter: fastest, low-power, its number, or a part of its name.
+    #[arg(long, global = true, value_name = "ADAPTER")]
+    adapter: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Embeddings of one space, by CLIP's towers.
+    ///
+    /// "text", "image" and the "frames" of videos are as the towers give them, before they are brought to unit length;
+    /// "video" is the mean of its frames' directions, of unit length, as CLIP4Clip compares it. "mask" has a 1 for each
+    /// frame and a 0 for padding.
+    Clip(clip::Options),
+    /// Token features for BiC-Net or ReLoCLNet, in the files that their loaders read.
+    Bert(bert::Options),
+}
+
+fn main() -> ExitCode {
+    common::init_log();
+    let options = Options::parse();
+    let open_gpu = || {
+        let gpu = common::open_gpu(options.adapter.as_deref());
+        println!("adapter  {}", gpu.report().line());
+        gpu
+    };
+    common::finish(match &options.command {
+        Command::Clip(options) => clip::encode(options, open_gpu),
+        Command::Bert(options) => bert::encode(options, open_gpu),
+    })
+}
