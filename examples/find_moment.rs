@@ -17,7 +17,7 @@ use reelgrad::data::moments::{MomentQuery, MomentSource, Problems};
 use reelgrad::gpu::Gpu;
 use reelgrad::models::reloclnet::Reloclnet;
 use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentSearch, Prediction, SearchOptions, Stage};
-use reelgrad::tensor::{Array, Precision};
+use reelgrad::tensor::{Array, DType};
 use reelgrad::train::{Progress, RunFolder, Slot};
 use reelgrad::{Error, Result};
 use serde_json::json;
@@ -199,7 +199,7 @@ fn index(
         );
         return Ok(index);
     }
-    let precision = options.precision.map_or(Precision::F16, Into::into);
+    let precision = options.precision.map_or(DType::F16, Into::into);
     let build = IndexOptions { precision, ..IndexOptions::default() };
     let mut bar = Bar::new("encoding");
     let index = MomentIndex::build(model, data, build, problems, &mut |done, total| {
@@ -231,11 +231,11 @@ fn expect_videos(index: &MomentIndex, data: &dyn MomentSource, folder: &Path, op
     Err(Error::Argument { op: "find_moment", argument: "index", why })
 }
 
-impl From<IndexPrecision> for Precision {
+impl From<IndexPrecision> for DType {
     fn from(precision: IndexPrecision) -> Self {
         match precision {
-            IndexPrecision::F32 => Precision::F32,
-            IndexPrecision::F16 => Precision::F16,
+            IndexPrecision::F32 => DType::F32,
+            IndexPrecision::F16 => DType::F16,
         }
     }
 }

@@ -13,7 +13,7 @@ use reelgrad::gpu::Gpu;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::retrieval::moments::baselines::{CentrePrior, SpanGrid, random_span};
 use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentMetrics, MomentSearch};
-use reelgrad::tensor::{Array, Precision};
+use reelgrad::tensor::{Array, DType};
 use reelgrad::train::{FitHooks, MomentFitOptions, RunFolder, StopFlag, fit_moments};
 use reelgrad::{Error, Result};
 
@@ -246,7 +246,7 @@ fn baselines(settings: &Settings, train: &dyn MomentSource, test: &dyn MomentSou
 
 /// Searches sentences in the test videos: what comes first, and how long each stage takes.
 fn search(model: &Reloclnet, settings: &Settings, test: &dyn MomentSource) -> Result<()> {
-    let build = IndexOptions { precision: Precision::F16, ..IndexOptions::default() };
+    let build = IndexOptions { precision: DType::F16, ..IndexOptions::default() };
     let index = MomentIndex::build(model, test, build, &mut Problems::strict(), &mut |_, _| ())?;
     let search = MomentSearch::new(model, &index, settings.search)?;
     let count = test.queries().len();

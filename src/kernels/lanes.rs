@@ -86,11 +86,3 @@ pub(super) fn expect_square(op: &'static str, scores: &Tensor) -> Result<usize> 
         }),
     }
 }
-
-/// Uploads `data`, with NaN in the memory behind it: what reads beyond the end shows.
-#[cfg(test)]
-pub(super) fn poisoned(gpu: &crate::Gpu, shape: &[usize], data: &[f32]) -> Tensor {
-    let mut long = data.to_vec();
-    long.resize(data.len() + 300, f32::NAN);
-    Tensor::from_slice(gpu, [long.len()], &long).unwrap().view(0, shape).unwrap()
-}

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::autograd::{Tape, Var};
 use crate::gpu::Gpu;
 use crate::random::Random;
-use crate::tensor::{Array, DType, Tensor};
+use crate::tensor::{Array, DType, Tensor, halves};
 use crate::{Error, Result};
 
 /// Elements between the starts of two parameters: views of a flat buffer must start at multiples of 256 bytes.
@@ -109,17 +109,6 @@ struct Declared {
     place: OnceLock<Place>,
 }
 
-impl Declared {
-    /// The shape of its tensor, which holds two halves in each element where `halves` says so.
-    fn stored_shape(&self, halves: bool) -> Vec<usize> {
-        let mut shape = self.shape.clone();
-        if let (Some(width), true) = (shape.last_mut(), halves) {
-            *width /= 2;
-        }
-        shape
-    }
-}
-
 /// What a name of the official state dict stands for.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -172,7 +161,7 @@ impl Parameter {
         })
     }
 
-    /// Its values; of a matrix in halves (see [`ParameterStore::halve`]) u32, with two to an element.
+    /// Its values; f16 of a matrix in halves (see [`ParameterStore::halve`]).
     ///
     /// # Errors
     /// [`Error::MissingParameter`] before [`ParameterStore::allocate`].
@@ -344,15 +333,16 @@ impl ParameterStore {
         Ok(())
     }
 
-    /// Whether a frozen parameter is held in halves. Parts of packed ones must start where views may.
+    /// Whether a parameter is held in halves. Parts of such ones must start where views may.
     fn is_halved(&self, p: &Parameter) -> bool {
-        self.halves && p.0.kind == Kind::Matrix && p.shape()[1].is_multiple_of(2 * ALIGNMENT)
+        self.halves && !p.is_trained() && p.0.kind == Kind::Matrix && p.shape()[1].is_multiple_of(2 * ALIGNMENT)
     }
 
     /// Lays the parameters out and initialises them from `seed`.
     ///
     /// # Errors
-    /// [`Error::LimitExceeded`] if one parameter is larger than a binding may be; [`Error::OutOfMemory`].
+    /// [`Error::LimitExceeded`] if one parameter is larger than a binding may be; [`Error::HalfOverflow`] for initial
+    /// values that do not fit in halves; [`Error::OutOfMemory`].
     pub fn allocate(&mut self, seed: u64) -> Result<()> {
         if !self.shards.is_empty() {
             let why = "is already allocated".to_string();
@@ -401,10 +391,13 @@ impl ParameterStore {
                 let gradient = Some(gradients.view(offset, p.shape())?);
                 Place { value: values.view(offset, p.shape())?, gradient, shard, offset }
             } else {
-                let halves = self.is_halved(p);
-                let dtype = if halves { DType::U32 } else { DType::F32 };
-                let value = Tensor::uninit_of(&self.gpu, "parameters", p.0.stored_shape(halves), dtype)?;
-                write(&value, &p.0.init.values(p.name(), p.len(), seed))?;
+                let dtype = if self.is_halved(p) { DType::F16 } else { DType::F32 };
+                let value = Tensor::uninit_of(&self.gpu, "parameters", p.shape(), dtype)?;
+                let initial = p.0.init.values(p.name(), p.len(), seed);
+                if dtype == DType::F16 {
+                    halves::check("initial values", p.name(), &initial)?;
+                }
+                value.write(&initial)?;
                 Place { value, gradient: None, shard: usize::MAX, offset: 0 }
             };
             // Set once: allocate() runs once.
@@ -451,16 +444,8 @@ impl ParameterStore {
     /// As [`Tensor::to_vec`].
     pub fn to_arrays(&self) -> Result<BTreeMap<String, Array>> {
         let values: Vec<&Tensor> = self.declared.iter().map(Parameter::value).collect::<Result<_>>()?;
-        let whole: Vec<&Tensor> = values.iter().copied().filter(|v| v.dtype() == DType::F32).collect();
-        let mut whole = Tensor::read_all(&whole)?.into_iter();
-        let read = |(p, value): (&Parameter, &Tensor)| {
-            let data = match value.dtype() {
-                DType::F32 => whole.next().unwrap_or_default(),
-                DType::U32 => value.to_u32()?.into_iter().flat_map(unpack).collect(),
-            };
-            Ok((p.name().to_string(), Array::new(p.shape(), data)?))
-        };
-        self.declared.iter().zip(values).map(read).collect()
+        let array = |(p, data): (&Parameter, Vec<f32>)| Ok((p.name().to_string(), Array::new(p.shape(), data)?));
+        self.declared.iter().zip(Tensor::read_all(&values)?).map(array).collect()
     }
 
     /// Sets every parameter from `arrays`, all or none. Names may carry PyTorch's `module.` prefix. A table may be absent:
@@ -468,12 +453,13 @@ impl ParameterStore {
     ///
     /// # Errors
     /// [`Error::MissingParameter`], [`Error::UnknownParameter`] for a name that the model does not have,
-    /// [`Error::ParameterShape`], [`Error::NonFinite`]; `origin` says in them where the arrays are from.
+    /// [`Error::ParameterShape`], [`Error::NonFinite`], [`Error::HalfOverflow`]; `origin` says in them where the arrays are
+    /// from.
     pub fn load(&self, origin: &str, arrays: &BTreeMap<String, Array>) -> Result<()> {
         let named = self.check(origin, arrays)?;
         for p in &self.declared {
             if let Some(array) = named.get(p.name()) {
-                write(p.value()?, array.data())?;
+                p.value()?.write(array.data())?;
             }
         }
         Ok(())
@@ -510,23 +496,14 @@ impl ParameterStore {
                         let place = format!("{} element {first}", p.name());
                         return Err(Error::NonFinite { origin: origin(), place, count });
                     }
+                    if self.is_halved(p) {
+                        // By the name that the file has.
+                        let name = arrays.keys().find(|n| n.strip_prefix("module.").unwrap_or(n) == p.name());
+                        halves::check(&origin(), name.map_or(p.name(), String::as_str), a.data())?;
+                    }
                 }
             }
         }
         Ok(named)
     }
-}
-
-/// Fills a parameter's tensor, which holds halves if it is of u32.
-fn write(value: &Tensor, data: &[f32]) -> Result<()> {
-    if value.dtype() == DType::F32 {
-        return value.write(data);
-    }
-    let half = |x: f32| u32::from(half::f16::from_f32(x).to_bits());
-    value.write_u32(&data.chunks_exact(2).map(|pair| half(pair[0]) | half(pair[1]) << 16).collect::<Vec<_>>())
-}
-
-/// The two halves of an element, the first in the low bits.
-fn unpack(pair: u32) -> [f32; 2] {
-    [pair as u16, (pair >> 16) as u16].map(|bits| half::f16::from_bits(bits).to_f32())
 }

@@ -51,11 +51,11 @@ pub(crate) fn variants() -> Vec<Variant> {
     copies.chain([pad_variant(false), pad_variant(true)]).collect()
 }
 
-/// x with its axes reordered: axis `d` of the result is axis `axes[d]` of x. Any element type.
+/// x with its axes reordered: axis `d` of the result is axis `axes[d]` of x. f32 or u32.
 ///
 /// # Errors
 /// [`Error::Argument`] unless `axes` names every axis once; [`Error::LimitExceeded`] if more than five dimensions are
-/// left after neighbours that stay together are merged; device errors.
+/// left after neighbours that stay together are merged; [`Error::DType`] for f16; device errors.
 pub fn permute(x: &Tensor, axes: &[usize]) -> Result<Tensor> {
     const OP: &str = "permute";
     let mut sorted = axes.to_vec();
@@ -92,7 +92,7 @@ pub fn inverse(axes: &[usize]) -> Vec<usize> {
     inverse
 }
 
-/// The part `range` of `axis`, as a copy. Any element type.
+/// The part `range` of `axis`, as a copy. f32 or u32.
 ///
 /// # Errors
 /// [`Error::Argument`] if there is no such axis; [`Error::IndexOutOfRange`] if the range reaches beyond it or ends before
@@ -193,6 +193,9 @@ fn copy(
     (x, from, x_strides): (&Tensor, usize, &[usize]),
     (y, to, y_strides): (&Tensor, usize, &[usize]),
 ) -> Result<()> {
+    if x.dtype() == DType::F16 {
+        return Err(Error::DType { op, argument: "x", expected: "f32 or u32", got: x.dtype().name() });
+    }
     checked_len(op, x.shape())?;
     checked_len(op, y.shape())?;
     let len = checked_len(op, shape)?;

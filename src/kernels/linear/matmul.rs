@@ -122,7 +122,7 @@ struct Problem {
     transpose_b: bool,
     stride_a: usize,
     stride_b: usize,
-    /// Whether b is kept as pairs of halves.
+    /// Whether b is f16.
     half: bool,
 }
 
@@ -283,8 +283,7 @@ pub(crate) fn variants() -> Vec<Variant> {
 /// dimensions are equal, or one operand has none and serves the whole batch. The result is `[batch.., m, n]`. With
 /// k = 0 the product is zero.
 ///
-/// A transposed b may be u32 `[batch.., n, k / 2]` of two halves each, the first in the low bits, with k a multiple of 4:
-/// weights for inference. Products and sums are f32.
+/// A transposed b may be f16, with k a multiple of 4: weights for inference. Products and sums are f32.
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::ShapeMismatch`] if the shapes do not fit; [`Error::DType`] unless all are f32 but such a b;
@@ -361,9 +360,9 @@ fn run(a: &Tensor, b: &Tensor, options: &Options, force: Option<Plan>) -> Result
     Ok(output(&y))
 }
 
-/// Whether b is kept as pairs of halves, which is for transposed ones alone.
+/// Whether b is f16, as transposed ones alone may be.
 fn is_half(b: &Tensor, options: &Options) -> bool {
-    b.dtype() == DType::U32 && options.transpose_b
+    b.dtype() == DType::F16 && options.transpose_b
 }
 
 /// Checks the arguments; returns what there is to do and y's shape.
@@ -384,8 +383,7 @@ fn check(a: &Tensor, b: &Tensor, options: &Options) -> Result<(Problem, Vec<usiz
         }
     };
     let (batch_a, mut m, k) = matrix(a, "a", options.transpose_a)?;
-    let (batch_b, stored, n) = matrix(b, "b", options.transpose_b)?;
-    let k_b = if half { stored.saturating_mul(2) } else { stored };
+    let (batch_b, k_b, n) = matrix(b, "b", options.transpose_b)?;
     if half && !k_b.is_multiple_of(4) {
         let expected = "rows of a multiple of four halves".into();
         return Err(Error::Shape { op: OP, argument: "b", expected, got: b.shape().to_vec() });
@@ -409,7 +407,7 @@ fn check(a: &Tensor, b: &Tensor, options: &Options) -> Result<(Problem, Vec<usiz
     }
     let mut z: usize = batch.iter().product();
     let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX);
-    let needed = elements.max(a.len()).max(if half { b.len().saturating_mul(2) } else { b.len() });
+    let needed = elements.max(a.len()).max(b.len());
     if u32::try_from(needed).is_err() {
         let (what, limit) = ("elements", u32::MAX.into());
         return Err(Error::LimitExceeded { op: OP, what, needed: needed as u64, limit, remedy: "split the batch" });

@@ -189,7 +189,7 @@ pub mod cpu {
 mod tests {
     use super::*;
     use crate::kernels::golden::Golden;
-    use crate::kernels::testing::{assert_close, gpus, noise, noise_tensor};
+    use crate::kernels::testing::{assert_close, gpus, noise, noise_tensor, poisoned};
 
     fn wide(x: &[f32]) -> Vec<f64> {
         x.iter().map(|&v| v.into()).collect()
@@ -207,7 +207,7 @@ mod tests {
                     let x: Vec<f32> = noise(n * c, (n + c) as u64).iter().map(|v| v * spread).collect();
                     let targets: Vec<u32> = (0..n).map(|i| (i * 31 % c) as u32).collect();
                     let (loss, gradient) = cpu::loss_and_gradient(&wide(&x), c, &targets);
-                    let logits = lanes::poisoned(&gpu, &[n, c], &x);
+                    let logits = poisoned(&gpu, &[n, c], &x);
                     let run = || {
                         let (loss, saved) = forward(&logits, &targets).unwrap();
                         let g = Tensor::from_slice(&gpu, [], &[-1.5]).unwrap();
@@ -246,7 +246,7 @@ mod tests {
             for n in [1usize, 2, 7, 8, 9, 63, 64, 65, 259] {
                 let x: Vec<f32> = noise(n * n, n as u64).iter().map(|v| v * 20.0).collect();
                 let (loss, gradient) = cpu::info_nce(&wide(&x), n);
-                let scores = lanes::poisoned(&gpu, &[n, n], &x);
+                let scores = poisoned(&gpu, &[n, n], &x);
                 let run = || {
                     let (loss, saved) = info_nce(&scores).unwrap();
                     let g = Tensor::from_slice(&gpu, [1], &[2.0]).unwrap();
@@ -372,7 +372,7 @@ mod tests {
             let x = noise(2 * c, 6);
             let targets = [5, c as u32 - 1];
             let (loss, _) = cpu::loss_and_gradient(&wide(&x), c, &targets);
-            let logits = lanes::poisoned(&gpu, &[2, c], &x);
+            let logits = poisoned(&gpu, &[2, c], &x);
             assert_close(&forward(&logits, &targets).unwrap().0, &[loss as f32], 1e-5, 0.0);
         }
     }

@@ -156,12 +156,12 @@ mod tests {
     use crate::Error;
     use crate::gpu::Gpu;
     use crate::kernels::golden::Golden;
-    use crate::kernels::testing::{assert_close, gpus, noise, noise_tensor};
+    use crate::kernels::testing::{assert_close, gpus, noise, noise_tensor, poisoned};
 
     const BOTH: [Negatives; 2] = [Negatives::All, Negatives::Hardest];
 
     fn run(gpu: &Gpu, scores: &[f32], n: usize, margin: f32, negatives: Negatives, g: f32) -> (Vec<f32>, Vec<f32>) {
-        let s = lanes::poisoned(gpu, &[n, n], scores);
+        let s = poisoned(gpu, &[n, n], scores);
         let (loss, saved) = forward(&s, margin, negatives).unwrap();
         assert_eq!(loss.shape(), &[] as &[usize]);
         let g = Tensor::from_slice(gpu, [], &[g]).unwrap();

@@ -52,7 +52,7 @@ pub fn forward(op: &'static str, x: &Tensor, scale: f32) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::testing::{assert_close, gpus, noise};
+    use crate::kernels::testing::{assert_close, gpus, noise, poisoned};
 
     #[test]
     fn sums_equal_the_hosts() {
@@ -60,7 +60,7 @@ mod tests {
             for n in [0usize, 1, 7, 8, 9, 63, 64, 65, 1009, SHORT, SHORT + 1] {
                 let x = noise(n, 1);
                 let sum: f64 = x.iter().map(|&v| f64::from(v)).sum();
-                let y = forward("total", &lanes::poisoned(&gpu, &[n], &x), 0.5).unwrap();
+                let y = forward("total", &poisoned(&gpu, &[n], &x), 0.5).unwrap();
                 // One lane after another adds up to a quarter of them.
                 assert_close(&y, &[0.5 * sum as f32], 1e-5, 1e-5 + 1e-6 * (n as f32).sqrt());
             }

@@ -157,7 +157,9 @@ pub mod cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::testing::{assert_slices_close, differences, gpus, inner, noise, noise_tensor, to_f32, to_f64};
+    use crate::kernels::testing::{
+        assert_slices_close, differences, gpus, inner, noise, noise_tensor, poisoned, to_f32, to_f64,
+    };
 
     #[test]
     fn picks_and_scatters_like_its_twin() {
@@ -166,12 +168,12 @@ mod tests {
                 let x = noise(rows * width, 1);
                 let at: Vec<u32> =
                     (0..rows).map(|i| if i % 11 == 5 { u32::MAX } else { (i * 7 % width) as u32 }).collect();
-                let tensor = lanes::poisoned(&gpu, &[rows, width], &x);
+                let tensor = poisoned(&gpu, &[rows, width], &x);
                 let columns = Tensor::from_u32(&gpu, [rows], &at).unwrap();
                 let y = forward(&tensor, &columns).unwrap().to_vec().unwrap();
                 assert_eq!(y, to_f32(&cpu::pick(&to_f64(&x), width, &at)));
                 let g = noise(rows, 2);
-                let dx = backward(&lanes::poisoned(&gpu, &[rows], &g), &columns, width).unwrap().to_vec().unwrap();
+                let dx = backward(&poisoned(&gpu, &[rows], &g), &columns, width).unwrap().to_vec().unwrap();
                 assert_eq!(dx, to_f32(&cpu::pick_backward(&to_f64(&g), width, &at)));
             }
         }
@@ -193,7 +195,7 @@ mod tests {
                 if n > 8 {
                     s[n + 3] = f32::NAN;
                 }
-                let tensor = lanes::poisoned(&gpu, &[n, n], &s);
+                let tensor = poisoned(&gpu, &[n, n], &s);
                 for step in [0usize, 1, 5] {
                     let places: Vec<u32> = (0..n).map(|i| ((i * step + step) % n) as u32).collect();
                     let got = at_rank(&tensor, &places).unwrap().to_u32().unwrap();

@@ -329,7 +329,7 @@ pub mod cpu {
 mod tests {
     use super::*;
     use crate::kernels::golden;
-    use crate::kernels::testing::{gpus, noise, noise_tensor};
+    use crate::kernels::testing::{gpus, noise, noise_tensor, poisoned};
 
     /// Scores with many ties, -0 among them.
     fn tied(n: usize, seed: u64) -> Vec<f32> {
@@ -347,7 +347,7 @@ mod tests {
                 [(1usize, 1usize), (3, 1), (1, 5), (7, 8), (64, 64), (65, 63), (33, 260), (5, 4099), (130, 12)]
             {
                 let s = tied(n * m, (n * m) as u64);
-                let scores = lanes::poisoned(&gpu, &[n, m], &s);
+                let scores = poisoned(&gpu, &[n, m], &s);
                 let to_columns: Vec<u32> = (0..n).map(|i| (i * 7 % m) as u32).collect();
                 let to_rows: Vec<u32> = (0..m).map(|j| (j * 5 % n) as u32).collect();
                 for (queries, rows, columns) in
@@ -376,7 +376,7 @@ mod tests {
                             let cut: Vec<f32> = (0..rows * columns)
                                 .map(|k| s[(row + k / columns) * m + column + k % columns])
                                 .collect();
-                            let tile = lanes::poisoned(&gpu, &[rows, columns], &cut);
+                            let tile = poisoned(&gpu, &[rows, columns], &cut);
                             if round == 0 {
                                 ranking.find_targets(&tile, (row, column)).unwrap();
                                 pool.add(&tile, (row, column)).unwrap();
@@ -484,7 +484,7 @@ mod tests {
             for (shape, queries, rows, columns) in
                 [([1, n], Queries::Rows, one.clone(), iota(n)), ([n, 1], Queries::Columns, iota(n), one)]
             {
-                let scores = lanes::poisoned(&gpu, &shape, &s);
+                let scores = poisoned(&gpu, &shape, &s);
                 let expected = cpu::ranks(&s, queries, &rows, &columns);
                 assert_eq!(ranks(&scores, queries, &rows, &columns).unwrap(), expected, "{queries:?}");
             }

@@ -171,7 +171,7 @@ mod tests {
     use super::*;
     use crate::Error;
     use crate::kernels::golden::Golden;
-    use crate::kernels::testing::{gpus, noise, noise_tensor};
+    use crate::kernels::testing::{gpus, noise, noise_tensor, poisoned};
 
     fn bits(x: &[f32]) -> Vec<u32> {
         x.iter().map(|v| v.to_bits()).collect()
@@ -207,7 +207,7 @@ mod tests {
                             _ => {}
                         }
                     }
-                    let tensor = lanes::poisoned(&gpu, &[rows, m], &x);
+                    let tensor = poisoned(&gpu, &[rows, m], &x);
                     for k in [1, 2, 10, m.min(64), 65, 129, m.min(1024)].into_iter().filter(|&k| k <= m) {
                         let expected: Vec<u32> = x.chunks(m).flat_map(|row| cpu::topk(row, k)).collect();
                         let picked: Vec<f32> =

@@ -119,9 +119,8 @@ pub(crate) fn variants() -> Vec<Variant> {
 /// For every pair of a text and a video, the dot products of the text's queries with the video's items: f32 `[pairs,
 /// queries, items]`.
 ///
-/// `queries` are f32 `[texts, queries, width]`; `items` f32 `[videos, items, width]`, or u32 `[videos, items, width / 2]`
-/// of two halves each, the first in the low bits, whose products and sums are f32; `pairs` tells each pair's text and its
-/// video. There is no gradient.
+/// `queries` are f32 `[texts, queries, width]`; `items` f32 or f16 `[videos, items, width]`, with products and sums in
+/// f32; `pairs` tells each pair's text and its video. There is no gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] unless both tensors are as above, with a width that is a multiple of 4 and at
@@ -142,12 +141,11 @@ fn run(queries: &Tensor, items: &Tensor, pairs: &[[u32; 2]], force: Option<Tile>
         let expected = "a width that is a multiple of 4, and above 0".into();
         return Err(Error::Shape { op: OP, argument: "queries", expected, got: queries.shape().to_vec() });
     }
-    let half = items.dtype() == DType::U32;
-    let stored = if half { width / 2 } else { width };
+    let half = items.is_half(OP, "items")?;
     let (videos, per_video) = match *items.shape() {
-        [videos, per_video, last] if last == stored => (videos, per_video),
+        [videos, per_video, last] if last == width => (videos, per_video),
         _ => {
-            let expected = format!("[videos, items, {stored}]");
+            let expected = format!("[videos, items, {width}]");
             return Err(Error::Shape { op: OP, argument: "items", expected, got: items.shape().to_vec() });
         }
     };

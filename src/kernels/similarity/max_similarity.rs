@@ -153,6 +153,8 @@ struct Extents {
     videos: usize,
     clips: usize,
     width: usize,
+    /// Whether clips are f16.
+    half: bool,
 }
 
 impl Extents {
@@ -167,17 +169,17 @@ impl Extents {
                 got: q.shape().to_vec(),
             });
         };
-        let stored = if is_half(x) { width / 2 } else { width };
+        let half = x.is_half(op, "clips")?;
         let e = match *x.shape() {
-            [videos, clips, last] if last == stored && width > 0 => Self { queries, videos, clips, width },
+            [videos, clips, last] if last == width && width > 0 => Self { queries, videos, clips, width, half },
             _ => {
-                let expected = format!("[videos, clips, {stored}], and a width above 0");
+                let expected = format!("[videos, clips, {width}], and a width above 0");
                 return Err(Error::Shape { op, argument: "clips", expected, got: x.shape().to_vec() });
             }
         };
-        if is_half(x) && !width.is_multiple_of(2) {
-            let expected = "an even width, as the clips' f16 come in pairs".into();
-            return Err(Error::Shape { op, argument: "queries", expected, got: q.shape().to_vec() });
+        if half && !width.is_multiple_of(2) {
+            let expected = "an even width, as f16 are read in pairs".into();
+            return Err(Error::Shape { op, argument: "clips", expected, got: x.shape().to_vec() });
         }
         for (argument, tensor) in per_clip {
             if let Some(tensor) = tensor {
@@ -197,18 +199,12 @@ impl Extents {
     }
 }
 
-/// Whether clips are kept as pairs of halves.
-fn is_half(clips: &Tensor) -> bool {
-    clips.dtype() == DType::U32
-}
-
 /// For every query and video, the largest of scale * ⟨q, x⟩ over the video's clips x with a mask above 0.5, and the
 /// first clip that has it: (scores f32, positions u32), both `[queries, videos]`.
 ///
-/// q is f32 `[queries, width]`; clips are f32 `[videos, clips, width]`, or u32 `[videos, clips, width / 2]` of two halves
-/// each, the first in the low bits, whose products and sums are f32. Mask and scale are f32 `[videos, clips]`, and
-/// without them every clip counts, with a factor of 1. A scale of 1 / ‖x‖ makes cosines of clips that are kept as they
-/// came. A video without a valid clip has the score [`NO_CLIP`] at position 2³² - 1. NaN counts as the largest, so that
+/// q is f32 `[queries, width]`; clips are f32 or f16 `[videos, clips, width]`, with products and sums in f32. Mask and
+/// scale are f32 `[videos, clips]`, and without them every clip counts, with a factor of 1. A scale of 1 / ‖x‖ makes
+/// cosines of clips that are kept as they came. A video without a valid clip has the score [`NO_CLIP`] at position 2³² - 1. NaN counts as the largest, so that
 /// it shows.
 ///
 /// # Errors
@@ -245,7 +241,7 @@ fn run(
     expect_iterations(gpu, OP, tile.iterations(&e))?;
     let tiles = e.queries.div_ceil(tile.extent().0);
     let total = fits_u32(OP, &[e.videos, tiles])? as usize;
-    let variant = variant(tile, e.vec(), is_half(clips));
+    let variant = variant(tile, e.vec(), e.half);
     let tensors = [q, clips, mask.unwrap_or(q), scale.unwrap_or(q), &scores, &positions];
     let flags = if mask.is_some() { MASK } else { 0 } | if scale.is_some() { SCALE } else { 0 };
     let flops = 2 * (e.queries * e.clips * e.width) as u64 / tiles as u64;

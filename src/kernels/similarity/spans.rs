@@ -31,8 +31,7 @@ const MAX_LENGTH: usize = 1 << 17;
 pub struct Stream<'a> {
     /// A vector a query, (Nq, D), f32.
     pub queries: &'a Tensor,
-    /// A vector a clip: (Nv, L, D), f32; or (Nv, L, D / 2), u32, of which each holds two half-precision numbers, the
-    /// first in its low bits. L is what all videos are padded to.
+    /// A vector a clip, (Nv, L, D), f32 or f16. L is what all videos are padded to.
     pub clips: &'a Tensor,
 }
 
@@ -144,7 +143,7 @@ impl Extents {
     fn of(op: &'static str, search: &Search) -> Result<Self> {
         let Stream { queries, clips } = search.first;
         queries.expect_dtype(op, "queries", DType::F32)?;
-        let half = clips.dtype() == DType::U32;
+        let half = clips.is_half(op, "clips")?;
         let (&[n, width], &[videos, length, _]) = (queries.shape(), clips.shape()) else {
             return Err(Error::ShapeMismatch {
                 op,
@@ -166,8 +165,8 @@ impl Extents {
         for Stream { queries, clips } in search.streams() {
             queries.expect_dtype(op, "queries", DType::F32)?;
             queries.expect_shape(op, "queries", &[n, width])?;
-            clips.expect_dtype(op, "clips", if half { DType::U32 } else { DType::F32 })?;
-            clips.expect_shape(op, "clips", &[videos, length, if half { width / 2 } else { width }])?;
+            clips.expect_dtype(op, "clips", search.first.clips.dtype())?;
+            clips.expect_shape(op, "clips", &[videos, length, width])?;
         }
         expect_short(op, "width of vectors", width, MAX_WIDTH)?;
         // The shaders step beyond the end of a length by up to 64, and of a width by up to 4 * 16.
