@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::pipeline::{Pipeline, uniform_layout};
 use super::profile::{Profile, Timeline};
 use super::{Buffer, Inner, Options};
-use crate::shader::{ParamsIn, Variant};
+use crate::shader::{ParamsIn, Variant, params};
 use crate::{Error, Result};
 
 /// Bytes that the parameters of a call may take: the smallest immediate size of Vulkan and DX12.
@@ -15,7 +15,7 @@ pub(crate) const MAX_PARAMS: u32 = 128;
 const SLOT: u64 = 256;
 /// Floating-point operations after which a submission ends: a second at 100 GFLOP/s, as small GPUs make. Systems that draw
 /// with the same GPU end what takes several.
-const MOST_FLOPS: u64 = 100_000_000_000;
+const SUBMISSION_FLOPS: u64 = 100_000_000_000;
 /// Submissions that may be under way before the recorder waits for the oldest.
 const MAX_IN_FLIGHT: usize = 4;
 
@@ -185,7 +185,7 @@ impl Recorder {
         });
         state.dispatches += 1;
         state.flops += launch.flops;
-        if state.dispatches >= self.max_dispatches || state.flops >= MOST_FLOPS {
+        if state.dispatches >= self.max_dispatches || state.flops >= SUBMISSION_FLOPS {
             self.submit(gpu, &mut state, &[])?;
         }
         Ok(())
@@ -414,7 +414,7 @@ impl Recorder {
             layout: &pipeline.layout,
             entries: &[wgpu::BindGroupEntry { binding: 0, resource: self.status.as_entire_binding() }],
         });
-        let params = state.nonce.to_le_bytes().to_vec();
+        let params = bytemuck::bytes_of(&Status { nonce: state.nonce }).to_vec();
         state.commands.push(Command::Dispatch {
             op: "status",
             pipeline,
@@ -466,9 +466,13 @@ fn bound(bytes: u64) -> u64 {
     bytes.next_multiple_of(16).max(16)
 }
 
+params! {
+    struct Status { nonce: u32 }
+}
+
 /// The shader that writes the number of a readback, as the last work before it.
 pub(crate) fn status_variant() -> Variant {
-    Variant::own("status", include_str!("../../shaders/status.wgsl"), vec![])
+    Variant::own::<Status>("status", include_str!("../../shaders/status.wgsl"))
 }
 
 /// One range to copy into a staging buffer.

@@ -22,12 +22,13 @@ pub mod similarity;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tile;
 
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
 use crate::gpu::{Gpu, Launch};
-use crate::shader::Variant;
+use crate::shader::{ShaderParams, Variant};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -42,6 +43,7 @@ pub fn variants() -> Vec<Variant> {
         linear::conv1d::variants(),
         linear::embedding::variants(),
         linear::matmul::variants(),
+        linear::patches::variants(),
         loss::cross_entropy::variants(),
         loss::hinge::variants(),
         loss::total::variants(),
@@ -86,10 +88,6 @@ pub(crate) fn fits_u32(op: &'static str, counts: &[usize]) -> Result<u32> {
     })
 }
 
-/// Floating-point operations of one dispatch, at most: 160 ms at 100 GFLOP/s, as small GPUs make. Systems that draw with the
-/// same GPU end what takes seconds.
-const MOST_FLOPS: u64 = 16_000_000_000;
-
 /// How many iterations all loops of one invocation may take together: lavapipe ends every loop from there on, without a
 /// word.
 const MOST_ITERATIONS: usize = 65_535;
@@ -125,7 +123,7 @@ fn inverse_temperature(op: &'static str, temperature: f32) -> Result<f32> {
 }
 
 /// Launches `variant` on whole tensors; all of them live on the GPU of the first.
-pub(crate) fn launch<P: bytemuck::Pod>(
+pub(crate) fn launch<P: ShaderParams>(
     op: &'static str,
     variant: &Variant,
     tensors: &[&Tensor],
@@ -138,6 +136,7 @@ pub(crate) fn launch<P: bytemuck::Pod>(
         "{} is not in the list that the offline test walks",
         variant.label()
     );
+    debug_assert!(!variant.trusted || variant.params == P::LAYOUT, "{} has other parameters", variant.label());
     let Some(first) = tensors.first() else { return Ok(()) };
     let bindings: Vec<_> = tensors.iter().map(|t| t.binding()).collect();
     first.gpu().launch(Launch { op, variant, bindings: &bindings, params: bytemuck::bytes_of(params), grid, flops })

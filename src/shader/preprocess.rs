@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     fn text(source: &'static str, defines: Vec<(&'static str, u32)>) -> Result<String> {
-        preprocess(&Variant::own("test", source, defines), ParamsIn::Immediates)
+        preprocess(&Variant::user("test", source, defines), ParamsIn::Immediates)
     }
 
     #[test]

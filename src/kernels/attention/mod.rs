@@ -10,12 +10,10 @@ pub mod cpu;
 #[cfg(test)]
 mod tests;
 
-use bytemuck::{Pod, Zeroable};
-
 use super::launch;
 use crate::gpu::{Gpu, KernelFamily};
 use crate::kernels::elementwise::dropout::Dropout;
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -180,22 +178,12 @@ fn bias_strides(shape: &[usize]) -> [u32; 3] {
     [stride(0), stride(1), stride(2)]
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct MaskParams {
-    n: u32,
-    heads: u32,
-    rows: u32,
-    keys: u32,
-    bias: [u32; 3],
+params! {
+    struct MaskParams { n: u32, heads: u32, rows: u32, keys: u32, bias: [u32; 3] as [bias_batch, bias_head, bias_row] }
 }
 
 fn mask_variant(mask: bool, bias: bool) -> Variant {
-    let mut defines = vec![if mask { ("MASK", 1) } else { ("LENGTHS", 1) }];
-    if bias {
-        defines.push(("BIAS", 1));
-    }
-    Variant::own("attention_mask", MASK, defines)
+    Variant::own::<MaskParams>("attention_mask", MASK).set(if mask { "MASK" } else { "LENGTHS" }, 1).on("BIAS", bias)
 }
 
 impl Masks {
@@ -262,23 +250,13 @@ impl Masks {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    heads: u32,
-    rows: u32,
-    cols: u32,
-    width: u32,
-    quads: u32,
-    row: [u32; 2],
-    col: [u32; 2],
-    causal: u32,
-    groups: u32,
-    bias: [u32; 3],
-    scale: f32,
-    threshold: u32,
-    keep: f32,
-    words: [u32; 4],
+params! {
+    struct Params {
+        heads: u32, rows: u32, cols: u32, width: u32, quads: u32, row: [u32; 2] as [row_head, row_stride],
+        col: [u32; 2] as [col_head, col_stride], causal: u32, groups: u32,
+        bias: [u32; 3] as [bias_batch, bias_head, bias_row], scale: f32, threshold: u32, keep: f32,
+        words: [u32; 4] as [seed_low, seed_high, stream_low, stream_high],
+    }
 }
 
 impl Params {
@@ -387,31 +365,33 @@ impl Cut {
             Self::Tiled { rows, cols, chunks } => vec![("R", rows), ("J", cols), ("CHUNKS", chunks)],
         }
     }
-
-    fn is_subgroup(self) -> bool {
-        matches!(self, Self::Subgroup { .. })
-    }
 }
 
-/// Defines that forward and backward share.
-fn defines(cut: Cut, vec4: bool, mask: Option<&'static str>, dropout: bool) -> Vec<(&'static str, u32)> {
-    let flags = [vec4.then_some("VEC4"), mask, dropout.then_some("DROPOUT")];
-    cut.defines().into_iter().chain(flags.into_iter().flatten().map(|name| (name, 1))).collect()
+/// A variant of forward or backward, with the defines that they share.
+fn specialise(
+    name: &'static str,
+    source: &'static str,
+    cut: Cut,
+    vec4: bool,
+    mask: Option<&'static str>,
+    dropout: bool,
+) -> Variant {
+    let variant = Variant::own::<Params>(name, source).all(cut.defines()).on("VEC4", vec4);
+    variant.all(mask.map(|name| (name, 1))).on("DROPOUT", dropout)
 }
 
 const MASK_DEFINES: [Option<&str>; 3] = [None, Some("LENGTHS"), Some("BIAS")];
 
 fn forward_variant(cut: Cut, vec4: bool, mask: Option<&'static str>, dropout: bool) -> Variant {
-    let defines = defines(cut, vec4, mask, dropout);
-    if cut.is_subgroup() {
-        Variant::own("attention_forward_subgroup", FORWARD_SUBGROUP, defines)
-    } else {
-        Variant::own("attention_forward_tiled", FORWARD_TILED, defines)
-    }
+    let (name, source) = match cut {
+        Cut::Subgroup { .. } => ("attention_forward_subgroup", FORWARD_SUBGROUP),
+        Cut::Tiled { .. } => ("attention_forward_tiled", FORWARD_TILED),
+    };
+    specialise(name, source, cut, vec4, mask, dropout)
 }
 
 fn probabilities_variant(mask: Option<&'static str>) -> Variant {
-    Variant::own("attention_probabilities", PROBABILITIES, mask.iter().map(|&name| (name, 1)).collect())
+    Variant::own::<Params>("attention_probabilities", PROBABILITIES).all(mask.map(|name| (name, 1)))
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

@@ -3,12 +3,10 @@
 //! Shapes are aligned at the last dimension; extents must be equal or 1. A broadcast may need at most five dimensions
 //! after neighbours that behave alike are merged.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::kernels::launch;
 use crate::kernels::layout::{MAX_RANK, broadcast, broadcast_strides, checked_len, innermost_first, merge};
 use crate::kernels::rows::reduce;
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -104,19 +102,17 @@ enum Walk {
 const RANKS: [u32; 3] = [1, 2, MAX_RANK as u32];
 
 fn variant(function: Function, rank: u32, walk: Walk) -> Variant {
-    let mut defines = function.defines();
-    defines.extend([("RANK", rank), ("LAST", rank - 1)]);
-    defines.extend(match walk {
-        Walk::Scalar => vec![],
-        Walk::Vec4 => vec![("VEC4", 1)],
-        Walk::Vec4SplatA => vec![("VEC4", 1), ("A_SPLAT", 1)],
-        Walk::Vec4SplatB => vec![("VEC4", 1), ("B_SPLAT", 1)],
-    });
-    Variant::own("binary", WGSL, defines)
+    Variant::own::<Params>("binary", WGSL)
+        .all(function.defines())
+        .set("RANK", rank)
+        .set("LAST", rank - 1)
+        .on("VEC4", walk != Walk::Scalar)
+        .on("A_SPLAT", walk == Walk::Vec4SplatA)
+        .on("B_SPLAT", walk == Walk::Vec4SplatB)
 }
 
 fn add_assign_variant() -> Variant {
-    Variant::own("add_assign", ADD_ASSIGN, vec![])
+    Variant::own::<AddParams>("add_assign", ADD_ASSIGN)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -134,14 +130,15 @@ pub(crate) fn variants() -> Vec<Variant> {
     all
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    n: u32,
-    value: f32,
-    extents: [u32; 4],
-    a: [u32; 5],
-    b: [u32; 5],
+params! {
+    struct AddParams { n: u32 }
+}
+
+params! {
+    struct Params {
+        n: u32, value: f32, extents: [u32; 4] as [e0, e1, e2, e3], a: [u32; 5] as [a0, a1, a2, a3, a4],
+        b: [u32; 5] as [b0, b1, b2, b3, b4],
+    }
 }
 
 /// f(a, b), of the shape that both broadcast to.
@@ -209,7 +206,7 @@ pub fn add_assign(a: &Tensor, b: &Tensor) -> Result<()> {
         });
     }
     let n = checked_len(OP, a.shape())?;
-    launch(OP, &add_assign_variant(), &[a, b], &(n as u32), a.gpu().grid(n.div_ceil(1024)), 0)
+    launch(OP, &add_assign_variant(), &[a, b], &AddParams { n: n as u32 }, a.gpu().grid(n.div_ceil(1024)), 0)
 }
 
 /// x where `mask` (0 or 1) is 1, `value` elsewhere; the mask broadcasts to x's shape.

@@ -2,48 +2,33 @@
 
 use std::ops::Range;
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::kernels::launch;
 use crate::kernels::layout::{MAX_RANK, around, checked_len, innermost_first, merge, strides};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 const COPY: &str = include_str!("../../../shaders/elementwise/permute.wgsl");
 const PAD: &str = include_str!("../../../shaders/elementwise/pad.wgsl");
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct CopyParams {
-    n: u32,
-    source: u32,
-    place: u32,
-    extents: [u32; 4],
-    x: [u32; 5],
-    y: [u32; 5],
+params! {
+    struct CopyParams {
+        n: u32, source: u32, place: u32, extents: [u32; 4] as [e0, e1, e2, e3], x: [u32; 5] as [x0, x1, x2, x3, x4],
+        y: [u32; 5] as [y0, y1, y2, y3, y4],
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct PadParams {
-    count: u32,
-    n: u32,
-    m: u32,
-    inner: u32,
-    start: u32,
+params! {
+    struct PadParams { count: u32, n: u32, m: u32, inner: u32, start: u32 }
 }
 
 fn variant(rank: usize, vec4: bool) -> Variant {
-    let mut defines = vec![("RANK", rank as u32), ("LAST", rank as u32 - 1)];
-    if vec4 {
-        defines.push(("VEC4", 1));
-    }
-    Variant::own("permute", COPY, defines)
+    let rank = rank as u32;
+    Variant::own::<CopyParams>("permute", COPY).set("RANK", rank).set("LAST", rank - 1).on("VEC4", vec4)
 }
 
 fn pad_variant(vec4: bool) -> Variant {
-    Variant::own("pad", PAD, if vec4 { vec![("VEC4", 1)] } else { vec![] })
+    Variant::own::<PadParams>("pad", PAD).on("VEC4", vec4)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

@@ -1,9 +1,7 @@
 //! Rows of a table by number, and their gradient, a sum over the uses of each row in a fixed order.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::kernels::{fits_u32, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -13,31 +11,20 @@ const SUM: &str = include_str!("../../../shaders/linear/embedding_sum.wgsl");
 /// The most rows that one invocation sums: more, such as those of a padding id, are summed in stages.
 const PIECE: usize = 64;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct GatherParams {
-    count: u32,
-    width: u32,
+params! {
+    struct GatherParams { count: u32, width: u32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SumParams {
-    count: u32,
-    width: u32,
-    targets: u32,
-}
-
-fn variant(name: &'static str, source: &'static str, vec4: bool) -> Variant {
-    Variant::own(name, source, if vec4 { vec![("VEC4", 1)] } else { vec![] })
+params! {
+    struct SumParams { count: u32, width: u32, targets: u32 }
 }
 
 fn gather_variant(vec4: bool) -> Variant {
-    variant("embedding", GATHER, vec4)
+    Variant::own::<GatherParams>("embedding", GATHER).on("VEC4", vec4)
 }
 
 fn sum_variant(vec4: bool) -> Variant {
-    variant("embedding_sum", SUM, vec4)
+    Variant::own::<SumParams>("embedding_sum", SUM).on("VEC4", vec4)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

@@ -1,11 +1,9 @@
 //! Cross entropy against integer targets, and the symmetric InfoNCE loss of a square matrix of scores.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::gpu::KernelFamily;
 use crate::kernels::loss::total;
 use crate::kernels::{lanes, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -32,32 +30,20 @@ impl SavedPairs {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    n: u32,
-    c: u32,
+params! {
+    struct Params { n: u32, c: u32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct GradParams {
-    n: u32,
-    c: u32,
-    chunks: u32,
-    scale: f32,
+params! {
+    struct GradParams { n: u32, c: u32, chunks: u32, scale: f32 }
 }
 
 fn variant(symmetric: bool, family: KernelFamily) -> Variant {
-    let mut defines = lanes::defines(family);
-    if symmetric {
-        defines.push(("SYMMETRIC", 1));
-    }
-    Variant::own("cross_entropy", WGSL, defines)
+    Variant::own::<Params>("cross_entropy", WGSL).all(lanes::defines(family)).on("SYMMETRIC", symmetric)
 }
 
 fn grad_variant(symmetric: bool) -> Variant {
-    Variant::own("cross_entropy_grad", WGSL_GRAD, if symmetric { vec![("SYMMETRIC", 1)] } else { vec![] })
+    Variant::own::<GradParams>("cross_entropy_grad", WGSL_GRAD).on("SYMMETRIC", symmetric)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

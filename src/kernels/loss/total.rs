@@ -1,25 +1,20 @@
 //! The sum of a vector as a scalar: the last stage of a loss.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::Result;
 use crate::gpu::KernelFamily;
 use crate::kernels::rows::reduce;
 use crate::kernels::{lanes, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 
 const WGSL: &str = include_str!("../../../shaders/loss/total.wgsl");
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    n: u32,
-    scale: f32,
+params! {
+    struct Params { n: u32, scale: f32 }
 }
 
 fn variant(family: KernelFamily) -> Variant {
-    Variant::own("total", WGSL, lanes::defines(family))
+    Variant::own::<Params>("total", WGSL).all(lanes::defines(family))
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

@@ -1,10 +1,8 @@
 //! One element of each row: by its column, or by its rank among the row's negatives.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::gpu::KernelFamily;
 use crate::kernels::{lanes, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -15,31 +13,24 @@ const WGSL_RANK: &str = include_str!("../../../shaders/ranking/pick_rank.wgsl");
 /// Comparisons that a lane of [`at_rank`] makes, about.
 const ITERATIONS: usize = 1 << 15;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    width: u32,
+params! {
+    struct Params { rows: u32, width: u32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct RankParams {
-    n: u32,
-    chunk: u32,
-    chunks: u32,
+params! {
+    struct RankParams { n: u32, chunk: u32, chunks: u32 }
 }
 
 fn variant() -> Variant {
-    Variant::own("pick", WGSL, vec![])
+    Variant::own::<Params>("pick", WGSL)
 }
 
 fn grad_variant() -> Variant {
-    Variant::own("pick_grad", WGSL_GRAD, vec![])
+    Variant::own::<Params>("pick_grad", WGSL_GRAD)
 }
 
 fn rank_variant(family: KernelFamily) -> Variant {
-    Variant::own("pick_rank", WGSL_RANK, lanes::defines(family))
+    Variant::own::<RankParams>("pick_rank", WGSL_RANK).all(lanes::defines(family))
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

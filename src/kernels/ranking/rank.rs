@@ -11,11 +11,9 @@
 //! | video j to its text t\[j\] | columns | 0, 1, 2, … | t |
 //! | video to its best caption | columns | each caption's video | 0, 1, 2, … |
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::gpu::{Gpu, KernelFamily};
 use crate::kernels::{lanes, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -39,15 +37,8 @@ pub struct Rank {
     pub equal: u32,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    columns: u32,
-    row_start: u32,
-    column_start: u32,
-    queries: u32,
-    chunks: u32,
+params! {
+    struct Params { rows: u32, columns: u32, row_start: u32, column_start: u32, queries: u32, chunks: u32 }
 }
 
 #[derive(Clone, Copy)]
@@ -60,18 +51,14 @@ enum Kernel {
 }
 
 fn variant(kernel: Kernel) -> Variant {
-    let defines = match kernel {
-        Kernel::Best(Queries::Rows) => vec![("BEST", 1)],
-        Kernel::Best(Queries::Columns) => vec![("BEST", 1), ("COLUMNS", 1)],
-        Kernel::CountColumns => vec![("COUNT", 1), ("COLUMNS", 1)],
-        Kernel::CountRows { vec4, family } => {
-            let vec4 = if vec4 { vec![("VEC4", 1)] } else { vec![] };
-            [vec![("COUNT", 1)], vec4, lanes::defines(family)].concat()
-        }
-        Kernel::Pool => vec![("POOL", 1)],
-        Kernel::Decode => vec![("DECODE", 1)],
-    };
-    Variant::own("rank", WGSL, defines)
+    let variant = Variant::own::<Params>("rank", WGSL);
+    match kernel {
+        Kernel::Best(queries) => variant.set("BEST", 1).on("COLUMNS", matches!(queries, Queries::Columns)),
+        Kernel::CountColumns => variant.set("COUNT", 1).set("COLUMNS", 1),
+        Kernel::CountRows { vec4, family } => variant.set("COUNT", 1).on("VEC4", vec4).all(lanes::defines(family)),
+        Kernel::Pool => variant.set("POOL", 1),
+        Kernel::Decode => variant.set("DECODE", 1),
+    }
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

@@ -1,11 +1,9 @@
 //! Rows of the last dimension divided by their Euclidean length.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::Result;
 use crate::kernels::launch;
 use crate::kernels::layout::{RowPlan, checked_len};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 
 const FORWARD: &str = include_str!("../../../shaders/rows/l2_normalize.wgsl");
@@ -26,21 +24,13 @@ pub enum Divisor {
     },
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    n: u32,
-    eps: f32,
-    add: u32,
+params! {
+    struct Params { rows: u32, n: u32, eps: f32, add: u32 }
 }
 
 fn variant(backward: bool, plan: RowPlan) -> Variant {
-    if backward {
-        Variant::own("l2_normalize_backward", BACKWARD, plan.defines())
-    } else {
-        Variant::own("l2_normalize", FORWARD, plan.defines())
-    }
+    let (name, source) = if backward { ("l2_normalize_backward", BACKWARD) } else { ("l2_normalize", FORWARD) };
+    Variant::own::<Params>(name, source).all(plan.defines())
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

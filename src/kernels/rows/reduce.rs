@@ -3,11 +3,9 @@
 //! An axis longer than 64 is reduced in several rounds of at most 64 elements an invocation. Which elements meet in
 //! which order depends on the shape alone, so that results repeat bit for bit.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::kernels::launch;
 use crate::kernels::layout::{around, checked_len};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -19,25 +17,12 @@ const ROUND: usize = 64;
 /// From this width on, neighbours read neighbours although each invocation walks through rows that follow each other.
 const WIDE: usize = 16;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ReduceParams {
-    count: u32,
-    n: u32,
-    inner: u32,
-    blocks: u32,
-    span: u32,
-    step: u32,
-    factor: f32,
+params! {
+    struct ReduceParams { count: u32, n: u32, inner: u32, blocks: u32, span: u32, step: u32, factor: f32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ExpandParams {
-    count: u32,
-    n: u32,
-    inner: u32,
-    factor: f32,
+params! {
+    struct ExpandParams { count: u32, n: u32, inner: u32, factor: f32 }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,23 +35,12 @@ enum Kind {
 }
 
 fn variant(kind: Kind, vec4: bool) -> Variant {
-    let mut defines = match kind {
-        Kind::Sum => vec![],
-        Kind::Max => vec![("MAX", 1)],
-        Kind::MergeMax => vec![("MAX", 1), ("MERGE", 1)],
-    };
-    if vec4 {
-        defines.push(("VEC4", 1));
-    }
-    Variant::own("reduce", REDUCE, defines)
+    let variant = Variant::own::<ReduceParams>("reduce", REDUCE);
+    variant.on("MAX", kind != Kind::Sum).on("MERGE", kind == Kind::MergeMax).on("VEC4", vec4)
 }
 
 fn expand_variant(max: bool, vec4: bool) -> Variant {
-    let mut defines = if max { vec![("MAX", 1)] } else { vec![] };
-    if vec4 {
-        defines.push(("VEC4", 1));
-    }
-    Variant::own("expand", EXPAND, defines)
+    Variant::own::<ExpandParams>("expand", EXPAND).on("MAX", max).on("VEC4", vec4)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

@@ -4,11 +4,9 @@
 //! logarithm [`f32::MIN`] and gradient 0, whatever x holds there. A row that is masked as a whole has softmax 0,
 //! logsumexp [`f32::MIN`] and gradient 0.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::kernels::launch;
 use crate::kernels::layout::{RowPlan, checked_len};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -50,26 +48,13 @@ impl Kind {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    n: u32,
-    mask_stride: u32,
-    scale: f32,
+params! {
+    struct Params { rows: u32, n: u32, mask_stride: u32, scale: f32 }
 }
 
 fn variant(kind: Kind, backward: bool, masked: bool, plan: RowPlan) -> Variant {
-    let mut defines = plan.defines();
-    defines.push(kind.define());
-    if masked {
-        defines.push(("MASK", 1));
-    }
-    if backward {
-        Variant::own("softmax_backward", BACKWARD, defines)
-    } else {
-        Variant::own("softmax", FORWARD, defines)
-    }
+    let (name, source) = if backward { ("softmax_backward", BACKWARD) } else { ("softmax", FORWARD) };
+    Variant::own::<Params>(name, source).all(plan.defines()).all([kind.define()]).on("MASK", masked)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

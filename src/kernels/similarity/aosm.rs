@@ -5,12 +5,10 @@
 //! for one pair, a few rows at a time, and backward makes it again. One kernel serves both families: between two
 //! barriers an invocation has so much to do that they cost little even on software adapters.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::kernels::layout::checked_len;
 use crate::kernels::rows::reduce;
 use crate::kernels::{expect_iterations, inverse_temperature, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -36,26 +34,19 @@ const X: u32 = 1;
 const Y: u32 = 2;
 const MATRIX: u32 = 4;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    pairs: u32,
-    videos: u32,
-    rows: u32,
-    frames: u32,
-    first: u32,
-    groups: u32,
-    each: u32,
-    wanted: u32,
-    inverse: f32,
+params! {
+    struct Params {
+        pairs: u32, videos: u32, rows: u32, frames: u32, first: u32, groups: u32, each: u32, wanted: u32, inverse: f32,
+    }
+    flags [X, Y, MATRIX]
 }
 
 fn variant() -> Variant {
-    Variant::own("aosm", WGSL, vec![])
+    Variant::own::<Params>("aosm", WGSL)
 }
 
 fn backward_variant() -> Variant {
-    Variant::own("aosm_backward", WGSL_BACKWARD, vec![])
+    Variant::own::<Params>("aosm_backward", WGSL_BACKWARD)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

@@ -6,13 +6,11 @@
 //! length. Gates do not change if w is scaled, so w is never divided by its sum; and as gKg' is 1, their gradient needs
 //! nothing but the gates and K.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::gpu::{Gpu, KernelFamily};
 use crate::kernels::layout::checked_len;
 use crate::kernels::rows::reduce;
 use crate::kernels::{expect_iterations, inverse_temperature, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -31,25 +29,13 @@ const MOST_PARTS: usize = 16;
 const MASK: u32 = 1;
 const WHICH: u32 = 2;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    videos: u32,
-    frames: u32,
-    flags: u32,
-    inverse: f32,
+params! {
+    struct Params { rows: u32, videos: u32, frames: u32, flags: u32, inverse: f32 }
+    flags [MASK, WHICH]
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct GramParams {
-    rows: u32,
-    videos: u32,
-    frames: u32,
-    tiles: u32,
-    span: u32,
-    parts: u32,
+params! {
+    struct GramParams { rows: u32, videos: u32, frames: u32, tiles: u32, span: u32, parts: u32 }
 }
 
 /// How rows are spread over invocations: lanes that share one, rows side by side, rows one after another.
@@ -60,28 +46,23 @@ fn team(family: KernelFamily) -> [u32; 3] {
     }
 }
 
-fn defines(family: KernelFamily) -> Vec<(&'static str, u32)> {
+fn team_variant(name: &'static str, source: &'static str, family: KernelFamily) -> Variant {
     let [lanes, rows, sequence] = team(family);
-    let mut defines = vec![("LANES", lanes), ("ROWS", rows), ("SEQUENCE", sequence)];
-    match family {
-        KernelFamily::Tiled => defines.push(("MOST_FRAMES", MOST_FRAMES as u32)),
-        KernelFamily::Subgroup { .. } => defines.push(("SUBGROUP", 1)),
-    }
-    defines
+    let tiled = family == KernelFamily::Tiled;
+    let variant = Variant::own::<Params>(name, source).set("LANES", lanes).set("ROWS", rows).set("SEQUENCE", sequence);
+    variant.maybe("MOST_FRAMES", tiled.then_some(MOST_FRAMES as u32)).on("SUBGROUP", !tiled)
 }
 
 fn variant(family: KernelFamily) -> Variant {
-    Variant::own("gates", WGSL, defines(family))
+    team_variant("gates", WGSL, family)
 }
 
 fn dots_variant(family: KernelFamily) -> Variant {
-    let mut defines = defines(family);
-    defines.push(("SYMMETRIC", 1));
-    Variant::own("gates_dots", WGSL_DOTS, defines)
+    team_variant("gates_dots", WGSL_DOTS, family).set("SYMMETRIC", 1)
 }
 
 fn grams_variant() -> Variant {
-    Variant::own("gates_grams", WGSL_GRAMS, vec![])
+    Variant::own::<GramParams>("gates_grams", WGSL_GRAMS)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

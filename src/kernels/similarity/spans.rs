@@ -5,12 +5,10 @@ mod tests;
 
 use std::ops::Range;
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::gpu::{Gpu, KernelFamily};
 use crate::kernels::ranking::select::{self, Each, Parts};
 use crate::kernels::{expect_iterations, fits_u32, lanes, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -60,60 +58,37 @@ pub struct Predictor<'a> {
     pub mask_similarity: bool,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SimilarityParams {
-    pairs: u32,
-    candidates: u32,
-    videos: u32,
-    length: u32,
-    width: u32,
+params! {
+    struct SimilarityParams { pairs: u32, candidates: u32, videos: u32, length: u32, width: u32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ProbabilitiesParams {
-    pairs: u32,
-    videos: u32,
-    length: u32,
-    taps: u32,
-    mask_similarity: u32,
+params! {
+    struct ProbabilitiesParams { pairs: u32, videos: u32, length: u32, taps: u32, mask_similarity: u32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct DecodeParams {
-    lists: u32,
-    candidates: u32,
-    length: u32,
-    shortest: u32,
-    lengths: u32,
-    top: u32,
-    room: u32,
-    parts: u32,
-    part_size: u32,
-    longer_parts: u32,
+params! {
+    struct DecodeParams {
+        lists: u32, candidates: u32, length: u32, shortest: u32, lengths: u32, top: u32, room: u32, parts: u32,
+        part_size: u32, longer_parts: u32,
+    }
 }
 
 fn similarity_variant(family: KernelFamily, vec4: bool, half: bool, streams: u32) -> Variant {
-    let mut defines = match family {
-        KernelFamily::Tiled => vec![("TEAM", 16)],
-        KernelFamily::Subgroup { size } => vec![("SUBGROUP", 1), ("TEAM", size), ("LOG_TEAM", size.ilog2())],
+    let variant = Variant::own::<SimilarityParams>("spans_similarity", SIMILARITY);
+    let variant = match family {
+        KernelFamily::Tiled => variant.set("TEAM", 16),
+        KernelFamily::Subgroup { size } => variant.set("SUBGROUP", 1).set("TEAM", size).set("LOG_TEAM", size.ilog2()),
     };
-    let switches = [("VEC4", vec4), ("HALF", half), ("SECOND", streams == 2)];
-    defines.extend(switches.into_iter().filter(|s| s.1).map(|(name, _)| (name, 1)));
-    defines.push(("STREAMS", streams));
-    Variant::own("spans_similarity", SIMILARITY, defines)
+    variant.on("VEC4", vec4).on("HALF", half).on("SECOND", streams == 2).set("STREAMS", streams)
 }
 
 fn probabilities_variant(family: KernelFamily, logits: bool) -> Variant {
-    let logits = if logits { vec![("LOGITS", 1)] } else { vec![] };
-    Variant::own("spans_probabilities", PROBABILITIES, [lanes::defines(family), logits].concat())
+    let variant = Variant::own::<ProbabilitiesParams>("spans_probabilities", PROBABILITIES);
+    variant.all(lanes::defines(family)).on("LOGITS", logits)
 }
 
 fn decode_variant(family: KernelFamily, merge: bool) -> Variant {
-    let merge = if merge { vec![("MERGE", 1)] } else { vec![] };
-    Variant::own("spans_decode", DECODE, [select::defines(family), merge].concat())
+    Variant::own::<DecodeParams>("spans_decode", DECODE).all(select::defines(family)).on("MERGE", merge)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

@@ -13,7 +13,7 @@ fn tolerance(k: usize) -> f32 {
 
 /// Runs a product of noise and compares it with the twin.
 #[track_caller]
-fn compare(gpu: &Gpu, [z, m, n, k]: [usize; 4], (ta, tb): (bool, bool), force: Option<Plan>) {
+fn compare(gpu: &Gpu, [z, m, n, k]: [usize; 4], (ta, tb): (bool, bool), plan: impl Fn(&Gpu, &Problem) -> Plan) {
     let batch = if z == 1 { vec![] } else { vec![z] };
     let (a, b) = (noise(z * m * k, 1), noise(z * k * n, 2));
     let call =
@@ -22,13 +22,17 @@ fn compare(gpu: &Gpu, [z, m, n, k]: [usize; 4], (ta, tb): (bool, bool), force: O
     let a = poisoned(gpu, &stored(&batch, m, k, ta), &a);
     let b = poisoned(gpu, &stored(&batch, k, n, tb), &b);
     let options = Options { transpose_a: ta, transpose_b: tb, alpha: 0.5, ..Options::default() };
-    let got = run(&a, &b, &options, force).unwrap().y;
+    let got = run(&a, &b, &options, plan).unwrap().y;
     assert_eq!(got.shape(), [batch.as_slice(), &[m, n]].concat());
     assert_close(&got, &y, 1e-5, tolerance(k));
 }
 
-fn plan(tile: Tile, slices: usize) -> Option<Plan> {
-    Some(Plan { tile, slices, limit: 65_535, most_flops: u64::MAX })
+fn fixed(plan: Plan) -> impl Fn(&Gpu, &Problem) -> Plan {
+    move |_, _| plan
+}
+
+fn plan(tile: Tile, slices: usize) -> impl Fn(&Gpu, &Problem) -> Plan {
+    fixed(Plan { tile, slices, limit: 65_535, most_flops: u64::MAX })
 }
 
 /// The tiles that a device's family may use.
@@ -38,7 +42,7 @@ fn tiles(gpu: &Gpu) -> Vec<Tile> {
         (KernelFamily::Tiled, Tile::Tiled { .. }) => true,
         _ => false,
     };
-    Tile::all().into_iter().filter(fits).collect()
+    super::tiles().filter(fits).collect()
 }
 
 const LAYOUTS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
@@ -77,8 +81,8 @@ fn slices_of_k_add_up() {
                 compare(&gpu, shape, (true, false), plan(tile, slices));
                 compare(&gpu, shape, (false, true), plan(tile, slices));
             }
-            compare(&gpu, shape, (true, false), None);
-            compare(&gpu, shape, (false, false), None);
+            compare(&gpu, shape, (true, false), Plan::new);
+            compare(&gpu, shape, (false, false), Plan::new);
         }
     }
 }
@@ -105,7 +109,7 @@ fn the_rules_choice_equals_the_twin() {
     for gpu in gpus() {
         for shape in [[1, 1, 300, 64], [1, 8, 64, 1024], [1, 200, 96, 24], [1, 100, 101, 31], [70, 3, 4, 5]] {
             for layout in LAYOUTS {
-                compare(&gpu, shape, layout, None);
+                compare(&gpu, shape, layout, Plan::new);
             }
         }
     }
@@ -210,11 +214,11 @@ fn a_grid_that_is_too_large_or_takes_too_long_is_cut() {
         let (rows, columns) = tile.extent();
         for (shape, slices) in [([5, 2 * rows, 4 * columns + 1, 8], 1), ([1, 4 * rows + 4, 2 * columns, 70], 3)] {
             for layout in LAYOUTS {
-                compare(&gpu, shape, layout, Some(Plan { tile, slices, limit: 2, most_flops: u64::MAX }));
+                compare(&gpu, shape, layout, fixed(Plan { tile, slices, limit: 2, most_flops: u64::MAX }));
                 // Single tiles, and several.
                 for tiles in [0, 3] {
                     let most_flops = tiles * 2 * (rows * columns * shape[3].div_ceil(slices)) as u64;
-                    compare(&gpu, shape, layout, Some(Plan { tile, slices, limit: 65_535, most_flops }));
+                    compare(&gpu, shape, layout, fixed(Plan { tile, slices, limit: 65_535, most_flops }));
                 }
             }
         }

@@ -2,16 +2,17 @@ use super::*;
 use crate::gpu::Gpu;
 use crate::kernels::testing::{assert_close, gpus, half_noise, noise, noise_tensor, poisoned, poisoned_halves};
 
-/// The tiles that a device's family may use.
-fn tiles(gpu: &Gpu) -> Vec<Tile> {
-    let fits = |tile: &Tile| match (gpu.family(), tile) {
-        (KernelFamily::Subgroup { size }, Tile::Teams { lanes, count: 1, .. } | Tile::Subgroup { lanes, .. }) => {
-            size == *lanes
-        }
-        (KernelFamily::Tiled, Tile::Teams { count: 4, .. }) => true,
+/// The splits that a device's family may use.
+fn splits(gpu: &Gpu) -> impl Iterator<Item = Split> {
+    let family = gpu.family();
+    Split::all().filter(move |split| match (family, split) {
+        (
+            KernelFamily::Subgroup { size },
+            Split::Teams { lanes, count: 1, .. } | Split::Items(Tile::Subgroup { lanes, .. }),
+        ) => size == *lanes,
+        (KernelFamily::Tiled, Split::Teams { count: 4, .. }) => true,
         _ => false,
-    };
-    Tile::all().into_iter().filter(fits).collect()
+    })
 }
 
 /// Pairs in which videos come in runs of several lengths, come again, or are missing, and texts are in no order.
@@ -23,7 +24,7 @@ fn some_pairs(count: usize, texts: usize, videos: usize) -> Vec<[u32; 2]> {
 #[test]
 fn every_tile_equals_its_twin() {
     for gpu in gpus() {
-        for tile in tiles(&gpu) {
+        for split in splits(&gpu) {
             for [texts, q, pairs, n, r, d] in [
                 [1, 1, 1, 1, 1, 4],
                 [3, 1, 2, 5, 7, 12],
@@ -43,14 +44,14 @@ fn every_tile_equals_its_twin() {
                 let gq = poisoned(&gpu, &[texts, q, d], &queries);
                 let whole = poisoned(&gpu, &[n, r, d], &x);
                 let packed = poisoned_halves(&gpu, &[n, r, d], &x);
-                let once = |x: &Tensor, most| run(&gq, x, &listed, Some(tile), most).unwrap();
+                let once = |x: &Tensor, most| run(&gq, x, &listed, |_, _| split, most).unwrap();
                 let y = once(&whole, u64::MAX);
                 assert_eq!(y.shape(), [pairs, q, r]);
                 assert_close(&y, &expected, 1e-5, 1e-5);
                 let bits = |y: Tensor| y.to_vec().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
                 let (y, at) = (bits(y), [texts, q, pairs, n, r, d]);
-                assert_eq!(y, bits(once(&whole, 1)), "{tile:?} {at:?} in single workgroups");
-                assert_eq!(y, bits(once(&packed, u64::MAX)), "{tile:?} {at:?} as halves");
+                assert_eq!(y, bits(once(&whole, 1)), "{split:?} {at:?} in single workgroups");
+                assert_eq!(y, bits(once(&packed, u64::MAX)), "{split:?} {at:?} as halves");
             }
         }
     }

@@ -60,7 +60,7 @@ fn tiles(gpu: &Gpu) -> Vec<Tile> {
         (KernelFamily::Tiled, Tile::Tiled { .. }) => true,
         _ => false,
     };
-    Tile::all().into_iter().filter(fits).collect()
+    super::tiles().filter(fits).collect()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -89,7 +89,7 @@ fn every_tile_equals_its_twin() {
                     // Dispatches of one workgroup as well as one of all.
                     for most_flops in [1, u64::MAX] {
                         let of = |clips| {
-                            let (s, p) = run(&q, clips, Some(&mask), scale, Some(tile), most_flops).unwrap();
+                            let (s, p) = run(&q, clips, [Some(&mask), scale], |_, _| tile, most_flops).unwrap();
                             assert_eq!(s.shape(), &extents[..2]);
                             (s.to_vec().unwrap(), p.to_u32().unwrap())
                         };
@@ -145,8 +145,8 @@ fn nan_and_infinities_of_valid_clips_show() {
 fn the_longest_video_is_searched_to_its_end() {
     for gpu in gpus().into_iter().filter(|gpu| gpu.report().is_software()) {
         let width = 8;
-        let tile = Tile::choose(gpu.family(), 1);
-        let per_step = tile.iterations(&Extents { queries: 1, videos: 1, clips: 1, width, half: false }) - 64;
+        let tile = choose(gpu.family(), 1);
+        let per_step = iterations(tile, &Extents { queries: 1, videos: 1, clips: 1, width, half: false }) - 64;
         let most = (crate::kernels::MOST_ITERATIONS - 64) / per_step * tile.extent().1;
         let mut x = noise(most * width, 1);
         x[(most - 1) * width] = 99.0;
