@@ -11,13 +11,13 @@ pub mod elementwise;
 #[cfg(test)]
 pub(crate) mod golden;
 mod lanes;
-mod layout;
 pub mod linear;
 pub mod loss;
 pub mod optimizer;
 pub mod pooling;
 pub mod ranking;
 pub mod rows;
+mod shape;
 pub mod similarity;
 pub mod status;
 #[cfg(test)]
@@ -28,6 +28,7 @@ use std::collections::HashSet;
 use std::sync::OnceLock;
 
 use crate::gpu::{Gpu, Launch};
+use crate::kernels::shape::expect_at_most;
 use crate::shader::{ShaderParams, Variant};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -73,21 +74,6 @@ fn is_listed(variant: &Variant) -> bool {
     LISTED.get_or_init(|| variants().into_iter().collect()).contains(variant)
 }
 
-/// A count of elements as shaders index them.
-///
-/// # Errors
-/// [`Error::LimitExceeded`] beyond 32 bits.
-pub(crate) fn fits_u32(op: &'static str, counts: &[usize]) -> Result<u32> {
-    let product = counts.iter().try_fold(1u64, |n, &c| n.checked_mul(c as u64));
-    product.and_then(|n| u32::try_from(n).ok()).ok_or(Error::LimitExceeded {
-        op,
-        what: "elements in one tensor",
-        needed: product.unwrap_or(u64::MAX),
-        limit: u32::MAX.into(),
-        remedy: "use a smaller batch",
-    })
-}
-
 /// How many iterations all loops of one invocation may take together: lavapipe ends every loop from there on, without a
 /// word.
 const MOST_ITERATIONS: usize = 65_535;
@@ -97,16 +83,11 @@ const MOST_ITERATIONS: usize = 65_535;
 /// # Errors
 /// [`Error::LimitExceeded`] on a software adapter that would end its loops before.
 fn expect_iterations(gpu: &Gpu, op: &'static str, iterations: usize) -> Result<()> {
-    if iterations <= MOST_ITERATIONS || !gpu.report().is_software() {
+    if !gpu.report().is_software() {
         return Ok(());
     }
-    Err(Error::LimitExceeded {
-        op,
-        what: "iterations of one invocation, as software adapters allow them",
-        needed: iterations as u64,
-        limit: MOST_ITERATIONS as u64,
-        remedy: "shorten the longest axis, or use a GPU",
-    })
+    let what = "iterations of one invocation, as software adapters allow them";
+    expect_at_most(op, what, iterations, MOST_ITERATIONS, "shorten the longest axis, or use a GPU")
 }
 
 /// 1 / `temperature`, as softmaxes want it.

@@ -1,6 +1,8 @@
 //! The gradients of attention.
 
-use super::{Cut, MASK_DEFINES, Masks, Options, Output, Params, Sizes, check_dropout, dropout, fits_u32, specialise};
+use super::{
+    Cut, MASK_DEFINES, Masks, Options, Output, Params, Sizes, check_dropout, dropout, expect_scores, specialise,
+};
 use crate::Result;
 use crate::kernels::launch;
 use crate::kernels::rows::reduce;
@@ -123,7 +125,7 @@ pub fn backward(
         run(Of::Queries, [q, dy, k, v], &[&gradients.q], None)?;
         return Ok(gradients);
     };
-    fits_u32(OP, &sizes.scores())?;
+    expect_scores(OP, &sizes.scores())?;
     // Zeros, because the kernel passes over what causality forbids.
     let scores = Tensor::zeros(gpu, OP, sizes.scores())?;
     run(Of::QueriesAndScores, [q, dy, k, v], &[&gradients.q], Some(&scores))?;

@@ -13,6 +13,7 @@ mod tests;
 use super::launch;
 use crate::gpu::{Gpu, KernelFamily};
 use crate::kernels::elementwise::dropout::Dropout;
+use crate::kernels::shape::{expect_at_most, product};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -94,7 +95,7 @@ impl Sizes {
         let inputs = [("q", Some(q)), ("k", Some(k)), ("v", v)];
         for (argument, tensor) in inputs.into_iter().filter_map(|(name, t)| Some((name, t?))) {
             tensor.expect_dtype(op, argument, DType::F32)?;
-            fits_u32(op, tensor.shape())?;
+            expect_scores(op, tensor.shape())?;
         }
         let shape = |argument, expected: &str, t: &Tensor| Error::Shape {
             op,
@@ -154,14 +155,9 @@ impl Sizes {
     }
 }
 
-/// Indices are u32 on the GPU.
-fn fits_u32(op: &'static str, shape: &[usize]) -> Result<()> {
-    let elements = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64)).unwrap_or(u64::MAX);
-    if elements <= u32::MAX.into() {
-        return Ok(());
-    }
-    let (what, remedy) = ("elements", "split the batch");
-    Err(Error::LimitExceeded { op, what, needed: elements, limit: u32::MAX.into(), remedy })
+/// Scores are counted, for dropout's random words, even where they are never in memory.
+fn expect_scores(op: &'static str, shape: &[usize]) -> Result<()> {
+    expect_at_most(op, "scores", product(shape), u32::MAX as usize, "use a smaller batch")
 }
 
 /// The masks of a call as the kernels take them.
@@ -220,7 +216,7 @@ impl Masks {
         };
         let (bias_heads, bias_rows) = options.bias.map_or((1, 1), |b| (b.shape()[1], b.shape()[2]));
         let shape = [batch, bias_heads, bias_rows, keys];
-        fits_u32(op, &shape)?;
+        expect_scores(op, &shape)?;
         let folded = Tensor::uninit(mask.gpu(), op, shape)?;
         let params = MaskParams {
             n: folded.len() as u32,
@@ -292,7 +288,7 @@ fn check_dropout(op: &'static str, sizes: &Sizes, options: &Options<'_>) -> Resu
     let Some(dropout) = options.dropout else { return Ok(()) };
     dropout.check(op)?;
     let [batch, heads, queries, keys] = sizes.scores();
-    fits_u32(op, &[batch, heads, queries, keys.next_multiple_of(4)])
+    expect_scores(op, &[batch, heads, queries, keys.next_multiple_of(4)])
 }
 
 /// How a kernel is cut: by family and sizes alone.
@@ -445,7 +441,7 @@ pub fn probabilities(q: &Tensor, k: &Tensor, lse: &Tensor, options: &Options<'_>
     let sizes = Sizes::check(OP, q, k, None, options.layout)?;
     lse.expect_dtype(OP, "lse", DType::F32)?;
     lse.expect_shape(OP, "lse", &[sizes.batch, sizes.heads, sizes.queries])?;
-    fits_u32(OP, &sizes.scores())?;
+    expect_scores(OP, &sizes.scores())?;
     let masks = Masks::new(OP, &sizes, options)?;
     let y = Tensor::uninit(q.gpu(), OP, sizes.scores())?;
     if y.is_empty() {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::kernels::launch;
-use crate::kernels::layout::{MAX_RANK, around, checked_len, innermost_first, merge, strides};
+use crate::kernels::shape::{MAX_RANK, around, count_elements, expect_at_most, innermost_first, merge, strides};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -106,7 +106,7 @@ pub fn slice_backward(g: &Tensor, axis: usize, start: usize, n: usize) -> Result
     check_range(OP, &(start..start.saturating_add(m)), n)?;
     let mut shape = g.shape().to_vec();
     shape[axis] = n;
-    let len = checked_len(OP, &shape)?;
+    let len = count_elements(OP, &shape)?;
     if m == 0 {
         return Tensor::zeros(g.gpu(), OP, shape);
     }
@@ -181,23 +181,15 @@ fn copy(
     if x.dtype() == DType::F16 {
         return Err(Error::DType { op, argument: "x", expected: "f32 or u32", got: x.dtype().name() });
     }
-    checked_len(op, x.shape())?;
-    checked_len(op, y.shape())?;
-    let len = checked_len(op, shape)?;
+    count_elements(op, x.shape())?;
+    count_elements(op, y.shape())?;
+    let len = count_elements(op, shape)?;
     if len == 0 {
         return Ok(());
     }
     let (mut extents, [mut x_steps, mut y_steps]) = merge(shape, [x_strides, y_strides]);
     let rank = extents.len();
-    if rank > MAX_RANK {
-        return Err(Error::LimitExceeded {
-            op,
-            what: "dimensions that move apart",
-            needed: rank as u64,
-            limit: MAX_RANK as u64,
-            remedy: "permute in two steps",
-        });
-    }
+    expect_at_most(op, "dimensions that move apart", rank, MAX_RANK, "permute in two steps")?;
     let last = rank - 1;
     let whole = |steps: &[usize], start: usize| {
         steps[last] == 1 && start.is_multiple_of(4) && steps[..last].iter().all(|s| s % 4 == 0)

@@ -1,6 +1,7 @@
 //! Convolution along one axis.
 
-use crate::kernels::{expect_iterations, fits_u32, launch};
+use crate::kernels::shape::count_elements;
+use crate::kernels::{expect_iterations, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -82,15 +83,15 @@ impl Extents {
         }
         // The shaders add padding and stride to places.
         let padded = conv.padding.checked_mul(2).and_then(|p| p.checked_add(length)).unwrap_or(usize::MAX);
-        fits_u32(op, &[padded])?;
-        fits_u32(op, &[conv.stride])?;
+        count_elements(op, &[padded])?;
+        count_elements(op, &[conv.stride])?;
         if taps == 0 || taps > padded {
             let expected = format!("[channels out, channels in, 1 to {padded}]");
             return Err(Error::Shape { op, argument: "weight", expected, got: weight.to_vec() });
         }
         let steps = (padded - taps) / conv.stride + 1;
         for extents in [x, weight, [batch, cout, steps]] {
-            fits_u32(op, &extents)?;
+            count_elements(op, &extents)?;
         }
         Ok(Self { batch, cin, cout, taps, length, steps, conv })
     }
@@ -191,7 +192,7 @@ pub fn backward_weight(gradient: &Tensor, x: &Tensor, taps: usize, conv: Conv1d)
 pub fn backward_bias(gradient: &Tensor) -> Result<Tensor> {
     let op = "conv1d backward bias";
     let [batch, cout, steps] = three(op, "gradient", gradient, X)?;
-    fits_u32(op, &[batch, cout, steps])?;
+    count_elements(op, &[batch, cout, steps])?;
     let conv = Conv1d { stride: 1, padding: 0 };
     let e = Extents { batch, cin: 1, cout, taps: 1, length: steps, steps, conv };
     reduce(op, e, &[gradient], &[cout], Sums::Gradients)
@@ -226,7 +227,7 @@ fn reduce(op: &'static str, e: Extents, inputs: &[&Tensor], shape: &[usize], fir
     };
     let mut slots = first_slots(positions, rows);
     let mut stage = |slots: usize, tensors: &[&Tensor], of: Sums| -> Result<()> {
-        params.count = fits_u32(op, &[rows, slots])?;
+        params.count = count_elements(op, &[rows, slots])? as u32;
         params.slots = slots as u32;
         launch(op, &sums_variant(of), tensors, &params, gpu.grid((rows * slots).div_ceil(64)), 0)?;
         params.positions = params.slots;

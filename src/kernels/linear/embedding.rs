@@ -1,6 +1,7 @@
 //! Rows of a table by number, and their gradient, a sum over the uses of each row in a fixed order.
 
-use crate::kernels::{fits_u32, launch};
+use crate::kernels::launch;
+use crate::kernels::shape::count_elements;
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -63,8 +64,8 @@ pub fn forward(table: &Tensor, ids: &[u32], shape: &[usize]) -> Result<Tensor> {
         return Err(Error::Shape { op, argument: "shape", expected, got: shape.to_vec() });
     }
     check_ids(op, ids, rows)?;
-    fits_u32(op, &[rows, width])?;
-    fits_u32(op, &[ids.len(), width])?;
+    count_elements(op, &[rows, width])?;
+    count_elements(op, &[ids.len(), width])?;
     let gpu = table.gpu();
     let y = Tensor::uninit(gpu, op, [shape, &[width]].concat())?;
     if y.is_empty() {
@@ -100,8 +101,8 @@ pub fn backward(gradient: &Tensor, ids: &[u32], rows: usize) -> Result<Tensor> {
         return Err(Error::Shape { op, argument: "gradient", expected, got: gradient.shape().to_vec() });
     }
     check_ids(op, ids, rows)?;
-    fits_u32(op, &[rows, width])?;
-    fits_u32(op, &[ids.len(), width])?;
+    count_elements(op, &[rows, width])?;
+    count_elements(op, &[ids.len(), width])?;
     let gpu = gradient.gpu();
     let table = Tensor::uninit(gpu, op, [rows, width])?;
     if table.is_empty() {

@@ -16,6 +16,7 @@
 use crate::gpu::{Gpu, KernelFamily};
 use crate::kernels::elementwise::permute;
 use crate::kernels::elementwise::unary::Activation;
+use crate::kernels::shape::count_elements;
 use crate::kernels::tile::{DISPATCH_FLOPS, Tile, runs, units};
 use crate::kernels::{expect_iterations, launch};
 use crate::shader::{Variant, params};
@@ -233,7 +234,7 @@ pub(crate) fn variants() -> Vec<Variant> {
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::ShapeMismatch`] if the shapes do not fit; [`Error::DType`] unless all are f32 but such a b;
-/// [`Error::LimitExceeded`] for 2³² elements or more and, on software adapters, for batches with a k beyond 261,884;
+/// [`Error::LimitExceeded`] for 2³¹ elements or more and, on software adapters, for batches with a k beyond 261,884;
 /// device errors.
 pub fn forward(a: &Tensor, b: &Tensor, options: &Options) -> Result<Output> {
     run(a, b, options, Plan::new)
@@ -357,11 +358,8 @@ fn check(a: &Tensor, b: &Tensor, options: &Options) -> Result<(Problem, Vec<usiz
         residual.expect_shape(OP, "residual", &shape)?;
     }
     let mut z: usize = batch.iter().product();
-    let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX);
-    let needed = elements.max(a.len()).max(b.len());
-    if u32::try_from(needed).is_err() {
-        let (what, limit) = ("elements", u32::MAX.into());
-        return Err(Error::LimitExceeded { op: OP, what, needed: needed as u64, limit, remedy: "split the batch" });
+    for shape in [a.shape(), b.shape(), &shape] {
+        count_elements(OP, shape)?;
     }
     if batch_b.is_empty() && !options.transpose_a {
         // One b for all rows: the batch is just more rows.

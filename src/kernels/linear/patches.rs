@@ -1,6 +1,7 @@
 //! Images cut into patches, for the convolution with stride and size of a patch: it is a matmul of the patches.
 
-use crate::kernels::{fits_u32, launch};
+use crate::kernels::launch;
+use crate::kernels::shape::count_elements;
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -66,7 +67,7 @@ fn plan(op: &'static str, shape: &[usize], patch: usize) -> Result<(Params, [usi
         return Err(Error::Argument { op, argument: "patch", why: "is 0".into() });
     }
     for extents in [[n, channels, height, width], [1, channels, patch, patch], [n, 1, height / patch, width / patch]] {
-        fits_u32(op, &extents)?;
+        count_elements(op, &extents)?;
     }
     let vec4 = patch.is_multiple_of(4) && width.is_multiple_of(4);
     let lanes = if vec4 { 4 } else { 1 };

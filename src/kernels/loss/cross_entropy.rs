@@ -2,6 +2,7 @@
 
 use crate::gpu::KernelFamily;
 use crate::kernels::loss::total;
+use crate::kernels::shape::count_elements;
 use crate::kernels::{lanes, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
@@ -82,7 +83,7 @@ pub fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Tensor, Saved)> {
     if let Some(&index) = targets.iter().find(|&&t| t as usize >= c) {
         return Err(Error::IndexOutOfRange { op, index: index.into(), len: c as u64 });
     }
-    lanes::expect_u32(op, logits.shape())?;
+    count_elements(op, logits.shape())?;
     let gpu = logits.gpu();
     let targets = Tensor::from_u32(gpu, [n], targets)?;
     let (part, lse) = (Tensor::uninit(gpu, op, [n])?, Tensor::uninit(gpu, op, [n])?);

@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::gpu::KernelFamily;
 use crate::kernels::rows::reduce;
+use crate::kernels::shape::count_elements;
 use crate::kernels::{lanes, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
@@ -31,7 +32,7 @@ const SHORT: usize = 1 << 14;
 /// [`crate::Error::DType`] unless x is f32; device errors.
 pub fn forward(op: &'static str, x: &Tensor, scale: f32) -> Result<Tensor> {
     x.expect_dtype(op, "x", DType::F32)?;
-    lanes::expect_u32(op, x.shape())?;
+    count_elements(op, x.shape())?;
     if x.is_empty() {
         return Tensor::zeros(x.gpu(), op, []);
     }

@@ -6,6 +6,7 @@
 
 use super::{lanes, launch};
 use crate::gpu::{Gpu, KernelFamily};
+use crate::kernels::shape::count_elements;
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -47,7 +48,7 @@ impl Group {
             return Err(Error::Argument { op: "optimizer", argument: "ranges", why });
         }
         let end = sorted.last().map_or(0, |r| r.0.saturating_add(r.1));
-        lanes::expect_u32("optimizer", &[end.saturating_add(BLOCK)])?;
+        count_elements("optimizer", &[end.saturating_add(BLOCK)])?;
         let (mut table, mut spans) = (Vec::new(), Vec::new());
         for (number, &(start, len)) in ranges.iter().enumerate() {
             let blocks = len.div_ceil(BLOCK);

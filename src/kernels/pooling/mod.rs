@@ -4,8 +4,9 @@ mod attention;
 
 pub use attention::{AttentionPool, Pooled, attention, attention_backward};
 
-use super::{expect_iterations, fits_u32, launch};
+use super::{expect_iterations, launch};
 use crate::gpu::{Gpu, KernelFamily};
+use crate::kernels::shape::count_elements;
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -99,8 +100,8 @@ impl Extents {
     }
 
     fn checked(self, op: &'static str, gpu: &Gpu, mask: Option<&Tensor>) -> Result<Self> {
-        fits_u32(op, &[self.batch, self.length, self.channels])?;
-        fits_u32(op, &[self.batch, self.channels])?;
+        count_elements(op, &[self.batch, self.length, self.channels])?;
+        count_elements(op, &[self.batch, self.channels])?;
         // No kernel passes more often than three times over the length, or once over the channels.
         expect_iterations(gpu, op, self.length.saturating_mul(3).max(self.channels / 4).saturating_add(16))?;
         if let Some(mask) = mask {

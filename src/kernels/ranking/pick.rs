@@ -1,6 +1,7 @@
 //! One element of each row: by its column, or by its rank among the row's negatives.
 
 use crate::gpu::KernelFamily;
+use crate::kernels::shape::count_elements;
 use crate::kernels::{lanes, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
@@ -47,7 +48,7 @@ pub fn forward(x: &Tensor, at: &Tensor) -> Result<Tensor> {
     let &[rows, width] = x.shape() else {
         return Err(Error::Shape { op, argument: "x", expected: "(rows, width)".into(), got: x.shape().to_vec() });
     };
-    lanes::expect_u32(op, &[rows + 64, width])?;
+    count_elements(op, &[rows + 64, width])?;
     expect_columns(op, at, rows)?;
     let y = Tensor::uninit(x.gpu(), op, [rows])?;
     if rows > 0 {
@@ -65,7 +66,7 @@ pub fn backward(upstream: &Tensor, at: &Tensor, width: usize) -> Result<Tensor> 
     let op = "pick backward";
     upstream.expect_dtype(op, "upstream", DType::F32)?;
     let rows = upstream.len();
-    lanes::expect_u32(op, &[rows + 64, width])?;
+    count_elements(op, &[rows + 64, width])?;
     expect_columns(op, at, rows)?;
     let dx = Tensor::uninit(upstream.gpu(), op, [rows, width])?;
     if !dx.is_empty() {

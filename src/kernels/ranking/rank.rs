@@ -12,6 +12,7 @@
 //! | video to its best caption | columns | each caption's video | 0, 1, 2, … |
 
 use crate::gpu::{Gpu, KernelFamily};
+use crate::kernels::shape::count_elements;
 use crate::kernels::{lanes, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
@@ -85,7 +86,7 @@ fn tile_extents(
     let fits = |at: usize, len: usize, end: usize| at.checked_add(len).is_some_and(|e| e <= end);
     match *tile.shape() {
         [rows, columns] if fits(start.0, rows, whole.0) && fits(start.1, columns, whole.1) => {
-            lanes::expect_u32(op, tile.shape())?;
+            count_elements(op, tile.shape())?;
             Ok((rows, columns))
         }
         _ => Err(Error::Shape {
@@ -141,7 +142,7 @@ impl Ranking {
             return Err(Error::Argument { op: "rank", argument, why });
         }
         let n = asking.len();
-        lanes::expect_u32("rank", &[4, n])?;
+        count_elements("rank", &[4, n])?;
         let mut counts = vec![0; 4 * n];
         counts[3 * n..].fill(u32::MAX);
         Ok(Self {
@@ -250,7 +251,7 @@ impl GroupMax {
         if let Some(&index) = row_groups.iter().find(|&&g| g as usize >= groups) {
             return Err(Error::IndexOutOfRange { op, index: index.into(), len: groups as u64 });
         }
-        lanes::expect_u32(op, &[groups, columns])?;
+        count_elements(op, &[groups, columns])?;
         let best = Tensor::uninit_of(gpu, op, [groups, columns], DType::U32)?;
         best.fill_zero()?;
         Ok(Self { row_groups: Tensor::from_u32(gpu, [row_groups.len()], row_groups)?, columns, best })

@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::gpu::KernelFamily;
 use crate::kernels::ranking::select::{self, Each, Parts};
+use crate::kernels::shape::count_elements;
 use crate::kernels::{lanes, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
@@ -77,7 +78,7 @@ fn search(x: &Tensor, k: usize, search: Search) -> Result<(Tensor, Tensor)> {
     let m = x.width();
     select::expect_k(op, "k", k, m)?;
     // The shaders step through a row by up to 4 * 64 * 64.
-    lanes::expect_u32(op, &[x.rows() + 1, m + (1 << 14)])?;
+    count_elements(op, &[x.rows() + 1, m + (1 << 14)])?;
     let mut shape = x.shape().to_vec();
     match shape.last_mut() {
         Some(last) => *last = k,

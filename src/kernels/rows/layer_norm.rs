@@ -1,8 +1,9 @@
 //! Layer norm over the last dimension, in the common form and in the one of BiC-Net, with an optional residual input.
 
 use crate::kernels::launch;
-use crate::kernels::layout::{RowPlan, checked_len};
+use crate::kernels::rows::RowPlan;
 use crate::kernels::rows::reduce;
+use crate::kernels::shape::count_elements;
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -68,12 +69,12 @@ params! {
 const ROWS_PER_BLOCK: usize = 64;
 
 fn forward_variant(plan: RowPlan, residual: bool, sum: bool) -> Variant {
-    let variant = Variant::own::<RowParams>("layer_norm", FORWARD).all(plan.defines());
+    let variant = plan.specialise(Variant::own::<RowParams>("layer_norm", FORWARD));
     variant.on("RESIDUAL", residual).on("SUM", sum)
 }
 
 fn backward_variant(plan: RowPlan) -> Variant {
-    Variant::own::<RowParams>("layer_norm_backward", BACKWARD).all(plan.defines())
+    plan.specialise(Variant::own::<RowParams>("layer_norm_backward", BACKWARD))
 }
 
 fn params_variant(vec4: bool) -> Variant {
@@ -95,7 +96,7 @@ fn check(
     rows: &[(&'static str, &Tensor)],
 ) -> Result<()> {
     x.expect_dtype(op, "x", DType::F32)?;
-    checked_len(op, x.shape())?;
+    count_elements(op, x.shape())?;
     if x.shape().is_empty() {
         let expected = "at least one dimension".into();
         return Err(Error::Shape { op, argument: "x", expected, got: vec![] });

@@ -5,7 +5,8 @@
 //! logsumexp [`f32::MIN`] and gradient 0.
 
 use crate::kernels::launch;
-use crate::kernels::layout::{RowPlan, checked_len};
+use crate::kernels::rows::RowPlan;
+use crate::kernels::shape::count_elements;
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -54,7 +55,7 @@ params! {
 
 fn variant(kind: Kind, backward: bool, masked: bool, plan: RowPlan) -> Variant {
     let (name, source) = if backward { ("softmax_backward", BACKWARD) } else { ("softmax", FORWARD) };
-    Variant::own::<Params>(name, source).all(plan.defines()).all([kind.define()]).on("MASK", masked)
+    plan.specialise(Variant::own::<Params>(name, source)).all([kind.define()]).on("MASK", masked)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -138,7 +139,7 @@ fn outer(x: &Tensor) -> &[usize] {
 /// Checks the arguments and returns how many elements lie between two rows of the mask.
 fn check(op: &'static str, x: &Tensor, mask: Option<&Tensor>) -> Result<usize> {
     x.expect_dtype(op, "x", DType::F32)?;
-    checked_len(op, x.shape())?;
+    count_elements(op, x.shape())?;
     let Some(mask) = mask else { return Ok(0) };
     mask.expect_dtype(op, "mask", DType::F32)?;
     if mask.shape() == x.shape() {

@@ -5,8 +5,8 @@
 //! for one pair, a few rows at a time, and backward makes it again. One kernel serves both families: between two
 //! barriers an invocation has so much to do that they cost little even on software adapters.
 
-use crate::kernels::layout::checked_len;
 use crate::kernels::rows::reduce;
+use crate::kernels::shape::{count_elements, expect_at_most};
 use crate::kernels::{expect_iterations, inverse_temperature, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
@@ -73,17 +73,9 @@ impl Extents {
         };
         y.expect_shape(op, "y", x.shape())?;
         matrix.expect_shape(op, "matrix", &[rows, rows])?;
-        checked_len(op, x.shape())?;
-        checked_len(op, &[texts, videos, rows])?;
-        if rows > MOST_ROWS {
-            return Err(Error::LimitExceeded {
-                op,
-                what: "number of rows",
-                needed: rows as u64,
-                limit: MOST_ROWS as u64,
-                remedy: "use fewer words",
-            });
-        }
+        count_elements(op, x.shape())?;
+        count_elements(op, &[texts, videos, rows])?;
+        expect_at_most(op, "number of rows", rows, MOST_ROWS, "use fewer words")?;
         Ok(Self { texts, rows, videos, frames })
     }
 

@@ -7,8 +7,8 @@
 //! nothing but the gates and K.
 
 use crate::gpu::{Gpu, KernelFamily};
-use crate::kernels::layout::checked_len;
 use crate::kernels::rows::reduce;
+use crate::kernels::shape::{count_elements, expect_at_most};
 use crate::kernels::{expect_iterations, inverse_temperature, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
@@ -92,17 +92,9 @@ fn extents(op: &'static str, dots: &Tensor, grams: &Tensor, listed: bool) -> Res
             return Err(Error::Shape { op, argument: "grams", expected, got: grams.shape().to_vec() });
         }
     };
-    checked_len(op, dots.shape())?;
-    checked_len(op, grams.shape())?;
-    if frames > MOST_FRAMES {
-        return Err(Error::LimitExceeded {
-            op,
-            what: "number of frames",
-            needed: frames as u64,
-            limit: MOST_FRAMES as u64,
-            remedy: "sample fewer frames of a video",
-        });
-    }
+    count_elements(op, dots.shape())?;
+    count_elements(op, grams.shape())?;
+    expect_at_most(op, "number of frames", frames, MOST_FRAMES, "sample fewer frames of a video")?;
     Ok([texts, videos, frames, items])
 }
 
@@ -190,7 +182,7 @@ fn grams_gradient([rows, videos, frames]: [usize; 3], gates: &Tensor, slopes: &T
     let span = SPAN.max(rows.div_ceil(MOST_PARTS));
     expect_iterations(gpu, BACKWARD, span + 1)?;
     let (parts, tiles) = (rows.div_ceil(span), frames.div_ceil(4));
-    checked_len(BACKWARD, &[parts, videos, 16 * tiles * tiles])?;
+    count_elements(BACKWARD, &[parts, videos, 16 * tiles * tiles])?;
     let params = GramParams {
         rows: rows as u32,
         videos: videos as u32,

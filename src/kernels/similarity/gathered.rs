@@ -16,8 +16,9 @@
 //! [`crate::kernels::linear::matmul`], whose lanes have items of their own.
 
 use crate::gpu::KernelFamily;
+use crate::kernels::shape::count_elements;
 use crate::kernels::tile::{DISPATCH_FLOPS, Tile, runs, units};
-use crate::kernels::{expect_iterations, fits_u32, launch};
+use crate::kernels::{expect_iterations, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -106,7 +107,7 @@ pub(crate) fn variants() -> Vec<Variant> {
 ///
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] unless both tensors are as above, with a width that is a multiple of 4 and at
-/// least 4; [`Error::IndexOutOfRange`] for a text or video that there is not; [`Error::LimitExceeded`] for 2³² elements or
+/// least 4; [`Error::IndexOutOfRange`] for a text or video that there is not; [`Error::LimitExceeded`] for 2³¹ elements or
 /// more and, on software adapters, for widths of some 260,000; device errors.
 pub fn forward(queries: &Tensor, items: &Tensor, pairs: &[[u32; 2]]) -> Result<Tensor> {
     run(queries, items, pairs, Split::choose, DISPATCH_FLOPS)
@@ -140,7 +141,7 @@ fn run(
     }
     let tiles = Tensor::from_u32(gpu, [tiles.len() / 3, 3], &tiles)?;
     let column_tiles = per_video.div_ceil(tile_items);
-    let total = fits_u32(OP, &[tiles.rows(), column_tiles])? as usize;
+    let total = count_elements(OP, &[tiles.rows(), column_tiles])?;
     let texts: Vec<u32> = pairs.iter().map(|pair| pair[0]).collect();
     let texts = Tensor::from_u32(gpu, [texts.len()], &texts)?;
     let variant = variant(split, items.dtype() == DType::F16);
@@ -181,9 +182,9 @@ fn check(queries: &Tensor, items: &Tensor, pairs: &[[u32; 2]]) -> Result<[usize;
     if let Some((index, len)) = numbers.find(|&(index, len)| index as usize >= len) {
         return Err(Error::IndexOutOfRange { op: OP, index: index.into(), len: len as u64 });
     }
-    fits_u32(OP, &[texts, count, width])?;
-    fits_u32(OP, &[videos, per_video, width])?;
-    fits_u32(OP, &[pairs.len(), count, per_video])?;
+    count_elements(OP, &[texts, count, width])?;
+    count_elements(OP, &[videos, per_video, width])?;
+    count_elements(OP, &[pairs.len(), count, per_video])?;
     Ok([count, per_video, width])
 }
 

@@ -11,8 +11,9 @@
 //! products are never in memory. The kernels are those of [`crate::kernels::linear::matmul`] with this end.
 
 use crate::gpu::KernelFamily;
+use crate::kernels::shape::count_elements;
 use crate::kernels::tile::{DISPATCH_FLOPS, Tile, runs, units};
-use crate::kernels::{expect_iterations, fits_u32, launch};
+use crate::kernels::{expect_iterations, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -140,9 +141,9 @@ impl Extents {
                 tensor.expect_shape(op, argument, &[e.videos, e.clips])?;
             }
         }
-        fits_u32(op, &[e.queries, e.width])?;
-        fits_u32(op, &[e.queries, e.videos])?;
-        fits_u32(op, &[e.videos, e.clips, e.width])?;
+        count_elements(op, &[e.queries, e.width])?;
+        count_elements(op, &[e.queries, e.videos])?;
+        count_elements(op, &[e.videos, e.clips, e.width])?;
         Ok(e)
     }
 
@@ -162,7 +163,7 @@ impl Extents {
 ///
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] unless all are as above, with a width of at least 1 (an even one for
-/// halves); [`Error::LimitExceeded`] for 2³² elements or more and, on software adapters, for videos of millions of
+/// halves); [`Error::LimitExceeded`] for 2³¹ elements or more and, on software adapters, for videos of millions of
 /// numbers; device errors.
 pub fn forward(q: &Tensor, clips: &Tensor, mask: Option<&Tensor>, scale: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
     run(q, clips, [mask, scale], choose, DISPATCH_FLOPS)
@@ -192,7 +193,7 @@ fn run(
     let tile = choose(gpu.family(), e.queries);
     expect_iterations(gpu, OP, iterations(tile, &e))?;
     let tiles = e.queries.div_ceil(tile.extent().0);
-    let total = fits_u32(OP, &[e.videos, tiles])? as usize;
+    let total = count_elements(OP, &[e.videos, tiles])?;
     let variant = variant(tile, e.vec(), e.half);
     let tensors = [q, clips, mask.unwrap_or(q), scale.unwrap_or(q), &scores, &positions];
     let flags = if mask.is_some() { MASK } else { 0 } | if scale.is_some() { SCALE } else { 0 };

@@ -6,9 +6,10 @@
 
 use crate::gpu::Gpu;
 use crate::kernels::elementwise::binary;
-use crate::kernels::layout::{RowPlan, checked_len};
 use crate::kernels::linear::matmul;
-use crate::kernels::{fits_u32, inverse_temperature, launch};
+use crate::kernels::rows::RowPlan;
+use crate::kernels::shape::count_elements;
+use crate::kernels::{inverse_temperature, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -34,7 +35,7 @@ params! {
 
 fn variant(backward: bool, masked: bool, plan: RowPlan) -> Variant {
     let (name, source) = if backward { ("soft_similarity_grad", WGSL_GRAD) } else { ("soft_similarity", WGSL) };
-    Variant::own::<Params>(name, source).all(plan.defines()).on("MASK", masked)
+    plan.specialise(Variant::own::<Params>(name, source)).on("MASK", masked)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -89,7 +90,7 @@ impl Rows {
 /// How the rows of scores `[.., n]` share the masks `[groups, n]`.
 fn masked_rows(op: &'static str, scores: &Tensor, mask: Option<&Tensor>) -> Result<Rows> {
     scores.expect_dtype(op, "scores", DType::F32)?;
-    checked_len(op, scores.shape())?;
+    count_elements(op, scores.shape())?;
     let rows = scores.rows();
     let groups = match mask {
         None => rows,
@@ -193,8 +194,8 @@ impl Extents {
             mask.expect_dtype(op, "mask", DType::F32)?;
             mask.expect_shape(op, "mask", &[videos, per_video])?;
         }
-        fits_u32(op, &[count, videos])?;
-        fits_u32(op, &[videos, per_video])?;
+        count_elements(op, &[count, videos])?;
+        count_elements(op, &[videos, per_video])?;
         Ok(Self { texts: count, videos, items: per_video, width })
     }
 

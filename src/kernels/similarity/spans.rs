@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use crate::gpu::{Gpu, KernelFamily};
 use crate::kernels::ranking::select::{self, Each, Parts};
-use crate::kernels::{expect_iterations, fits_u32, lanes, launch};
+use crate::kernels::shape::{count_elements, expect_at_most, product};
+use crate::kernels::{expect_iterations, lanes, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -23,6 +24,7 @@ pub const MAX_TOP: usize = select::MAX_PICKED;
 /// iterations in all.
 const MAX_WIDTH: usize = 1 << 14;
 const MAX_LENGTH: usize = 1 << 17;
+const SHORTER: &str = "resample the video, or project its features";
 
 /// What queries look for and clips show, in vectors of one width D.
 #[derive(Clone, Copy, Debug)]
@@ -143,10 +145,10 @@ impl Extents {
             clips.expect_dtype(op, "clips", search.first.clips.dtype())?;
             clips.expect_shape(op, "clips", &[videos, length, width])?;
         }
-        expect_short(op, "width of vectors", width, MAX_WIDTH)?;
+        expect_at_most(op, "width of vectors", width, MAX_WIDTH, SHORTER)?;
         // The shaders step beyond the end of a length by up to 64, and of a width by up to 4 * 16.
         for counts in [[n, width + 64, 1], [videos, length + 64, width + 64], [n, candidates, length + 64]] {
-            fits_u32(op, &counts)?;
+            count_elements(op, &counts)?;
         }
         Ok(e)
     }
@@ -158,14 +160,6 @@ impl Extents {
     fn shape(self) -> [usize; 3] {
         [self.queries, self.candidates, self.length]
     }
-}
-
-fn expect_short(op: &'static str, what: &'static str, needed: usize, limit: usize) -> Result<()> {
-    if needed <= limit {
-        return Ok(());
-    }
-    let remedy = "resample the video, or project its features";
-    Err(Error::LimitExceeded { op, what, needed: needed as u64, limit: limit as u64, remedy })
 }
 
 impl<'a> Search<'a> {
@@ -181,7 +175,7 @@ impl<'a> Search<'a> {
 /// # Errors
 /// [`Error::Shape`], [`Error::ShapeMismatch`] and [`Error::DType`] for tensors that are not as [`Search`] and
 /// [`Predictor`] say; [`Error::Argument`] for an even number of taps, or an odd width in half precision;
-/// [`Error::LimitExceeded`] for more elements than 32 bits can count, vectors wider than 16,384, and more clips than
+/// [`Error::LimitExceeded`] for 2³¹ elements or more, vectors wider than 16,384, and more clips than
 /// 131,072 / (taps + 3); device errors.
 pub fn probabilities(search: &Search, predictor: &Predictor) -> Result<(Tensor, Tensor)> {
     predict("span probabilities", search, predictor, false)
@@ -205,7 +199,7 @@ fn predict(op: &'static str, search: &Search, predictor: &Predictor, logits: boo
     if taps.is_multiple_of(2) {
         return Err(Error::Argument { op, argument: "start", why: format!("has {taps} taps, an even number") });
     }
-    expect_short(op, "clips of a video", e.length, MAX_LENGTH / (taps + 3))?;
+    expect_at_most(op, "clips of a video", e.length, MAX_LENGTH / (taps + 3), SHORTER)?;
     let gpu = search.candidates.gpu();
     if e.videos == 0 {
         return Ok((Tensor::zeros(gpu, op, e.shape())?, Tensor::zeros(gpu, op, e.shape())?));
@@ -283,8 +277,10 @@ pub fn decode(
     select::expect_k(op, "top", top, MAX_TOP)?;
     let choices = lengths.end.min(length).saturating_sub(lengths.start);
     // The shaders step beyond the end by up to 256.
-    fits_u32(op, &[queries, candidates + 256, length + 256])?;
-    let spans = fits_u32(op, &[candidates, length, choices + 1])? as usize * choices;
+    count_elements(op, &[queries, candidates + 256, length + 256])?;
+    let counted = product(&[candidates, length, choices + 1]);
+    expect_at_most(op, "spans of a query", counted, u32::MAX as usize, "search fewer candidates or lengths")?;
+    let spans = counted * choices;
     let gpu = starts.gpu();
     // A position is looked at up to 17 times; then the best are sorted.
     expect_iterations(gpu, op, choices.saturating_mul(17).saturating_add(1 << 13))?;
@@ -295,7 +291,7 @@ pub fn decode(
     }
     let plan = |units: usize, each: Each| {
         let parts = Parts::new(gpu.family(), queries, units, each, top);
-        fits_u32(op, &[queries, parts.count * top + 256, 3])?;
+        count_elements(op, &[queries, parts.count * top + 256, 3])?;
         let params = DecodeParams {
             lists: (queries * parts.count) as u32,
             candidates: candidates as u32,
