@@ -338,6 +338,18 @@ impl ParameterStore {
         self.halves && !p.is_trained() && p.0.kind == Kind::Matrix && p.shape()[1].is_multiple_of(2 * ALIGNMENT)
     }
 
+    /// A tensor of its own for what is not trained.
+    fn untrained(&self, p: &Parameter, seed: u64) -> Result<Tensor> {
+        let dtype = if self.is_halved(p) { DType::F16 } else { DType::F32 };
+        let value = Tensor::uninit_of(&self.gpu, "parameters", p.shape(), dtype)?;
+        let initial = p.0.init.values(p.name(), p.len(), seed);
+        if dtype == DType::F16 {
+            halves::check("initial values", p.name(), &initial)?;
+        }
+        value.write(&initial)?;
+        Ok(value)
+    }
+
     /// Lays the parameters out and initialises them from `seed`.
     ///
     /// # Errors
@@ -391,14 +403,7 @@ impl ParameterStore {
                 let gradient = Some(gradients.view(offset, p.shape())?);
                 Place { value: values.view(offset, p.shape())?, gradient, shard, offset }
             } else {
-                let dtype = if self.is_halved(p) { DType::F16 } else { DType::F32 };
-                let value = Tensor::uninit_of(&self.gpu, "parameters", p.shape(), dtype)?;
-                let initial = p.0.init.values(p.name(), p.len(), seed);
-                if dtype == DType::F16 {
-                    halves::check("initial values", p.name(), &initial)?;
-                }
-                value.write(&initial)?;
-                Place { value, gradient: None, shard: usize::MAX, offset: 0 }
+                Place { value: self.untrained(p, seed)?, gradient: None, shard: usize::MAX, offset: 0 }
             };
             // Set once: allocate() runs once.
             let _ = p.0.place.set(place);

@@ -265,25 +265,11 @@ pub fn decode(
     top: usize,
 ) -> Result<(Tensor, Tensor)> {
     let op = "span decoding";
-    starts.expect_dtype(op, "starts", DType::F32)?;
-    ends.expect_dtype(op, "ends", DType::F32)?;
-    weights.expect_dtype(op, "weights", DType::F32)?;
-    let &[queries, candidates, length] = starts.shape() else {
-        let expected = "(queries, candidates, length)".into();
-        return Err(Error::Shape { op, argument: "starts", expected, got: starts.shape().to_vec() });
-    };
-    ends.expect_shape(op, "ends", starts.shape())?;
-    weights.expect_shape(op, "weights", &[queries, candidates])?;
-    select::expect_k(op, "top", top, MAX_TOP)?;
-    let choices = lengths.end.min(length).saturating_sub(lengths.start);
-    // The shaders step beyond the end by up to 256.
-    count_elements(op, &[queries, candidates + 256, length + 256])?;
-    let counted = product(&[candidates, length, choices + 1]);
-    expect_at_most(op, "spans of a query", counted, u32::MAX as usize, "search fewer candidates or lengths")?;
-    let spans = counted * choices;
     let gpu = starts.gpu();
-    // A position is looked at up to 17 times; then the best are sorted.
-    expect_iterations(gpu, op, choices.saturating_mul(17).saturating_add(1 << 13))?;
+    let [queries, candidates, length] = check_decode(op, starts, ends, weights, &lengths)?;
+    select::expect_k(op, "top", top, MAX_TOP)?;
+    let choices = choices(&lengths, length);
+    let spans = candidates * length * choices;
     if queries * top * spans == 0 {
         let none = vec![u32::MAX; queries * top * 3];
         let scores = Tensor::zeros(gpu, op, [queries, top])?;
@@ -317,6 +303,38 @@ pub fn decode(
         (parts, found) = (fewer, merged);
     }
     Ok((found.scores, found.spans))
+}
+
+/// The extents of the tensors that are decoded.
+fn check_decode(
+    op: &'static str,
+    starts: &Tensor,
+    ends: &Tensor,
+    weights: &Tensor,
+    lengths: &Range<usize>,
+) -> Result<[usize; 3]> {
+    starts.expect_dtype(op, "starts", DType::F32)?;
+    ends.expect_dtype(op, "ends", DType::F32)?;
+    weights.expect_dtype(op, "weights", DType::F32)?;
+    let &[queries, candidates, length] = starts.shape() else {
+        let expected = "(queries, candidates, length)".into();
+        return Err(Error::Shape { op, argument: "starts", expected, got: starts.shape().to_vec() });
+    };
+    ends.expect_shape(op, "ends", starts.shape())?;
+    weights.expect_shape(op, "weights", &[queries, candidates])?;
+    let choices = choices(lengths, length);
+    // The shaders step beyond the end by up to 256.
+    count_elements(op, &[queries, candidates + 256, length + 256])?;
+    let counted = product(&[candidates, length, choices + 1]);
+    expect_at_most(op, "spans of a query", counted, u32::MAX as usize, "search fewer candidates or lengths")?;
+    // A position is looked at up to 17 times; then the best are sorted.
+    expect_iterations(starts.gpu(), op, choices.saturating_mul(17).saturating_add(1 << 13))?;
+    Ok([queries, candidates, length])
+}
+
+/// How many lengths a span of `length` clips may have.
+fn choices(lengths: &Range<usize>, length: usize) -> usize {
+    lengths.end.min(length).saturating_sub(lengths.start)
 }
 
 /// Scores and spans of lists.
