@@ -4,7 +4,7 @@
 //! and return typed errors), and in `cpu` its twin: the same in plain Rust, readable as the specification. Gradients
 //! are functions here too; [`crate::autograd`] wires them to a tape.
 //!
-//! Adding a kernel: `shaders/x.wgsl`, `src/kernels/x.rs`, and a line in the list below.
+//! Adding a kernel: see CONTRIBUTING.md.
 
 pub mod attention;
 pub mod elementwise;

@@ -8,7 +8,7 @@ use super::{Clip, ClipConfig, names};
 use crate::data::formats::{atomic, safetensors, weights};
 use crate::gpu::Gpu;
 use crate::nn::ParameterStore;
-use crate::tensor::Array;
+use crate::tensor::{Array, halves};
 use crate::{Error, Result};
 
 /// How [`Clip::save`] lays a model out.
@@ -37,6 +37,21 @@ pub fn read_clip(path: impl AsRef<Path>) -> Result<(ClipConfig, BTreeMap<String,
     Ok((config, arrays))
 }
 
+/// An overflow of halves by the name that the weights have in the file.
+fn as_in_file(path: &Path, arrays: &BTreeMap<String, Array>, error: Error) -> Error {
+    let Error::HalfOverflow { name, .. } = &error else { return error };
+    let (Some(array), Ok(file)) = (arrays.get(name), weights::read(path, names::is_no_weight)) else { return error };
+    if !names::is_hugging_face(&file) {
+        return error;
+    }
+    let named = names::to_hugging_face(BTreeMap::from([(name.clone(), array.clone())]));
+    let origin = path.display().to_string();
+    named
+        .and_then(|named| named.iter().try_for_each(|(n, a)| halves::check(&origin, n, a.data())))
+        .err()
+        .unwrap_or(error)
+}
+
 impl Clip {
     /// The model of a Hugging Face folder (one file or several) or of one safetensors file with either family of names.
     /// What `frozen` names is not trained.
@@ -52,7 +67,7 @@ impl Clip {
     /// [`ParameterStore::halve`] can.
     ///
     /// # Errors
-    /// As [`Clip::open`].
+    /// As [`Clip::open`]; [`Error::HalfOverflow`].
     pub fn open_half(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(gpu, path.as_ref(), |store| {
             store.freeze(|_| true)?;
@@ -68,7 +83,7 @@ impl Clip {
         clip.store.check(&origin, &arrays)?;
         prepare(&mut clip.store)?;
         clip.store.allocate(0)?;
-        clip.store.load(&origin, &arrays)?;
+        clip.store.load(&origin, &arrays).map_err(|e| as_in_file(path, &arrays, e))?;
         Ok(clip)
     }
 
