@@ -18,7 +18,7 @@ pub struct Members {
 pub struct ParamsLayout {
     /// The members in order.
     pub members: &'static [Members],
-    /// The bits of the member `flags` by their names.
+    /// Bits that a member is made of, by the names that they have in the shader.
     pub flags: &'static [(&'static str, u32)],
     /// The whole struct's size.
     pub bytes: usize,
@@ -52,7 +52,7 @@ impl<T: Member, const N: usize> Member for [T; N] {
 }
 
 /// Declares a struct of parameters as the shader has it. An array stands for members whose names follow it: `row: [u32; 2]
-/// as [row_head, row_stride]`. The constants after `flags` are bits of the member of this name.
+/// as [row_head, row_stride]`. The constants after `flags` are the bits that a member is made of.
 macro_rules! params {
     (@names $field:ident) => { &[stringify!($field)] };
     (@names $field:ident [$($part:ident),+]) => { &[$(stringify!($part)),+] };

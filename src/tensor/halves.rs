@@ -4,18 +4,14 @@ use half::f16;
 
 use crate::{Error, Result};
 
-/// `values` as the nearest halves. In GPU memory two of them share a word, the first in its low bits, as
+/// The nearest halves of what was checked. In GPU memory two of them share a word, the first in its low bits, as
 /// `unpack2x16float` of WGSL reads them.
-///
-/// # Errors
-/// As [`check`].
-pub(crate) fn pack(origin: &str, name: &str, values: &[f32]) -> Result<Vec<f16>> {
-    check(origin, name, values)?;
-    Ok(values.iter().map(|&v| f16::from_f32(v)).collect())
+pub(crate) fn round(values: &[f32]) -> Vec<f16> {
+    values.iter().map(|&v| f16::from_f32(v)).collect()
 }
 
 /// The halves as f32.
-pub(crate) fn unpack(halves: &[f16]) -> Vec<f32> {
+pub(crate) fn to_f32(halves: &[f16]) -> Vec<f32> {
     halves.iter().map(|h| h.to_f32()).collect()
 }
 

@@ -154,7 +154,8 @@ impl Tensor {
         if self.dtype == DType::F32 {
             return self.write_bytes(bytemuck::cast_slice(data));
         }
-        let mut halves = halves::pack("write", "data", data)?;
+        halves::check("write", "data", data)?;
+        let mut halves = halves::round(data);
         halves.resize(halves.len().next_multiple_of(2), half::f16::ZERO);
         self.write_bytes(bytemuck::cast_slice(&halves))
     }
@@ -339,7 +340,7 @@ impl Tensor {
         let ranges: Vec<(&Buffer, u64, u64)> = tensors.iter().map(|t| (&t.buffer, t.offset, t.bytes())).collect();
         let bytes = first.gpu.read("read", &ranges)?;
         let floats = |(bytes, tensor): (&Vec<u8>, &&Tensor)| match tensor.dtype {
-            DType::F16 => halves::unpack(&bytemuck::pod_collect_to_vec(bytes)[..tensor.len()]),
+            DType::F16 => halves::to_f32(&bytemuck::pod_collect_to_vec(bytes)[..tensor.len()]),
             _ => bytemuck::pod_collect_to_vec(bytes),
         };
         Ok(bytes.iter().zip(tensors).map(floats).collect())

@@ -35,7 +35,7 @@ impl Segment {
             kept.write(stream)?;
             // Of what is kept, so that an index that was read back scores the same.
             norms.push(match precision {
-                DType::F16 => scales(gpu, &halves::unpack(&halves::pack("index", "clips", stream)?), shape)?,
+                DType::F16 => scales(gpu, &halves::to_f32(&halves::round(stream)), shape)?,
                 _ => scales(gpu, stream, shape)?,
             });
             clips.push(kept);
