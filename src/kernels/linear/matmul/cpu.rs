@@ -32,15 +32,14 @@ pub fn forward(call: &Call, a: &[f32], b: &[f32]) -> (Vec<f32>, Vec<f32>) {
     for z in 0..batch {
         let a = &a[if call.shared_a { 0 } else { z * m * k }..];
         let b = &b[if call.shared_b { 0 } else { z * k * n }..];
+        let factors = |i: usize, j: usize, l: usize| {
+            let a = if call.transpose_a { a[l * m + i] } else { a[i * k + l] };
+            let b = if call.transpose_b { b[j * k + l] } else { b[l * n + j] };
+            f64::from(a) * f64::from(b)
+        };
         for i in 0..m {
             for j in 0..n {
-                let sum: f64 = (0..k)
-                    .map(|l| {
-                        let a = if call.transpose_a { a[l * m + i] } else { a[i * k + l] };
-                        let b = if call.transpose_b { b[j * k + l] } else { b[l * n + j] };
-                        f64::from(a) * f64::from(b)
-                    })
-                    .sum();
+                let sum: f64 = (0..k).map(|l| factors(i, j, l)).sum();
                 let pre = f64::from(call.alpha) * sum + call.bias.map_or(0.0, |v| v[j].into());
                 let value = call.activation.map_or(pre, |f| value_and_derivative(Unary::Activation(f), pre).0);
                 let residual = call.residual.map_or(0.0, |v| v[y.len()].into());
