@@ -2,14 +2,14 @@
 //! elements are floating-point operations. And whole searches for moments: elements are queries.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use half::f16;
+
 use reelgrad::autograd::Tape;
 use reelgrad::kernels::similarity::max_similarity::forward;
 use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Reloclnet, ReloclnetConfig};
 use reelgrad::random::Random;
 use reelgrad::retrieval::moments::{IndexedVideo, MomentIndex, MomentSearch, MomentSearchOptions};
-use reelgrad::tensor::{Array, Precision};
+use reelgrad::tensor::{Array, DType};
 use reelgrad::{Gpu, Tensor};
 
 mod common;
@@ -36,13 +36,11 @@ fn all_pairs(c: &mut Criterion) {
         group.sample_size(10).throughput(Throughput::Elements(flops as u64));
         let q = upload(&gpu, &[queries, WIDTH]);
         let data = normal(videos * CLIPS * WIDTH);
-        let bits = |v: f32| u32::from(f16::from_f32(v).to_bits());
-        let packed: Vec<u32> = data.chunks_exact(2).map(|c| bits(c[0]) | bits(c[1]) << 16).collect();
         let single: Vec<Tensor> = (0..segments)
             .map(|_| Tensor::from_slice(&gpu, [videos, CLIPS, WIDTH], &data).expect("the device has room"))
             .collect();
         let half: Vec<Tensor> = (0..segments)
-            .map(|_| Tensor::from_u32(&gpu, [videos, CLIPS, WIDTH / 2], &packed).expect("the device has room"))
+            .map(|_| Tensor::from_slice_f16(&gpu, [videos, CLIPS, WIDTH], &data).expect("the device has room"))
             .collect();
         for (name, clips) in [("f32", &single), ("f16", &half)] {
             group.bench_function(name, |bench| {
@@ -98,7 +96,7 @@ fn search(c: &mut Criterion) {
     group.sample_size(10).throughput(Throughput::Elements(queries as u64));
     // One buffer of noise serves all videos, each from another place.
     let noise = normal((CLIPS + videos) * WIDTH);
-    for precision in [Precision::F32, Precision::F16] {
+    for precision in [DType::F32, DType::F16] {
         let encoded = (0..videos).map(|v| {
             let clips = |start: usize| Array::new([CLIPS, WIDTH], noise[start * WIDTH..][..CLIPS * WIDTH].to_vec());
             let duration = 1.5 * CLIPS as f64;

@@ -15,7 +15,7 @@ use reelgrad::models::reloclnet::Reloclnet;
 use reelgrad::retrieval::evaluation::read_matrix;
 use reelgrad::retrieval::moments::{MomentIndex, MomentResults, MomentSearch, MomentSearchOptions, WantedMoment};
 use reelgrad::run::moments::Settings;
-use reelgrad::tensor::Precision;
+use reelgrad::tensor::DType;
 use reelgrad::train::Slot;
 
 mod common;
@@ -86,7 +86,7 @@ fn run(options: &Options) -> Result<()> {
     let gpu = common::open_gpu(options.adapter.as_deref());
     let model: Reloclnet = reelgrad::train::open(&gpu, &options.run, Slot::Best)?;
     let folder = options.index.clone().unwrap_or_else(|| options.run.join(format!("index-{part}")));
-    let precision = options.precision.as_deref().map(|p| if p == "f32" { Precision::F32 } else { Precision::F16 });
+    let precision = options.precision.as_deref().map(|p| if p == "f32" { DType::F32 } else { DType::F16 });
     let index = MomentIndex::open_or_build(&model, &*data, &folder, precision, &mut problems, &mut Bar::new("index"))?;
     eprintln!("index    {} videos in {}, {} MB", index.videos().len(), folder.display(), index.bytes() / 1_000_000);
     if let Some(first) = problems.skipped().first() {

@@ -13,7 +13,7 @@ use reelgrad::models::reloclnet::Reloclnet;
 use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentMetrics, MomentSearch};
 use reelgrad::run::moments::{SPREADS, Settings, spreads};
 use reelgrad::run::{Asked, Start, Task, free_folder, train, train_all};
-use reelgrad::tensor::{Array, Precision};
+use reelgrad::tensor::{Array, DType};
 use reelgrad::{Error, Result, Silent};
 
 mod common;
@@ -94,7 +94,7 @@ fn run(options: &Options) -> Result<()> {
 
 /// Searches three queries in the test videos: what comes first, and how long each stage takes.
 fn search(model: &Reloclnet, settings: &Settings, test: &dyn MomentSource) -> Result<()> {
-    let build = IndexOptions { precision: Precision::F16, ..IndexOptions::default() };
+    let build = IndexOptions { precision: DType::F16, ..IndexOptions::default() };
     let index = MomentIndex::build(model, test, build, &mut Problems::strict(), &mut Silent)?;
     let count = test.queries().len();
     let shown = [0, count / 3, 2 * count / 3];

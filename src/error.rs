@@ -284,6 +284,18 @@ pub enum Error {
         /// How many there are.
         count: u64,
     },
+    /// A value is too large for half precision.
+    #[error("{origin}: element {index} of {name:?} is {value}, and half precision ends at 65504; keep it in f32")]
+    HalfOverflow {
+        /// The file, or what else holds the values.
+        origin: String,
+        /// The parameter's or tensor's name there.
+        name: String,
+        /// Which of its elements, in row-major order.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
     /// A listed item has no data.
     #[error("{}: {kind} {id:?} is missing", path.display())]
     Missing {

@@ -370,6 +370,30 @@ fn halves_take_half_the_memory_and_change_little() {
 }
 
 #[test]
+fn what_halves_cannot_hold_is_named_as_in_the_file() {
+    let files = tempfile::tempdir().unwrap();
+    let clip = Clip::new(&gpu(), wide(), 5).unwrap();
+    let changed = |path: &Path, name: &str, at: usize| {
+        let file = if path.is_dir() { path.join("model.safetensors") } else { path.into() };
+        let mut arrays = safetensors::read(&file).unwrap();
+        arrays.get_mut(name).unwrap().data_mut()[at] = 1e6;
+        safetensors::write(&file, &arrays, &BTreeMap::new()).unwrap();
+        match Clip::open_half(&gpu(), path) {
+            Err(Error::HalfOverflow { name, index, .. }) => (name, index),
+            other => panic!("{:?}", other.map(drop)),
+        }
+    };
+    let name = "text_model.encoder.layers.1.self_attn.k_proj.weight";
+    let folder = files.path().join("folder");
+    clip.save_folder(&folder).unwrap();
+    assert_eq!(changed(&folder, name, 7), (name.into(), 7));
+    let name = "transformer.resblocks.1.attn.in_proj_weight";
+    let file = files.path().join("clip.safetensors");
+    clip.save(&file).unwrap();
+    assert_eq!(changed(&file, name, 7), (name.into(), 7));
+}
+
+#[test]
 fn recomputed_blocks_give_the_same_gradients_bit_for_bit() {
     for gpu in common::gpus() {
         let gradients = |recompute: bool| {

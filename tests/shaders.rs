@@ -167,3 +167,48 @@ fn every_variant_becomes_spirv_msl_and_hlsl() {
         assert!(output.status.success(), "{label}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
+
+/// The members of the struct behind `#params` as naga sees them, and the struct's size.
+fn params_struct(module: &naga::Module) -> Option<(Vec<(String, &'static str, u32)>, u32)> {
+    let (_, variable) = module.global_variables.iter().find(|(_, v)| v.space == naga::AddressSpace::Immediate)?;
+    let naga::TypeInner::Struct { members, span } = &module.types[variable.ty].inner else {
+        panic!("parameters are a struct")
+    };
+    let ty = |handle: naga::Handle<naga::Type>| match module.types[handle].inner {
+        naga::TypeInner::Scalar(naga::Scalar::U32) => "u32",
+        naga::TypeInner::Scalar(naga::Scalar::F32) => "f32",
+        ref other => panic!("no member may be {other:?}"),
+    };
+    let member = |m: &naga::StructMember| (m.name.clone().unwrap_or_default(), ty(m.ty), m.offset);
+    Some((members.iter().map(member).collect(), *span))
+}
+
+/// The value of a constant of the module.
+fn constant(module: &naga::Module, name: &str) -> Option<u32> {
+    let (_, found) = module.constants.iter().find(|(_, c)| c.name.as_deref() == Some(name))?;
+    match module.global_expressions[found.init] {
+        naga::Expression::Literal(naga::Literal::U32(value)) => Some(value),
+        ref other => panic!("{name} is {other:?}"),
+    }
+}
+
+#[test]
+fn parameters_are_those_of_the_shaders() {
+    for variant in kernels::variants() {
+        let label = variant.label();
+        let (_, module, _) = compile(&variant, ParamsIn::Immediates);
+        let flat = |m: &reelgrad::shader::Members| {
+            let (ty, offset) = (m.ty, m.offset);
+            let places = m.names.iter().enumerate();
+            places.map(|(i, name)| (name.to_string(), ty, (offset + 4 * i) as u32)).collect::<Vec<_>>()
+        };
+        let declared: Vec<_> = variant.params.members.iter().flat_map(flat).collect();
+        let (members, size) = params_struct(&module).unwrap_or_default();
+        assert_eq!(declared, members, "{label}: Rust's parameters (left) are not the shader's");
+        assert_eq!(variant.params.bytes, size as usize, "{label}: the size of the parameters");
+        for &(flag, bit) in variant.params.flags {
+            // A variant need not read every bit.
+            assert_eq!(constant(&module, flag).unwrap_or(bit), bit, "{label}: {flag}");
+        }
+    }
+}

@@ -7,12 +7,12 @@ use super::params::{Arena, MAX_PARAMS};
 use super::pipeline::Pipeline;
 use super::profile::{Profile, Timeline};
 use super::{AdapterReport, Buffer, Inner, Options};
-use crate::shader::{ParamsIn, Variant};
+use crate::shader::{ParamsIn, Variant, params};
 use crate::{Error, Result};
 
 /// Floating-point operations after which a submission ends: a second at 100 GFLOP/s, as small GPUs make. Systems that draw
 /// with the same GPU end what takes several.
-const MOST_FLOPS: u64 = 100_000_000_000;
+const SUBMISSION_FLOPS: u64 = 100_000_000_000;
 /// What stands before the ranges of a readback: the status, and what aligns them.
 const STATUS_BYTES: u64 = 16;
 /// Submissions that may be under way before the recorder waits for the oldest.
@@ -162,7 +162,7 @@ impl Recorder {
     /// Adds to the batch, and submits it when it is full.
     fn push(&self, gpu: &Inner, state: &mut State, command: Command) -> Result<()> {
         state.commands.push(command);
-        if state.commands.len() < self.max_commands && state.flops < MOST_FLOPS {
+        if state.commands.len() < self.max_commands && state.flops < SUBMISSION_FLOPS {
             return gpu.health.check();
         }
         self.submit(gpu, state)
@@ -406,7 +406,7 @@ impl Recorder {
             layout: &pipeline.layout,
             entries: &[wgpu::BindGroupEntry { binding: 0, resource: self.status.as_entire_binding() }],
         });
-        let params = state.nonce.to_le_bytes().to_vec();
+        let params = bytemuck::bytes_of(&Status { nonce: state.nonce }).to_vec();
         let dispatch = Command::Dispatch { op: "status", pipeline, group, params, grid: [1, 1, 1], flops: 0, bytes: 4 };
         self.push(gpu, state, dispatch)?;
         Ok(state.nonce)
@@ -449,9 +449,13 @@ fn bound(bytes: u64) -> u64 {
     bytes.next_multiple_of(16).max(16)
 }
 
+params! {
+    struct Status { nonce: u32 }
+}
+
 /// The shader that writes the number of a readback, as the last work before it.
 pub(crate) fn status_variant() -> Variant {
-    Variant::own("status", include_str!("../../shaders/status.wgsl"), vec![])
+    Variant::own::<Status>("status", include_str!("../../shaders/status.wgsl"))
 }
 
 /// One range to copy into a staging buffer.

@@ -1,5 +1,6 @@
 //! Defines of the kernels whose workgroups reduce over their lanes; see `shaders/shared/lanes.wgsl`.
 
+use super::shape::count_elements;
 use super::{MOST_ITERATIONS, expect_iterations};
 use crate::gpu::{Gpu, KernelFamily};
 use crate::tensor::{DType, Tensor};
@@ -46,21 +47,6 @@ pub(super) fn family(gpu: &Gpu, op: &'static str, n: usize, passes: usize) -> Re
     Ok(KernelFamily::Tiled)
 }
 
-/// [`Error::LimitExceeded`] if the elements of `shape` cannot be counted in 32 bits.
-pub(super) fn expect_u32(op: &'static str, shape: &[usize]) -> Result<()> {
-    let count = shape.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
-    if count < u64::from(u32::MAX) {
-        return Ok(());
-    }
-    Err(Error::LimitExceeded {
-        op,
-        what: "number of elements",
-        needed: count,
-        limit: u64::from(u32::MAX) - 1,
-        remedy: "split the batch",
-    })
-}
-
 /// Errors unless `upstream` is one f32.
 pub(super) fn expect_scalar(op: &'static str, upstream: &Tensor) -> Result<()> {
     upstream.expect_dtype(op, "upstream", DType::F32)?;
@@ -75,7 +61,7 @@ pub(super) fn expect_square(op: &'static str, scores: &Tensor) -> Result<usize> 
     scores.expect_dtype(op, "scores", DType::F32)?;
     match *scores.shape() {
         [rows, columns] if rows == columns => {
-            expect_u32(op, scores.shape())?;
+            count_elements(op, scores.shape())?;
             Ok(rows)
         }
         _ => Err(Error::Shape {
@@ -85,12 +71,4 @@ pub(super) fn expect_square(op: &'static str, scores: &Tensor) -> Result<usize> 
             got: scores.shape().to_vec(),
         }),
     }
-}
-
-/// Uploads `data`, with NaN in the memory behind it: what reads beyond the end shows.
-#[cfg(test)]
-pub(super) fn poisoned(gpu: &crate::Gpu, shape: &[usize], data: &[f32]) -> Tensor {
-    let mut long = data.to_vec();
-    long.resize(data.len() + 300, f32::NAN);
-    Tensor::from_slice(gpu, [long.len()], &long).unwrap().view(0, shape).unwrap()
 }

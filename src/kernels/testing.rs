@@ -41,12 +41,23 @@ pub(crate) fn noise_tensor(gpu: &Gpu, shape: &[usize], seed: u64) -> Tensor {
     Tensor::from_slice(gpu, shape, &noise(shape.iter().product(), seed)).expect("the device has room")
 }
 
-/// A tensor with NaN right behind its end, as a pooled buffer may hold.
+/// A tensor with NaN right behind its end, as a pooled buffer may hold: what reads beyond the end shows.
 pub(crate) fn poisoned(gpu: &Gpu, shape: &[usize], data: &[f32]) -> Tensor {
-    let mut padded = data.to_vec();
-    padded.resize(data.len() + 64, f32::NAN);
+    let padded = [data, &[f32::NAN; 300]].concat();
     let whole = Tensor::from_slice(gpu, [padded.len()], &padded).expect("the device has room");
     whole.view(0, shape).expect("the shape fits the data")
+}
+
+/// As [`poisoned`], of halves.
+pub(crate) fn poisoned_halves(gpu: &Gpu, shape: &[usize], data: &[f32]) -> Tensor {
+    let padded = [data, &[f32::NAN; 300]].concat();
+    let whole = Tensor::from_slice_f16(gpu, [padded.len()], &padded).expect("the device has room");
+    whole.view(0, shape).expect("the shape fits the data")
+}
+
+/// Values that halves hold.
+pub(crate) fn half_noise(n: usize, seed: u64) -> Vec<f32> {
+    noise(n, seed).into_iter().map(|v| half::f16::from_f32(v).to_f32()).collect()
 }
 
 /// The gradient of `f` at `x` by central differences.

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::parameter::{ALIGNMENT, Declarations, Declared, Kind, Place, write};
+use super::parameter::{ALIGNMENT, Declarations, Declared, Kind, Place};
+use crate::Result;
 use crate::gpu::Gpu;
 use crate::nn::{Init, Parameter, ParameterStore, Shard};
-use crate::tensor::{Array, DType, Tensor};
-use crate::{Error, Result};
+use crate::tensor::{Array, DType, Tensor, halves};
 
 /// Where layers declare their parameters: below one name of a model, or below none.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ impl<'a> Scope<'a> {
     /// Declares a parameter that is trained, unless it is frozen.
     ///
     /// # Errors
-    /// [`Error::DuplicateParameter`]; [`Error::Shape`] for given values of another number.
+    /// [`crate::Error::DuplicateParameter`]; [`crate::Error::Shape`] for given values of another number.
     pub fn declare(&self, name: &str, shape: impl Into<Vec<usize>>, init: Init) -> Result<Parameter> {
         self.add(name, shape.into(), init, Kind::Weight)
     }
@@ -122,8 +122,9 @@ impl<'a> StoreBuilder<'a> {
     /// Makes the store of the parameters that `declare` declares, and returns it with the layers.
     ///
     /// # Errors
-    /// What `declare` returns; those of [`ParameterStore::load`] for given arrays; [`Error::LimitExceeded`] if one
-    /// parameter is larger than a binding may be; [`Error::OutOfMemory`].
+    /// What `declare` returns; those of [`ParameterStore::load`] for given arrays; [`crate::Error::HalfOverflow`] for initial values
+    /// that do not fit in halves; [`crate::Error::LimitExceeded`] if a parameter is larger than a buffer may be;
+    /// [`crate::Error::OutOfMemory`].
     pub fn build<T>(self, declare: impl FnOnce(&Scope<'_>) -> Result<T>) -> Result<(ParameterStore, T)> {
         let (declared, layers) = declarations(declare)?;
         Ok((self.allocate(declared)?, layers))
@@ -141,7 +142,10 @@ impl<'a> StoreBuilder<'a> {
         };
         let is_trained = |p: &&Parameter| p.0.kind != Kind::Table && !(self.frozen)(p.name());
         let (trained, others): (Vec<&Parameter>, Vec<&Parameter>) = declared.list.iter().partition(is_trained);
-        let (places, lengths) = lay_out(&trained, &self.gpu)?;
+        if let Source::Arrays(origin, arrays) = &self.source {
+            declared.check_halves(origin, arrays, |p| !is_trained(&p) && self.is_halved(p))?;
+        }
+        let (places, lengths) = lay_out(&trained, &self.gpu);
         let mut flats: Vec<Vec<f32>> = lengths.iter().map(|&n| vec![0.0; n]).collect();
         fill(&trained, &places, &mut flats, values);
         let shard = |flat: &Vec<f32>| {
@@ -157,45 +161,38 @@ impl<'a> StoreBuilder<'a> {
             let _ = p.0.place.set(Place { value, gradient, shard, offset });
         }
         for p in others {
-            let halves = self.is_halved(p);
-            let dtype = if halves { DType::U32 } else { DType::F32 };
-            let value = Tensor::uninit_of(&self.gpu, "parameters", p.0.stored_shape(halves), dtype)?;
-            write(&value, &values(p))?;
+            let (dtype, values) = (if self.is_halved(p) { DType::F16 } else { DType::F32 }, values(p));
+            if dtype == DType::F16 {
+                halves::check("initial values", p.name(), &values)?;
+            }
+            let value = Tensor::uninit_of(&self.gpu, "parameters", p.shape(), dtype)?;
+            value.write(&values)?;
             let _ = p.0.place.set(Place { value, gradient: None, shard: usize::MAX, offset: 0 });
         }
         Ok(ParameterStore { gpu: self.gpu, declared, shards, hashed: Default::default() })
     }
 
-    /// Whether a frozen parameter is held in halves. Parts of packed ones must start where views may.
+    /// Whether a frozen parameter is held in halves. Parts of such ones must start where views may.
     fn is_halved(&self, p: &Parameter) -> bool {
         self.halves && p.0.kind == Kind::Matrix && p.shape()[1].is_multiple_of(2 * ALIGNMENT)
     }
 }
 
 /// The flat buffer and the place in it of each parameter, and the buffers' lengths: parameters fill them in order of
-/// declaration, each as long as a binding may be.
-fn lay_out(trained: &[&Parameter], gpu: &Gpu) -> Result<(Vec<(usize, usize)>, Vec<usize>)> {
+/// declaration, each as long as a binding may be; what is longer has a buffer of its own, which is bound in parts.
+fn lay_out(trained: &[&Parameter], gpu: &Gpu) -> (Vec<(usize, usize)>, Vec<usize>) {
     let limit = (gpu.report().limits.max_storage_buffer_binding_size / 4) as usize;
     let (mut places, mut lengths) = (Vec::with_capacity(trained.len()), vec![0usize]);
     for p in trained {
-        let len = p.len().next_multiple_of(ALIGNMENT);
-        if len > limit {
-            return Err(Error::LimitExceeded {
-                op: "allocate parameters",
-                what: "bytes in one binding",
-                needed: 4 * p.len() as u64,
-                limit: 4 * limit as u64,
-                remedy: "use a smaller layer",
-            });
-        }
-        if lengths[lengths.len() - 1] + len > limit {
+        let (len, last) = (p.len().next_multiple_of(ALIGNMENT), lengths[lengths.len() - 1]);
+        if last > 0 && last + len > limit {
             lengths.push(0);
         }
         let shard = lengths.len() - 1;
         places.push((shard, lengths[shard]));
         lengths[shard] += len;
     }
-    Ok((places, lengths))
+    (places, lengths)
 }
 
 /// Fills each parameter's place in the flat buffers, on all processors: a large model has 10^8 values to draw.

@@ -9,7 +9,7 @@ use crate::autograd::{Tape, Var};
 use crate::data::formats::digest;
 use crate::gpu::Gpu;
 use crate::nn::Init;
-use crate::tensor::{Array, DType, Tensor};
+use crate::tensor::{Array, DType, Tensor, halves};
 use crate::{Error, Result};
 
 /// Elements between the starts of two parameters: views of a flat buffer must start at multiples of 256 bytes.
@@ -26,17 +26,6 @@ pub(super) struct Declared {
     pub kind: Kind,
     /// Set when the store is made: [`crate::nn::StoreBuilder`] hands parameters out no sooner.
     pub place: OnceLock<Place>,
-}
-
-impl Declared {
-    /// The shape of its tensor, which holds two halves in each element where `halves` says so.
-    pub fn stored_shape(&self, halves: bool) -> Vec<usize> {
-        let mut shape = self.shape.clone();
-        if let (Some(width), true) = (shape.last_mut(), halves) {
-            *width /= 2;
-        }
-        shape
-    }
 }
 
 /// What a name of the official state dict stands for.
@@ -88,7 +77,7 @@ impl Parameter {
         self.0.place.get().expect("parameters leave the function that declares them with their store")
     }
 
-    /// Its values; of a matrix in halves (see [`crate::nn::StoreBuilder::halve`]) u32, with two to an element.
+    /// Its values; f16 of a matrix in halves (see [`crate::nn::StoreBuilder::halve`]).
     pub fn value(&self) -> &Tensor {
         &self.place().value
     }
@@ -195,6 +184,22 @@ impl Declarations {
         }
         Ok(named)
     }
+
+    /// Whether the values of those parameters in `arrays` that are `halved` are within what halves hold.
+    pub fn check_halves(
+        &self,
+        origin: &str,
+        arrays: &BTreeMap<String, Array>,
+        halved: impl Fn(&Parameter) -> bool,
+    ) -> Result<()> {
+        for (name, array) in arrays {
+            let parameter = self.by_name.get(name.strip_prefix("module.").unwrap_or(name)).map(|&i| &self.list[i]);
+            if parameter.is_some_and(&halved) {
+                halves::check(origin, name, array.data())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// All parameters of a model, which a [`crate::nn::StoreBuilder`] laid out in flat buffers.
@@ -259,16 +264,8 @@ impl ParameterStore {
     /// As [`Tensor::to_vec`].
     pub fn to_arrays(&self) -> Result<BTreeMap<String, Array>> {
         let values: Vec<&Tensor> = self.parameters().iter().map(Parameter::value).collect();
-        let whole: Vec<&Tensor> = values.iter().copied().filter(|v| v.dtype() == DType::F32).collect();
-        let mut whole = Tensor::read_all(&whole)?.into_iter();
-        let read = |(p, value): (&Parameter, &Tensor)| {
-            let data = match value.dtype() {
-                DType::F32 => whole.next().unwrap_or_default(),
-                DType::U32 => value.to_u32()?.into_iter().flat_map(unpack).collect(),
-            };
-            Ok((p.name().to_string(), Array::new(p.shape(), data)?))
-        };
-        self.parameters().iter().zip(values).map(read).collect()
+        let array = |(p, data): (&Parameter, Vec<f32>)| Ok((p.name().to_string(), Array::new(p.shape(), data)?));
+        self.parameters().iter().zip(Tensor::read_all(&values)?).map(array).collect()
     }
 
     /// Sets every parameter from `arrays`, all or none. Names may carry PyTorch's `module.` prefix. A table may be absent:
@@ -276,13 +273,15 @@ impl ParameterStore {
     ///
     /// # Errors
     /// [`Error::MissingParameter`], [`Error::UnknownParameter`] for a name that the model does not have,
-    /// [`Error::ParameterShape`], [`Error::NonFinite`]; `origin` says in them where the arrays are from.
+    /// [`Error::ParameterShape`], [`Error::NonFinite`], [`Error::HalfOverflow`]; `origin` says in them where the arrays are
+    /// from.
     pub fn load(&self, origin: &str, arrays: &BTreeMap<String, Array>) -> Result<()> {
         let named = self.declared.check(origin, arrays)?;
+        self.declared.check_halves(origin, arrays, |p| p.value().dtype() == DType::F16)?;
         self.mark_changed();
         for p in self.parameters() {
             if let Some(array) = named.get(p.name()) {
-                write(p.value(), array.data())?;
+                p.value().write(array.data())?;
             }
         }
         Ok(())
@@ -306,18 +305,4 @@ impl ParameterStore {
         *last = Some((generation, text.to_string(), hash.clone()));
         Ok(hash)
     }
-}
-
-/// Fills a parameter's tensor, which holds halves if it is of u32.
-pub(super) fn write(value: &Tensor, data: &[f32]) -> Result<()> {
-    if value.dtype() == DType::F32 {
-        return value.write(data);
-    }
-    let half = |x: f32| u32::from(half::f16::from_f32(x).to_bits());
-    value.write_u32(&data.chunks_exact(2).map(|pair| half(pair[0]) | half(pair[1]) << 16).collect::<Vec<_>>())
-}
-
-/// The two halves of an element, the first in the low bits.
-fn unpack(pair: u32) -> [f32; 2] {
-    [pair as u16, (pair >> 16) as u16].map(|bits| half::f16::from_bits(bits).to_f32())
 }

@@ -11,7 +11,7 @@ use crate::models::reloclnet::{ClipLevels, Reloclnet, ReloclnetConfig};
 use crate::retrieval::moments::{
     IndexedVideo, MomentIndex, MomentSearch, MomentSearchOptions, Prediction, QueryVectors,
 };
-use crate::tensor::{Array, Precision, Tensor};
+use crate::tensor::{Array, DType, Tensor};
 use crate::{Gpu, Result};
 
 /// Computes scores, logits and the lists VR, VCMR and SVMR of a `reloclnet-inference-*.json` case and compares them;
@@ -42,7 +42,7 @@ pub fn check(gpu: &Gpu, case: &Value) -> Result<Vec<Row>> {
         let rows = |s: &Array| Array::new(&s.shape()[1..], s.row(i).to_vec());
         Ok((video.clone(), streams.iter().map(rows).collect::<Result<_>>()?))
     });
-    let index = MomentIndex::from_encodings(&model, encoded, Precision::F32)?;
+    let index = MomentIndex::from_encodings(&model, encoded, DType::F32)?;
     let search = MomentSearch::new(&model, &index, options)?;
     let vectors = QueryVectors::new(&model, &queries)?;
 

@@ -15,12 +15,15 @@
 //!
 //! Each define also becomes a WGSL constant: `const NAME: u32 = value;`.
 
+mod params;
 mod preprocess;
 mod reflect;
 
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 
+pub(crate) use params::{Member, ShaderParams, params};
+pub use params::{Members, ParamsLayout};
 pub use preprocess::{ParamsIn, preprocess};
 pub use reflect::{BindingDecl, bindings};
 
@@ -35,17 +38,42 @@ pub struct Variant {
     pub defines: Vec<(&'static str, u32)>,
     /// Whether runtime checks may be left out: true for the crate's own shaders, which guard their tails themselves.
     pub trusted: bool,
+    /// What a call passes, if the crate's own code declares it.
+    pub params: ParamsLayout,
 }
 
 impl Variant {
-    /// A variant of one of the crate's own shaders.
-    pub(crate) fn own(name: &'static str, source: &'static str, defines: Vec<(&'static str, u32)>) -> Self {
-        Self { name: Cow::Borrowed(name), source: Cow::Borrowed(source), defines, trusted: true }
+    /// One of the crate's own shaders, called with parameters `P`; without defines yet.
+    pub(crate) fn own<P: ShaderParams>(name: &'static str, source: &'static str) -> Self {
+        let (name, source) = (Cow::Borrowed(name), Cow::Borrowed(source));
+        Self { name, source, defines: Vec::new(), trusted: true, params: P::LAYOUT }
+    }
+
+    /// With one define more.
+    pub(crate) fn set(self, name: &'static str, value: u32) -> Self {
+        self.all([(name, value)])
+    }
+
+    /// With `name` defined as 1 if it is `on`.
+    pub(crate) fn on(self, name: &'static str, on: bool) -> Self {
+        self.maybe(name, on.then_some(1))
+    }
+
+    /// With `name` defined if there is a value.
+    pub(crate) fn maybe(self, name: &'static str, value: Option<u32>) -> Self {
+        self.all(value.map(|value| (name, value)))
+    }
+
+    /// With several defines more.
+    pub(crate) fn all(mut self, defines: impl IntoIterator<Item = (&'static str, u32)>) -> Self {
+        self.defines.extend(defines);
+        self
     }
 
     /// A user's own WGSL; it is always compiled with bounds checks.
     pub fn user(name: impl Into<String>, source: impl Into<String>, defines: Vec<(&'static str, u32)>) -> Self {
-        Self { name: Cow::Owned(name.into()), source: Cow::Owned(source.into()), defines, trusted: false }
+        let (name, source) = (Cow::Owned(name.into()), Cow::Owned(source.into()));
+        Self { name, source, defines, trusted: false, params: ParamsLayout::default() }
     }
 
     /// The value of a define.

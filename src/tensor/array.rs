@@ -1,6 +1,6 @@
 //! Host-side arrays: what files hold and what is uploaded.
 
-use crate::{Error, Result};
+use crate::Result;
 
 /// A dense row-major `f32` array in host memory.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,18 +13,10 @@ impl Array {
     /// An array of `shape` over `data`.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless the product of `shape` (checked for overflow) is `data.len()`.
+    /// [`crate::Error::Shape`] unless the product of `shape` (checked for overflow) is `data.len()`.
     pub fn new(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Result<Self> {
         let shape = shape.into();
-        let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-        if count != Some(data.len()) {
-            return Err(Error::Shape {
-                op: "Array::new",
-                argument: "shape",
-                expected: format!("a product of {}", data.len()),
-                got: shape,
-            });
-        }
+        super::expect_product("Array::new", &shape, data.len())?;
         Ok(Self { shape, data })
     }
 

@@ -1,10 +1,10 @@
 //! Tensors: on the host ([`Array`]) and on the GPU ([`Tensor`]).
 
 mod array;
+pub(crate) mod halves;
 
 use std::fmt;
 
-use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
 use crate::gpu::{Binding, Buffer, Gpu};
@@ -12,11 +12,14 @@ use crate::{Error, Result};
 
 pub use array::Array;
 
-/// Element types on the GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Element types: on the GPU, and of numbers in files and indexes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DType {
     /// 32-bit float.
     F32,
+    /// 16-bit float, for values that are read alone: weights of inference, clips of an index.
+    F16,
     /// 32-bit unsigned integer: ids, labels, counts.
     U32,
 }
@@ -26,21 +29,27 @@ impl DType {
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
+            Self::F16 => "f16",
             Self::U32 => "u32",
+        }
+    }
+
+    /// The bytes of an element.
+    pub fn bytes(self) -> usize {
+        if self == Self::F16 { 2 } else { 4 }
+    }
+
+    /// [`Error::DType`] unless it is a float.
+    pub(crate) fn expect_float(self, op: &'static str, argument: &'static str) -> Result<()> {
+        match self {
+            Self::F32 | Self::F16 => Ok(()),
+            Self::U32 => Err(Error::DType { op, argument, expected: "f32 or f16", got: self.name() }),
         }
     }
 }
 
-/// How numbers are stored where half of them may do: in files and in indexes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// 32 bits.
-    #[default]
-    F32,
-    /// 16 bits.
-    F16,
-}
+/// Views start at multiples of so many bytes, as bindings must.
+const VIEW_ALIGNMENT: usize = 256;
 
 /// A dense row-major array in GPU memory. Clones and reshapes share the memory; kernels never write into a tensor that
 /// anybody else may read, except where their documentation says "in place".
@@ -69,13 +78,14 @@ impl Tensor {
     /// As [`Gpu::allocate`].
     pub fn uninit_of(gpu: &Gpu, label: &'static str, shape: impl Into<Vec<usize>>, dtype: DType) -> Result<Self> {
         let shape = shape.into();
-        let bytes = shape.iter().try_fold(4u64, |n, &d| n.checked_mul(d as u64)).ok_or_else(|| Error::Shape {
+        let size = shape.iter().try_fold(dtype.bytes() as u64, |n, &d| n.checked_mul(d as u64));
+        let size = size.and_then(|n| n.checked_next_multiple_of(4)).ok_or_else(|| Error::Shape {
             op: label,
             argument: "shape",
             expected: "a size that fits in 64 bits".into(),
             got: shape.clone(),
         })?;
-        let buffer = gpu.allocate(label, bytes)?;
+        let buffer = gpu.allocate(label, size)?;
         Ok(Self { gpu: gpu.clone(), buffer, offset: 0, shape, dtype })
     }
 
@@ -94,7 +104,19 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the product of `shape` is not `data.len()`; as [`Gpu::allocate`].
     pub fn from_slice(gpu: &Gpu, shape: impl Into<Vec<usize>>, data: &[f32]) -> Result<Self> {
-        Self::upload(gpu, shape.into(), data, DType::F32)
+        let tensor = Self::for_data(gpu, shape.into(), data.len(), DType::F32)?;
+        tensor.write(data)?;
+        Ok(tensor)
+    }
+
+    /// Uploads `data` rounded to the nearest halves, as an f16 tensor of `shape`.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_slice`]; [`Error::HalfOverflow`].
+    pub fn from_slice_f16(gpu: &Gpu, shape: impl Into<Vec<usize>>, data: &[f32]) -> Result<Self> {
+        let tensor = Self::for_data(gpu, shape.into(), data.len(), DType::F16)?;
+        tensor.write(data)?;
+        Ok(tensor)
     }
 
     /// Uploads ids, labels or counts.
@@ -102,7 +124,9 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::from_slice`].
     pub fn from_u32(gpu: &Gpu, shape: impl Into<Vec<usize>>, data: &[u32]) -> Result<Self> {
-        Self::upload(gpu, shape.into(), data, DType::U32)
+        let tensor = Self::for_data(gpu, shape.into(), data.len(), DType::U32)?;
+        tensor.write_u32(data)?;
+        Ok(tensor)
     }
 
     /// Uploads a host array.
@@ -113,46 +137,45 @@ impl Tensor {
         Self::from_slice(gpu, array.shape(), array.data())
     }
 
-    fn upload<T: Pod>(gpu: &Gpu, shape: Vec<usize>, data: &[T], dtype: DType) -> Result<Self> {
-        if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) != Some(data.len()) {
-            return Err(Error::Shape {
-                op: "upload",
-                argument: "shape",
-                expected: format!("a product of {}", data.len()),
-                got: shape,
-            });
-        }
-        let tensor = Self::uninit_of(gpu, "upload", shape, dtype)?;
-        tensor.write_bytes(bytemuck::cast_slice(data))?;
-        Ok(tensor)
+    /// Memory for `len` elements, if `shape` holds as many.
+    fn for_data(gpu: &Gpu, shape: Vec<usize>, len: usize, dtype: DType) -> Result<Self> {
+        expect_product("upload", &shape, len)?;
+        Self::uninit_of(gpu, "upload", shape, dtype)
     }
 
-    /// Overwrites an f32 tensor's elements, in place.
+    /// Overwrites the elements of a tensor of floats, in place; one of halves takes the nearest.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the count differs; as [`Gpu::allocate`].
+    /// [`Error::Shape`] if the count differs; [`Error::DType`] for a u32 tensor; [`Error::HalfOverflow`]; as
+    /// [`Gpu::allocate`].
     pub fn write(&self, data: &[f32]) -> Result<()> {
-        if data.len() != self.len() {
-            return Err(Error::Shape {
-                op: "write",
-                argument: "data",
-                expected: format!("{} elements", self.len()),
-                got: vec![data.len()],
-            });
+        self.dtype.expect_float("write", "self")?;
+        self.expect_len(data.len())?;
+        if self.dtype == DType::F32 {
+            return self.write_bytes(bytemuck::cast_slice(data));
         }
+        halves::check("write", "data", data)?;
+        let mut halves = halves::round(data);
+        halves.resize(halves.len().next_multiple_of(2), half::f16::ZERO);
+        self.write_bytes(bytemuck::cast_slice(&halves))
+    }
+
+    /// Overwrites a u32 tensor's elements, in place.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the count differs; [`Error::DType`] for another tensor; as [`Gpu::allocate`].
+    pub fn write_u32(&self, data: &[u32]) -> Result<()> {
+        self.expect_dtype("write_u32", "self", DType::U32)?;
+        self.expect_len(data.len())?;
         self.write_bytes(bytemuck::cast_slice(data))
     }
 
-    /// As [`Tensor::write`], of a u32 tensor.
-    ///
-    /// # Errors
-    /// As [`Tensor::write`].
-    pub fn write_u32(&self, data: &[u32]) -> Result<()> {
-        if data.len() != self.len() {
-            let expected = format!("{} elements", self.len());
-            return Err(Error::Shape { op: "write", argument: "data", expected, got: vec![data.len()] });
+    fn expect_len(&self, len: usize) -> Result<()> {
+        if len == self.len() {
+            return Ok(());
         }
-        self.write_bytes(bytemuck::cast_slice(data))
+        let expected = format!("{} elements", self.len());
+        Err(Error::Shape { op: "write", argument: "data", expected, got: vec![len] })
     }
 
     fn write_bytes(&self, bytes: &[u8]) -> Result<()> {
@@ -170,8 +193,9 @@ impl Tensor {
     /// Copies `source`'s elements into this tensor, in place.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] if the element counts differ.
+    /// [`Error::ShapeMismatch`] if the element counts differ; [`Error::DType`] if the types do.
     pub fn copy_from(&self, source: &Tensor) -> Result<()> {
+        source.expect_dtype("copy_from", "source", self.dtype)?;
         if self.len() != source.len() {
             return Err(Error::ShapeMismatch {
                 op: "copy_from",
@@ -211,9 +235,9 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The elements' size in bytes.
+    /// The elements' size in bytes, in whole words.
     pub fn bytes(&self) -> u64 {
-        4 * self.len() as u64
+        (self.dtype.bytes() as u64 * self.len() as u64).next_multiple_of(4)
     }
 
     /// The extent of the last dimension; 1 for a scalar.
@@ -238,25 +262,20 @@ impl Tensor {
     /// [`Error::Shape`] if the element counts differ.
     pub fn reshape(&self, shape: impl Into<Vec<usize>>) -> Result<Self> {
         let shape = shape.into();
-        if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) != Some(self.len()) {
-            return Err(Error::Shape {
-                op: "reshape",
-                argument: "shape",
-                expected: format!("a product of {}", self.len()),
-                got: shape,
-            });
-        }
+        expect_product("reshape", &shape, self.len())?;
         Ok(Self { shape, ..self.clone() })
     }
 
     /// A view of `shape` that starts `offset` elements into this tensor, without a copy.
     ///
     /// # Errors
-    /// [`Error::Shape`] if it reaches beyond the end; [`Error::Argument`] unless `offset` is a multiple of 64.
+    /// [`Error::Shape`] if it reaches beyond the end; [`Error::Argument`] unless `offset` is a multiple of 64,
+    /// or of 128 for halves.
     pub fn view(&self, offset: usize, shape: impl Into<Vec<usize>>) -> Result<Self> {
         let shape = shape.into();
-        if !offset.is_multiple_of(64) {
-            let why = format!("of {offset} is not a multiple of 64 elements");
+        let step = VIEW_ALIGNMENT / self.dtype.bytes();
+        if !offset.is_multiple_of(step) {
+            let why = format!("of {offset} is not a multiple of {step} elements");
             return Err(Error::Argument { op: "view", argument: "offset", why });
         }
         let len = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).and_then(|n| n.checked_add(offset));
@@ -264,16 +283,15 @@ impl Tensor {
             let expected = format!("within {} elements from {offset}", self.len());
             return Err(Error::Shape { op: "view", argument: "shape", expected, got: shape });
         }
-        Ok(Self { shape, offset: self.offset + 4 * offset as u64, ..self.clone() })
+        Ok(Self { shape, offset: self.offset + (self.dtype.bytes() * offset) as u64, ..self.clone() })
     }
 
-    /// Waits for the elements and returns them.
+    /// Waits for the elements, f32 or f16, and returns them.
     ///
     /// # Errors
-    /// [`Error::DType`] unless f32; [`Error::Timeout`], [`Error::DeviceLost`].
+    /// [`Error::DType`] unless floats; [`Error::Timeout`], [`Error::DeviceLost`].
     pub fn to_vec(&self) -> Result<Vec<f32>> {
-        self.expect_dtype("to_vec", "self", DType::F32)?;
-        self.read()
+        Ok(Self::read_all(&[self])?.pop().unwrap_or_default())
     }
 
     /// As [`Tensor::to_vec`], for u32 tensors.
@@ -282,7 +300,8 @@ impl Tensor {
     /// As [`Tensor::to_vec`].
     pub fn to_u32(&self) -> Result<Vec<u32>> {
         self.expect_dtype("to_u32", "self", DType::U32)?;
-        self.read()
+        let bytes = self.gpu.read("to_u32", &[(&self.buffer, self.offset, self.bytes())])?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes[0]))
     }
 
     /// Waits for the elements and returns them with their shape.
@@ -309,23 +328,22 @@ impl Tensor {
         }
     }
 
-    fn read<T: Pod>(&self) -> Result<Vec<T>> {
-        let bytes = self.gpu.read("to_vec", &[(&self.buffer, self.offset, self.bytes())])?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes[0]))
-    }
-
-    /// Reads several f32 tensors in one round trip.
+    /// Reads several tensors of floats in one round trip.
     ///
     /// # Errors
     /// As [`Tensor::to_vec`].
     pub fn read_all(tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
         let Some(first) = tensors.first() else { return Ok(Vec::new()) };
         for t in tensors {
-            t.expect_dtype("read_all", "tensors", DType::F32)?;
+            t.dtype.expect_float("read", "tensors")?;
         }
         let ranges: Vec<(&Buffer, u64, u64)> = tensors.iter().map(|t| (&t.buffer, t.offset, t.bytes())).collect();
-        let bytes = first.gpu.read("read_all", &ranges)?;
-        Ok(bytes.iter().map(|b| bytemuck::pod_collect_to_vec(b)).collect())
+        let bytes = first.gpu.read("read", &ranges)?;
+        let floats = |(bytes, tensor): (&Vec<u8>, &&Tensor)| match tensor.dtype {
+            DType::F16 => halves::to_f32(&bytemuck::pod_collect_to_vec(bytes)[..tensor.len()]),
+            _ => bytemuck::pod_collect_to_vec(bytes),
+        };
+        Ok(bytes.iter().zip(tensors).map(floats).collect())
     }
 
     pub(crate) fn expect_dtype(&self, op: &'static str, argument: &'static str, expected: DType) -> Result<()> {
@@ -335,12 +353,26 @@ impl Tensor {
         Err(Error::DType { op, argument, expected: expected.name(), got: self.dtype.name() })
     }
 
+    /// Whether it is f16; [`Error::DType`] unless f16 or f32.
+    pub(crate) fn is_half(&self, op: &'static str, argument: &'static str) -> Result<bool> {
+        self.dtype.expect_float(op, argument)?;
+        Ok(self.dtype == DType::F16)
+    }
+
     pub(crate) fn expect_shape(&self, op: &'static str, argument: &'static str, expected: &[usize]) -> Result<()> {
         if self.shape == expected {
             return Ok(());
         }
         Err(Error::Shape { op, argument, expected: format!("{expected:?}"), got: self.shape.clone() })
     }
+}
+
+/// [`Error::Shape`] unless the product of `shape`, checked for overflow, is `len`.
+fn expect_product(op: &'static str, shape: &[usize], len: usize) -> Result<()> {
+    if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) == Some(len) {
+        return Ok(());
+    }
+    Err(Error::Shape { op, argument: "shape", expected: format!("a product of {len}"), got: shape.to_vec() })
 }
 
 impl fmt::Debug for Tensor {

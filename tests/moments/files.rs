@@ -10,7 +10,7 @@ use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Padding, Reloclnet, Streams};
 use reelgrad::random::Random;
 use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentResults, MomentSearch, WantedMoment};
-use reelgrad::tensor::Precision;
+use reelgrad::tensor::DType;
 use reelgrad::{Array, Error, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -20,8 +20,8 @@ use crate::corpus::{Corpus, build, config, corpus, model, options};
 use crate::index::{assert_close, assert_equal, search};
 
 /// Saves an index of seven videos in segments of three.
-fn saved(model: &Reloclnet, precision: Precision, folder: &Path) -> MomentIndex {
-    let bytes = if precision == Precision::F16 { 528 } else { 1056 };
+fn saved(model: &Reloclnet, precision: DType, folder: &Path) -> MomentIndex {
+    let bytes = if precision == DType::F16 { 528 } else { 1056 };
     let options = IndexOptions { precision, segment_bytes: bytes, ..IndexOptions::default() };
     let index = build(model, &corpus(), options).unwrap();
     index.save(folder).unwrap();
@@ -41,19 +41,19 @@ fn an_index_survives_saving_and_opening() {
     for (name, streams) in [("both", Streams::Both), ("sub", Streams::Sub)] {
         let model = model(streams, Padding::Official);
         let path = folder.path().join(name);
-        let index = saved(&model, Precision::F32, &path);
+        let index = saved(&model, DType::F32, &path);
         let segments = [0, 1, 2].map(|n| format!("segment-{n:05}.safetensors"));
         assert_eq!(names(&path), [&["index.json".to_string()][..], &segments].concat());
         let opened = MomentIndex::open(&gpu(), &path).unwrap();
-        assert_eq!((opened.videos(), opened.precision()), (index.videos(), Precision::F32));
+        assert_eq!((opened.videos(), opened.precision()), (index.videos(), DType::F32));
         assert_eq!(opened.bytes(), index.bytes());
         let found = search(&model, &index);
         assert_equal(&search(&model, &opened), &found);
 
         let path = folder.path().join(format!("{name} half"));
-        let half = saved(&model, Precision::F16, &path);
+        let half = saved(&model, DType::F16, &path);
         let opened = MomentIndex::open(&gpu(), &path).unwrap();
-        assert_eq!((opened.precision(), opened.bytes()), (Precision::F16, half.bytes()));
+        assert_eq!((opened.precision(), opened.bytes()), (DType::F16, half.bytes()));
         assert_equal(&search(&model, &opened), &search(&model, &half));
         assert_close(&search(&model, &opened), &found);
         // What was rounded once is not rounded again.
@@ -70,7 +70,7 @@ fn saving_replaces_nothing_and_leaves_nothing_half_written() {
     let folder = tempfile::tempdir().unwrap();
     let model = model(Streams::Sub, Padding::Official);
     let (path, file) = (folder.path().join("index"), folder.path().join("file"));
-    let index = saved(&model, Precision::F32, &path);
+    let index = saved(&model, DType::F32, &path);
     fs::write(&file, "mine").unwrap();
     fs::create_dir(folder.path().join("empty")).unwrap();
     let before = names(folder.path());
@@ -103,7 +103,7 @@ fn with_file(folder: &Path, name: &str, bytes: Option<&[u8]>) -> Result<()> {
 fn damaged_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index");
-    saved(&model(Streams::Both, Padding::Official), Precision::F32, &path);
+    saved(&model(Streams::Both, Padding::Official), DType::F32, &path);
     for name in names(&path) {
         assert!(matches!(with_file(&path, &name, None), Err(Error::Io { path: p, .. }) if p == path.join(&name)));
     }
@@ -142,7 +142,7 @@ fn damaged_files_are_refused() {
 fn manifests_that_contradict_themselves_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index");
-    saved(&model(Streams::Both, Padding::Official), Precision::F16, &path);
+    saved(&model(Streams::Both, Padding::Official), DType::F16, &path);
     fs::write(folder.path().join("outside"), "secret").unwrap();
     let good: Value = serde_json::from_slice(&fs::read(path.join("index.json")).unwrap()).unwrap();
     let edited = |pointer: &str, value: Value| {
@@ -232,7 +232,7 @@ fn forged(path: &Path, arrays: &[(&str, Array)]) -> Result<()> {
 fn forged_segments_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index");
-    saved(&model(Streams::Both, Padding::Official), Precision::F32, &path);
+    saved(&model(Streams::Both, Padding::Official), DType::F32, &path);
     let fine = Array::zeros([3, 11, 8]);
     forged(&path, &[("video", fine.clone()), ("sub", fine.clone())]).unwrap();
     for shape in [&[3, 11, 7][..], &[2, 11, 8], &[3, 11, 8, 1], &[264], &[0, 11, 8]] {
@@ -251,7 +251,7 @@ fn an_index_belongs_to_its_model() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index");
     let own = model(Streams::Both, Padding::Official);
-    saved(&own, Precision::F32, &path);
+    saved(&own, DType::F32, &path);
     let index = MomentIndex::open(&gpu(), &path).unwrap();
     assert!(MomentSearch::new(&own, &index, options()).is_ok());
     let refused = |model: &Reloclnet| {
@@ -279,15 +279,15 @@ fn an_index_is_made_once_and_shown() {
         MomentIndex::open_or_build(&model, source, &path, precision, problems, &mut count).map(|index| (index, seen))
     };
     let (made, steps) = open(&corpus, None, &mut Problems::strict()).unwrap();
-    assert_eq!((made.precision(), steps), (Precision::F16, 1));
-    let (opened, steps) = open(&corpus, Some(Precision::F16), &mut Problems::strict()).unwrap();
+    assert_eq!((made.precision(), steps), (DType::F16, 1));
+    let (opened, steps) = open(&corpus, Some(DType::F16), &mut Problems::strict()).unwrap();
     assert_eq!((opened.videos(), steps), (made.videos(), 1), "it was encoded once");
     let other = Corpus::new(&[4, 4, 4, 4, 4, 4, 4, 4], &[2]);
     let refused = |result: Result<_>, part: &str| match result.map(drop) {
         Err(Error::Argument { argument: "index", why, .. }) => assert!(why.contains(part), "{why}"),
         got => panic!("{part}: {got:?}"),
     };
-    refused(open(&corpus, Some(Precision::F32), &mut Problems::strict()), "another precision");
+    refused(open(&corpus, Some(DType::F32), &mut Problems::strict()), "another precision");
     refused(open(&other, None, &mut Problems::strict()), "other videos");
     assert!(open(&other, None, &mut Problems::lenient()).is_ok(), "the eighth may be one that cannot be read");
 

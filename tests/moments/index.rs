@@ -3,7 +3,7 @@
 use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Padding, Reloclnet, ReloclnetConfig, Streams};
 use reelgrad::retrieval::moments::{FoundMoments, IndexOptions, MomentIndex, MomentSearch};
-use reelgrad::tensor::Precision;
+use reelgrad::tensor::DType;
 use reelgrad::{Array, Error};
 
 use crate::common::{gpu, gpus};
@@ -42,13 +42,13 @@ fn segments_change_nothing() {
 fn half_precision_is_close() {
     let (model, corpus) = (model(Streams::Both, Padding::Official), corpus());
     let whole = build(&model, &corpus, IndexOptions::default()).unwrap();
-    let half = build(&model, &corpus, IndexOptions { precision: Precision::F16, ..IndexOptions::default() }).unwrap();
+    let half = build(&model, &corpus, IndexOptions { precision: DType::F16, ..IndexOptions::default() }).unwrap();
     assert!(half.bytes() < whole.bytes() * 6 / 10);
     assert_close(&search(&model, &half), &search(&model, &whole));
 
     let odd = ReloclnetConfig { hidden_size: 9, num_heads: 3, ..config(Streams::Both, Padding::Official) };
     let model = Reloclnet::new(&gpu(), odd, 3).unwrap();
-    let half = build(&model, &corpus, IndexOptions { precision: Precision::F16, ..IndexOptions::default() });
+    let half = build(&model, &corpus, IndexOptions { precision: DType::F16, ..IndexOptions::default() });
     assert!(matches!(half, Err(Error::Argument { argument: "precision", .. })));
     assert!(build(&model, &corpus, IndexOptions::default()).is_ok());
 }
@@ -70,7 +70,7 @@ fn encodings_made_elsewhere_are_searched_alike() {
     for (gpu, streams) in gpus().iter().flat_map(|gpu| [(gpu, Streams::Both), (gpu, Streams::Sub)]) {
         let model = model_on(gpu, streams, Padding::Official);
         let (source, encoded) = (corpus(), encoded(&model, &corpus()));
-        for precision in [Precision::F32, Precision::F16] {
+        for precision in [DType::F32, DType::F16] {
             let ours = build(&model, &source, IndexOptions { precision, ..IndexOptions::default() }).unwrap();
             let index = MomentIndex::from_encodings(&model, encoded.iter().cloned().map(Ok), precision).unwrap();
             assert_eq!((index.videos(), index.bytes()), (ours.videos(), ours.bytes()));
@@ -88,7 +88,7 @@ fn encodings_are_checked() {
         change(&mut videos[2]);
         MomentIndex::from_encodings(&model, videos.into_iter().map(Ok), precision).map(drop)
     };
-    let single = |change: &dyn Fn(&mut Encoded)| changed(change, Precision::F32);
+    let single = |change: &dyn Fn(&mut Encoded)| changed(change, DType::F32);
     assert!(matches!(single(&|v| drop(v.1.pop())), Err(Error::Argument { argument: "videos", .. })));
     assert!(matches!(single(&|v| v.1[1] = Array::zeros([2, 8])), Err(Error::Shape { .. })));
     for bad in [f32::NAN, f32::NEG_INFINITY] {
@@ -98,7 +98,8 @@ fn encodings_are_checked() {
     }
     let large: &dyn Fn(&mut Encoded) = &|v| v.1[0].data_mut()[0] = 1e6;
     assert!(single(large).is_ok());
-    assert!(matches!(changed(large, Precision::F16), Err(Error::NonFinite { .. })));
+    let got = changed(large, DType::F16);
+    assert!(matches!(&got, Err(Error::HalfOverflow { name, index: 0, .. }) if name.contains("video 2")), "{got:?}");
     assert!(matches!(single(&|v| v.0.id = "video 0".into()), Err(Error::Duplicate { kind: "video", .. })));
     for clips in [0, 12, usize::MAX] {
         assert!(matches!(single(&|v| v.0.clips = clips), Err(Error::Malformed { .. })));
@@ -107,9 +108,9 @@ fn encodings_are_checked() {
         assert!(matches!(single(&|v| v.0.duration = seconds), Err(Error::Malformed { .. })));
         assert!(matches!(single(&|v| v.0.seconds_per_clip = seconds), Err(Error::Malformed { .. })));
     }
-    let none = MomentIndex::from_encodings(&model, [], Precision::F32);
+    let none = MomentIndex::from_encodings(&model, [], DType::F32);
     assert!(matches!(none, Err(Error::Argument { argument: "videos", .. })));
     let lost = || Error::Missing { path: "elsewhere".into(), kind: "video", id: "x".into() };
-    let failed = MomentIndex::from_encodings(&model, [Ok(good[0].clone()), Err(lost())], Precision::F32);
+    let failed = MomentIndex::from_encodings(&model, [Ok(good[0].clone()), Err(lost())], DType::F32);
     assert!(matches!(failed, Err(Error::Missing { .. })));
 }

@@ -6,6 +6,7 @@ use crate::autograd::Var;
 use crate::kernels::elementwise::permute;
 use crate::kernels::linear::conv1d::{self, Conv1d};
 use crate::kernels::linear::embedding;
+use crate::kernels::linear::patches;
 use crate::kernels::ranking::pick;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -155,10 +156,10 @@ impl Var {
         if patch != across {
             return Err(not_patches(weight));
         }
-        let columns = conv1d::unfold_patches(self.value(), patch)?;
+        let columns = patches::unfold(self.value(), patch)?;
         let shape = self.shape().to_vec();
         let columns = self.tape().record("unfold patches", &[("self", self)], columns, vec![], move |b| {
-            Ok(vec![Some(conv1d::fold_patches(b.grad, &shape, patch)?)])
+            Ok(vec![Some(patches::fold(b.grad, &shape, patch)?)])
         })?;
         let images = self.shape()[0];
         let y = columns.linear(&weight.reshape([outputs, channels * patch * patch])?, None, None, None)?;

@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use crate::tensor::halves;
+
 /// How a file stores one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "datasets"), allow(dead_code))]
@@ -96,7 +98,7 @@ pub(crate) fn write_f32(writer: &mut impl std::io::Write, values: &[f32]) -> std
 
 /// Writes `values` as little-endian halves, rounded to the nearest.
 pub(crate) fn write_f16(writer: &mut impl std::io::Write, values: &[f32]) -> std::io::Result<()> {
-    values.iter().try_for_each(|&v| writer.write_all(&f16::from_f32(v).to_le_bytes()))
+    halves::round(values).iter().try_for_each(|half| writer.write_all(&half.to_le_bytes()))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::elements::{Element, byte_count, write_f16, write_f32};
-use crate::tensor::{Array, Precision};
+use crate::tensor::{Array, DType, halves};
 use crate::{Error, Result};
 
 /// Longest header that is read: the format's own limit.
@@ -196,40 +196,42 @@ pub fn write(
     tensors: &BTreeMap<String, Array>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    write_as(path, tensors, metadata, Precision::F32)
+    write_as(path, tensors, metadata, DType::F32)
 }
 
-/// As [`write()`], in either precision; halves are rounded to the nearest.
+/// As [`write()`], as f32 or f16; halves are rounded to the nearest.
 ///
 /// # Errors
-/// As [`write()`].
+/// As [`write()`]; [`Error::HalfOverflow`]; [`Error::DType`] for another type.
 pub fn write_as(
     path: impl AsRef<Path>,
     tensors: &BTreeMap<String, Array>,
     metadata: &BTreeMap<String, String>,
-    precision: Precision,
+    precision: DType,
 ) -> Result<()> {
+    precision.expect_float("safetensors::write", "precision")?;
     if tensors.contains_key(METADATA_KEY) {
         let why = format!("must not be named {METADATA_KEY:?}");
         return Err(Error::Argument { op: "safetensors::write", argument: "tensors", why });
+    }
+    if precision == DType::F16 {
+        let origin = path.as_ref().display().to_string();
+        tensors.iter().try_for_each(|(name, array)| halves::check(&origin, name, array.data()))?;
     }
     let header = header(tensors, metadata, precision);
     super::atomic::write(path.as_ref(), |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(header.as_bytes())?;
         tensors.values().try_for_each(|array| match precision {
-            Precision::F32 => write_f32(file, array.data()),
-            Precision::F16 => write_f16(file, array.data()),
+            DType::F16 => write_f16(file, array.data()),
+            _ => write_f32(file, array.data()),
         })
     })
 }
 
 /// The JSON header, padded with blanks so that the values start at a multiple of 8 bytes.
-fn header(tensors: &BTreeMap<String, Array>, metadata: &BTreeMap<String, String>, precision: Precision) -> String {
-    let (dtype, size) = match precision {
-        Precision::F32 => ("F32", 4),
-        Precision::F16 => ("F16", 2),
-    };
+fn header(tensors: &BTreeMap<String, Array>, metadata: &BTreeMap<String, String>, precision: DType) -> String {
+    let dtype = precision.name().to_uppercase();
     // A sorted map, so that equal input gives equal bytes.
     let mut entries = BTreeMap::new();
     if !metadata.is_empty() {
@@ -238,7 +240,7 @@ fn header(tensors: &BTreeMap<String, Array>, metadata: &BTreeMap<String, String>
     let mut end = 0;
     for (name, array) in tensors {
         let begin = end;
-        end += size * array.len();
+        end += precision.bytes() * array.len();
         let entry = serde_json::json!({"dtype": dtype, "shape": array.shape(), "data_offsets": [begin, end]});
         entries.insert(name, entry);
     }

@@ -1,12 +1,12 @@
 //! The gradients of attention.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::{Cut, MASK_DEFINES, Masks, Options, Output, Params, Sizes, check_dropout, defines, dropout, fits_u32};
+use super::{
+    Cut, MASK_DEFINES, Masks, Options, Output, Params, Sizes, check_dropout, dropout, expect_scores, specialise,
+};
 use crate::Result;
 use crate::kernels::launch;
 use crate::kernels::rows::reduce;
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 
 const OP: &str = "attention backward";
@@ -36,21 +36,17 @@ enum Of {
 }
 
 fn variant(of: Of, cut: Cut, vec4: bool, mask: Option<&'static str>, dropout: bool) -> Variant {
-    let mut defines = defines(cut, vec4, mask, dropout);
-    match of {
-        Of::Queries => {}
-        Of::QueriesAndScores => defines.push(("SCORES", 1)),
-        Of::KeysAndValues => defines.push(("KV", 1)),
-    }
-    if cut.is_subgroup() {
-        Variant::own("attention_backward_subgroup", SUBGROUP, defines)
-    } else {
-        Variant::own("attention_backward_tiled", TILED, defines)
-    }
+    let (name, source) = match cut {
+        Cut::Subgroup { .. } => ("attention_backward_subgroup", SUBGROUP),
+        Cut::Tiled { .. } => ("attention_backward_tiled", TILED),
+    };
+    specialise(name, source, cut, vec4, mask, dropout)
+        .on("SCORES", of == Of::QueriesAndScores)
+        .on("KV", of == Of::KeysAndValues)
 }
 
 fn delta_variant(vec4: bool) -> Variant {
-    Variant::own("attention_delta", DELTA, if vec4 { vec![("VEC4", 1)] } else { vec![] })
+    Variant::own::<DeltaParams>("attention_delta", DELTA).on("VEC4", vec4)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -69,14 +65,8 @@ pub(crate) fn variants() -> Vec<Variant> {
     variants
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct DeltaParams {
-    n: u32,
-    heads: u32,
-    rows: u32,
-    width: u32,
-    row: [u32; 2],
+params! {
+    struct DeltaParams { n: u32, heads: u32, rows: u32, width: u32, row: [u32; 2] as [row_head, row_stride] }
 }
 
 /// The gradients from `dy`, the gradient of [`super::forward`]'s `output.y`; that of the bias only with `needs_bias`,
@@ -135,7 +125,7 @@ pub fn backward(
         run(Of::Queries, [q, dy, k, v], &[&gradients.q], None)?;
         return Ok(gradients);
     };
-    fits_u32(OP, &sizes.scores())?;
+    expect_scores(OP, &sizes.scores())?;
     // Zeros, because the kernel passes over what causality forbids.
     let scores = Tensor::zeros(gpu, OP, sizes.scores())?;
     run(Of::QueriesAndScores, [q, dy, k, v], &[&gradients.q], Some(&scores))?;

@@ -10,12 +10,11 @@ pub mod cpu;
 #[cfg(test)]
 mod tests;
 
-use bytemuck::{Pod, Zeroable};
-
 use super::launch;
 use crate::gpu::{Gpu, KernelFamily};
 use crate::kernels::elementwise::dropout::Dropout;
-use crate::shader::Variant;
+use crate::kernels::shape::{expect_at_most, product};
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -96,7 +95,7 @@ impl Sizes {
         let inputs = [("q", Some(q)), ("k", Some(k)), ("v", v)];
         for (argument, tensor) in inputs.into_iter().filter_map(|(name, t)| Some((name, t?))) {
             tensor.expect_dtype(op, argument, DType::F32)?;
-            fits_u32(op, tensor.shape())?;
+            expect_scores(op, tensor.shape())?;
         }
         let shape = |argument, expected: &str, t: &Tensor| Error::Shape {
             op,
@@ -156,14 +155,9 @@ impl Sizes {
     }
 }
 
-/// Indices are u32 on the GPU.
-fn fits_u32(op: &'static str, shape: &[usize]) -> Result<()> {
-    let elements = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64)).unwrap_or(u64::MAX);
-    if elements <= u32::MAX.into() {
-        return Ok(());
-    }
-    let (what, remedy) = ("elements", "split the batch");
-    Err(Error::LimitExceeded { op, what, needed: elements, limit: u32::MAX.into(), remedy })
+/// Scores are counted, for dropout's random words, even where they are never in memory.
+fn expect_scores(op: &'static str, shape: &[usize]) -> Result<()> {
+    expect_at_most(op, "scores", product(shape), u32::MAX as usize, "use a smaller batch")
 }
 
 /// The masks of a call as the kernels take them.
@@ -180,22 +174,12 @@ fn bias_strides(shape: &[usize]) -> [u32; 3] {
     [stride(0), stride(1), stride(2)]
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct MaskParams {
-    n: u32,
-    heads: u32,
-    rows: u32,
-    keys: u32,
-    bias: [u32; 3],
+params! {
+    struct MaskParams { n: u32, heads: u32, rows: u32, keys: u32, bias: [u32; 3] as [bias_batch, bias_head, bias_row] }
 }
 
 fn mask_variant(mask: bool, bias: bool) -> Variant {
-    let mut defines = vec![if mask { ("MASK", 1) } else { ("LENGTHS", 1) }];
-    if bias {
-        defines.push(("BIAS", 1));
-    }
-    Variant::own("attention_mask", MASK, defines)
+    Variant::own::<MaskParams>("attention_mask", MASK).set(if mask { "MASK" } else { "LENGTHS" }, 1).on("BIAS", bias)
 }
 
 impl Masks {
@@ -232,7 +216,7 @@ impl Masks {
         };
         let (bias_heads, bias_rows) = options.bias.map_or((1, 1), |b| (b.shape()[1], b.shape()[2]));
         let shape = [batch, bias_heads, bias_rows, keys];
-        fits_u32(op, &shape)?;
+        expect_scores(op, &shape)?;
         let folded = Tensor::uninit(mask.gpu(), op, shape)?;
         let params = MaskParams {
             n: folded.len() as u32,
@@ -262,23 +246,13 @@ impl Masks {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    heads: u32,
-    rows: u32,
-    cols: u32,
-    width: u32,
-    quads: u32,
-    row: [u32; 2],
-    col: [u32; 2],
-    causal: u32,
-    groups: u32,
-    bias: [u32; 3],
-    scale: f32,
-    threshold: u32,
-    keep: f32,
-    words: [u32; 4],
+params! {
+    struct Params {
+        heads: u32, rows: u32, cols: u32, width: u32, quads: u32, row: [u32; 2] as [row_head, row_stride],
+        col: [u32; 2] as [col_head, col_stride], causal: u32, groups: u32,
+        bias: [u32; 3] as [bias_batch, bias_head, bias_row], scale: f32, threshold: u32, keep: f32,
+        words: [u32; 4] as [seed_low, seed_high, stream_low, stream_high],
+    }
 }
 
 impl Params {
@@ -314,7 +288,7 @@ fn check_dropout(op: &'static str, sizes: &Sizes, options: &Options<'_>) -> Resu
     let Some(dropout) = options.dropout else { return Ok(()) };
     dropout.check(op)?;
     let [batch, heads, queries, keys] = sizes.scores();
-    fits_u32(op, &[batch, heads, queries, keys.next_multiple_of(4)])
+    expect_scores(op, &[batch, heads, queries, keys.next_multiple_of(4)])
 }
 
 /// How a kernel is cut: by family and sizes alone.
@@ -387,31 +361,33 @@ impl Cut {
             Self::Tiled { rows, cols, chunks } => vec![("R", rows), ("J", cols), ("CHUNKS", chunks)],
         }
     }
-
-    fn is_subgroup(self) -> bool {
-        matches!(self, Self::Subgroup { .. })
-    }
 }
 
-/// Defines that forward and backward share.
-fn defines(cut: Cut, vec4: bool, mask: Option<&'static str>, dropout: bool) -> Vec<(&'static str, u32)> {
-    let flags = [vec4.then_some("VEC4"), mask, dropout.then_some("DROPOUT")];
-    cut.defines().into_iter().chain(flags.into_iter().flatten().map(|name| (name, 1))).collect()
+/// A variant of forward or backward, with the defines that they share.
+fn specialise(
+    name: &'static str,
+    source: &'static str,
+    cut: Cut,
+    vec4: bool,
+    mask: Option<&'static str>,
+    dropout: bool,
+) -> Variant {
+    let variant = Variant::own::<Params>(name, source).all(cut.defines()).on("VEC4", vec4);
+    variant.all(mask.map(|name| (name, 1))).on("DROPOUT", dropout)
 }
 
 const MASK_DEFINES: [Option<&str>; 3] = [None, Some("LENGTHS"), Some("BIAS")];
 
 fn forward_variant(cut: Cut, vec4: bool, mask: Option<&'static str>, dropout: bool) -> Variant {
-    let defines = defines(cut, vec4, mask, dropout);
-    if cut.is_subgroup() {
-        Variant::own("attention_forward_subgroup", FORWARD_SUBGROUP, defines)
-    } else {
-        Variant::own("attention_forward_tiled", FORWARD_TILED, defines)
-    }
+    let (name, source) = match cut {
+        Cut::Subgroup { .. } => ("attention_forward_subgroup", FORWARD_SUBGROUP),
+        Cut::Tiled { .. } => ("attention_forward_tiled", FORWARD_TILED),
+    };
+    specialise(name, source, cut, vec4, mask, dropout)
 }
 
 fn probabilities_variant(mask: Option<&'static str>) -> Variant {
-    Variant::own("attention_probabilities", PROBABILITIES, mask.iter().map(|&name| (name, 1)).collect())
+    Variant::own::<Params>("attention_probabilities", PROBABILITIES).all(mask.map(|name| (name, 1)))
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -465,7 +441,7 @@ pub fn probabilities(q: &Tensor, k: &Tensor, lse: &Tensor, options: &Options<'_>
     let sizes = Sizes::check(OP, q, k, None, options.layout)?;
     lse.expect_dtype(OP, "lse", DType::F32)?;
     lse.expect_shape(OP, "lse", &[sizes.batch, sizes.heads, sizes.queries])?;
-    fits_u32(OP, &sizes.scores())?;
+    expect_scores(OP, &sizes.scores())?;
     let masks = Masks::new(OP, &sizes, options)?;
     let y = Tensor::uninit(q.gpu(), OP, sizes.scores())?;
     if y.is_empty() {

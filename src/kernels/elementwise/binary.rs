@@ -3,12 +3,12 @@
 //! Shapes are aligned at the last dimension; extents must be equal or 1. A broadcast may need at most five dimensions
 //! after neighbours that behave alike are merged.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::kernels::launch;
-use crate::kernels::layout::{MAX_RANK, broadcast, broadcast_strides, checked_len, innermost_first, merge};
 use crate::kernels::rows::reduce;
-use crate::shader::Variant;
+use crate::kernels::shape::{
+    MAX_RANK, broadcast, broadcast_strides, count_elements, expect_at_most, innermost_first, merge,
+};
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -104,19 +104,17 @@ enum Walk {
 const RANKS: [u32; 3] = [1, 2, MAX_RANK as u32];
 
 fn variant(function: Function, rank: u32, walk: Walk) -> Variant {
-    let mut defines = function.defines();
-    defines.extend([("RANK", rank), ("LAST", rank - 1)]);
-    defines.extend(match walk {
-        Walk::Scalar => vec![],
-        Walk::Vec4 => vec![("VEC4", 1)],
-        Walk::Vec4SplatA => vec![("VEC4", 1), ("A_SPLAT", 1)],
-        Walk::Vec4SplatB => vec![("VEC4", 1), ("B_SPLAT", 1)],
-    });
-    Variant::own("binary", WGSL, defines)
+    Variant::own::<Params>("binary", WGSL)
+        .all(function.defines())
+        .set("RANK", rank)
+        .set("LAST", rank - 1)
+        .on("VEC4", walk != Walk::Scalar)
+        .on("A_SPLAT", walk == Walk::Vec4SplatA)
+        .on("B_SPLAT", walk == Walk::Vec4SplatB)
 }
 
 fn add_assign_variant() -> Variant {
-    Variant::own("add_assign", ADD_ASSIGN, vec![])
+    Variant::own::<AddParams>("add_assign", ADD_ASSIGN)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -134,14 +132,15 @@ pub(crate) fn variants() -> Vec<Variant> {
     all
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    n: u32,
-    value: f32,
-    extents: [u32; 4],
-    a: [u32; 5],
-    b: [u32; 5],
+params! {
+    struct AddParams { n: u32 }
+}
+
+params! {
+    struct Params {
+        n: u32, value: f32, extents: [u32; 4] as [e0, e1, e2, e3], a: [u32; 5] as [a0, a1, a2, a3, a4],
+        b: [u32; 5] as [b0, b1, b2, b3, b4],
+    }
 }
 
 /// f(a, b), of the shape that both broadcast to.
@@ -208,8 +207,8 @@ pub fn add_assign(a: &Tensor, b: &Tensor) -> Result<()> {
             why: "adding in place needs equal element counts",
         });
     }
-    let n = checked_len(OP, a.shape())?;
-    launch(OP, &add_assign_variant(), &[a, b], &(n as u32), a.gpu().grid(n.div_ceil(1024)), 0)
+    let n = count_elements(OP, a.shape())?;
+    launch(OP, &add_assign_variant(), &[a, b], &AddParams { n: n as u32 }, a.gpu().grid(n.div_ceil(1024)), 0)
 }
 
 /// x where `mask` (0 or 1) is 1, `value` elsewhere; the mask broadcasts to x's shape.
@@ -249,33 +248,40 @@ fn run(
 ) -> Result<Tensor> {
     a.expect_dtype(op, "a", DType::F32)?;
     b.expect_dtype(op, "b", DType::F32)?;
-    let len = checked_len(op, shape)?;
+    let len = count_elements(op, shape)?;
     let y = Tensor::uninit(a.gpu(), op, shape)?;
     if len == 0 {
         return Ok(y);
     }
-    let (broadcast_a, broadcast_b) = (broadcast_strides(a.shape(), shape), broadcast_strides(b.shape(), shape));
-    let (extents, [mut a_steps, mut b_steps]) = merge(shape, [&broadcast_a, &broadcast_b]);
+    let broadcast = [a, b].map(|t| broadcast_strides(t.shape(), shape));
+    let (extents, [a_steps, b_steps]) = merge(shape, [&broadcast[0], &broadcast[1]]);
     let needed = extents.len();
-    if needed > MAX_RANK {
-        return Err(Error::LimitExceeded {
-            op,
-            what: "dimensions that broadcast differently from their neighbours",
-            needed: needed as u64,
-            limit: MAX_RANK as u64,
-            remedy: "reshape, or broadcast in two steps",
-        });
-    }
-    let last = needed - 1;
+    let what = "dimensions that broadcast differently from their neighbours";
+    expect_at_most(op, what, needed, MAX_RANK, "reshape, or broadcast in two steps")?;
+    let (walk, params) = walk(len, value, extents, a_steps, b_steps);
+    let rank = RANKS.into_iter().find(|&r| r as usize >= needed).unwrap_or(MAX_RANK as u32);
+    let tensors: Vec<&Tensor> = [a, b].into_iter().chain(g).chain([&y]).collect();
+    launch(op, &variant(function, rank, walk), &tensors, &params, a.gpu().grid(params.n.div_ceil(256) as usize), 0)?;
+    Ok(y)
+}
+
+/// How arrays of `len` elements, with these steps along `extents`, are walked through.
+fn walk(
+    len: usize,
+    value: f32,
+    mut extents: Vec<usize>,
+    mut a_steps: Vec<usize>,
+    mut b_steps: Vec<usize>,
+) -> (Walk, Params) {
+    let last = extents.len() - 1;
     // Dense arrays step through whole rows, so that fours stay fours; what lies behind the end of a flat one is written
     // into the padding of y.
-    let walk = match (extents[last] % 4 == 0 || needed == 1, a_steps[last], b_steps[last]) {
+    let walk = match (extents[last] % 4 == 0 || last == 0, a_steps[last], b_steps[last]) {
         (false, ..) => Walk::Scalar,
         (true, 0, _) => Walk::Vec4SplatA,
         (true, _, 0) => Walk::Vec4SplatB,
         (true, ..) => Walk::Vec4,
     };
-    let mut extents = extents;
     let mut n = len;
     if walk != Walk::Scalar {
         extents[last] = extents[last].div_ceil(4);
@@ -286,18 +292,9 @@ fn run(
             }
         }
     }
-    let rank = RANKS.into_iter().find(|&r| r as usize >= needed).unwrap_or(MAX_RANK as u32);
-    let all_extents = innermost_first(&extents, 1);
-    let params = Params {
-        n: n as u32,
-        value,
-        extents: [all_extents[0], all_extents[1], all_extents[2], all_extents[3]],
-        a: innermost_first(&a_steps, 0),
-        b: innermost_first(&b_steps, 0),
-    };
-    let tensors: Vec<&Tensor> = [a, b].into_iter().chain(g).chain([&y]).collect();
-    launch(op, &variant(function, rank, walk), &tensors, &params, a.gpu().grid(n.div_ceil(256)), 0)?;
-    Ok(y)
+    let [e0, e1, e2, e3, _] = innermost_first(&extents, 1);
+    let (a, b) = (innermost_first(&a_steps, 0), innermost_first(&b_steps, 0));
+    (walk, Params { n: n as u32, value, extents: [e0, e1, e2, e3], a, b })
 }
 
 /// The same in plain Rust, on single elements in f64, with broadcasting as a map of indices.

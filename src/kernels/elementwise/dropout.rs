@@ -1,10 +1,8 @@
 //! Dropout: a mask from a counter-based generator, made anew in backward, so that it takes no memory.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::kernels::elementwise::unary::{self, Activation, Unary};
 use crate::kernels::launch;
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -53,24 +51,16 @@ impl Dropout {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    blocks: u32,
-    threshold: u32,
-    scale: f32,
-    words: [u32; 4],
+params! {
+    struct Params {
+        blocks: u32, threshold: u32, scale: f32, words: [u32; 4] as [seed_low, seed_high, stream_low, stream_high],
+    }
 }
 
 fn variant(activation: Option<Activation>, grad: bool) -> Variant {
-    let mut defines = Vec::new();
-    if let Some(activation) = activation {
-        defines.push(("ACTIVATION", activation as u32));
-        if grad {
-            defines.push(("GRAD", 1));
-        }
-    }
-    Variant::own("dropout", WGSL, defines)
+    let activation = activation.map(|a| a as u32);
+    let grad = grad && activation.is_some();
+    Variant::own::<Params>("dropout", WGSL).maybe("ACTIVATION", activation).on("GRAD", grad)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -177,7 +167,7 @@ mod tests {
         for gpu in gpus() {
             let c = Tensor::from_u32(&gpu, [2], &[0, u32::MAX]).unwrap();
             let y = Tensor::uninit_of(&gpu, "test", [8], DType::U32).unwrap();
-            launch("test", &Variant::user("philox", wgsl, vec![]), &[&c, &y], &[0u32; 0], [1, 1, 1], 0).unwrap();
+            launch("test", &Variant::user("philox", wgsl, vec![]), &[&c, &y], &(), [1, 1, 1], 0).unwrap();
             let zeros = [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8];
             let ones = [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd];
             assert_eq!(y.to_u32().unwrap(), [zeros, ones].concat());

@@ -2,48 +2,33 @@
 
 use std::ops::Range;
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::kernels::launch;
-use crate::kernels::layout::{MAX_RANK, around, checked_len, innermost_first, merge, strides};
-use crate::shader::Variant;
+use crate::kernels::shape::{MAX_RANK, around, count_elements, expect_at_most, innermost_first, merge, strides};
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
 const COPY: &str = include_str!("../../../shaders/elementwise/permute.wgsl");
 const PAD: &str = include_str!("../../../shaders/elementwise/pad.wgsl");
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct CopyParams {
-    n: u32,
-    source: u32,
-    place: u32,
-    extents: [u32; 4],
-    x: [u32; 5],
-    y: [u32; 5],
+params! {
+    struct CopyParams {
+        n: u32, source: u32, place: u32, extents: [u32; 4] as [e0, e1, e2, e3], x: [u32; 5] as [x0, x1, x2, x3, x4],
+        y: [u32; 5] as [y0, y1, y2, y3, y4],
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct PadParams {
-    count: u32,
-    n: u32,
-    m: u32,
-    inner: u32,
-    start: u32,
+params! {
+    struct PadParams { count: u32, n: u32, m: u32, inner: u32, start: u32 }
 }
 
 fn variant(rank: usize, vec4: bool) -> Variant {
-    let mut defines = vec![("RANK", rank as u32), ("LAST", rank as u32 - 1)];
-    if vec4 {
-        defines.push(("VEC4", 1));
-    }
-    Variant::own("permute", COPY, defines)
+    let rank = rank as u32;
+    Variant::own::<CopyParams>("permute", COPY).set("RANK", rank).set("LAST", rank - 1).on("VEC4", vec4)
 }
 
 fn pad_variant(vec4: bool) -> Variant {
-    Variant::own("pad", PAD, if vec4 { vec![("VEC4", 1)] } else { vec![] })
+    Variant::own::<PadParams>("pad", PAD).on("VEC4", vec4)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -51,11 +36,11 @@ pub(crate) fn variants() -> Vec<Variant> {
     copies.chain([pad_variant(false), pad_variant(true)]).collect()
 }
 
-/// x with its axes reordered: axis `d` of the result is axis `axes[d]` of x. Any element type.
+/// x with its axes reordered: axis `d` of the result is axis `axes[d]` of x. f32 or u32.
 ///
 /// # Errors
 /// [`Error::Argument`] unless `axes` names every axis once; [`Error::LimitExceeded`] if more than five dimensions are
-/// left after neighbours that stay together are merged; device errors.
+/// left after neighbours that stay together are merged; [`Error::DType`] for f16; device errors.
 pub fn permute(x: &Tensor, axes: &[usize]) -> Result<Tensor> {
     const OP: &str = "permute";
     let mut sorted = axes.to_vec();
@@ -92,7 +77,7 @@ pub fn inverse(axes: &[usize]) -> Vec<usize> {
     inverse
 }
 
-/// The part `range` of `axis`, as a copy. Any element type.
+/// The part `range` of `axis`, as a copy. f32 or u32.
 ///
 /// # Errors
 /// [`Error::IndexOutOfRange`] if there is no such axis, or the range reaches beyond it or ends before it starts; device
@@ -121,7 +106,7 @@ pub fn slice_backward(g: &Tensor, axis: usize, start: usize, n: usize) -> Result
     check_range(OP, &(start..start.saturating_add(m)), n)?;
     let mut shape = g.shape().to_vec();
     shape[axis] = n;
-    let len = checked_len(OP, &shape)?;
+    let len = count_elements(OP, &shape)?;
     if m == 0 {
         return Tensor::zeros(g.gpu(), OP, shape);
     }
@@ -193,23 +178,18 @@ fn copy(
     (x, from, x_strides): (&Tensor, usize, &[usize]),
     (y, to, y_strides): (&Tensor, usize, &[usize]),
 ) -> Result<()> {
-    checked_len(op, x.shape())?;
-    checked_len(op, y.shape())?;
-    let len = checked_len(op, shape)?;
+    if x.dtype() == DType::F16 {
+        return Err(Error::DType { op, argument: "x", expected: "f32 or u32", got: x.dtype().name() });
+    }
+    count_elements(op, x.shape())?;
+    count_elements(op, y.shape())?;
+    let len = count_elements(op, shape)?;
     if len == 0 {
         return Ok(());
     }
     let (mut extents, [mut x_steps, mut y_steps]) = merge(shape, [x_strides, y_strides]);
     let rank = extents.len();
-    if rank > MAX_RANK {
-        return Err(Error::LimitExceeded {
-            op,
-            what: "dimensions that move apart",
-            needed: rank as u64,
-            limit: MAX_RANK as u64,
-            remedy: "permute in two steps",
-        });
-    }
+    expect_at_most(op, "dimensions that move apart", rank, MAX_RANK, "permute in two steps")?;
     let last = rank - 1;
     let whole = |steps: &[usize], start: usize| {
         steps[last] == 1 && start.is_multiple_of(4) && steps[..last].iter().all(|s| s % 4 == 0)

@@ -1,10 +1,8 @@
 //! Functions of one tensor, element by element, and their gradients.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::Result;
 use crate::kernels::launch;
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 
 const WGSL: &str = include_str!("../../../shaders/elementwise/elementwise.wgsl");
@@ -52,26 +50,19 @@ impl Activation {
     pub const ALL: [Self; 6] = [Self::Gelu, Self::QuickGelu, Self::Relu, Self::Tanh, Self::Sigmoid, Self::Softplus];
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    n: u32,
-    scale: f32,
-    shift: f32,
+params! {
+    struct Params { n: u32, scale: f32, shift: f32 }
 }
 
 fn variant(op: Unary, grad: bool) -> Variant {
-    let mut defines = vec![match op {
+    let (name, value) = match op {
         Unary::Activation(activation) => ("ACTIVATION", activation as u32),
         Unary::Affine { .. } => ("AFFINE", 1),
         Unary::Exp => ("EXP", 1),
         Unary::Log => ("LOG", 1),
         Unary::Square => ("SQUARE", 1),
-    }];
-    if grad {
-        defines.push(("GRAD", 1));
-    }
-    Variant::own("elementwise", WGSL, defines)
+    };
+    Variant::own::<Params>("elementwise", WGSL).set(name, value).on("GRAD", grad)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

@@ -1,9 +1,8 @@
 //! Rows of a table by number, and their gradient, a sum over the uses of each row in a fixed order.
 
-use bytemuck::{Pod, Zeroable};
-
-use crate::kernels::{fits_u32, launch};
-use crate::shader::Variant;
+use crate::kernels::launch;
+use crate::kernels::shape::count_elements;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -13,31 +12,20 @@ const SUM: &str = include_str!("../../../shaders/linear/embedding_sum.wgsl");
 /// The most rows that one invocation sums: more, such as those of a padding id, are summed in stages.
 const PIECE: usize = 64;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct GatherParams {
-    count: u32,
-    width: u32,
+params! {
+    struct GatherParams { count: u32, width: u32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SumParams {
-    count: u32,
-    width: u32,
-    targets: u32,
-}
-
-fn variant(name: &'static str, source: &'static str, vec4: bool) -> Variant {
-    Variant::own(name, source, if vec4 { vec![("VEC4", 1)] } else { vec![] })
+params! {
+    struct SumParams { count: u32, width: u32, targets: u32 }
 }
 
 fn gather_variant(vec4: bool) -> Variant {
-    variant("embedding", GATHER, vec4)
+    Variant::own::<GatherParams>("embedding", GATHER).on("VEC4", vec4)
 }
 
 fn sum_variant(vec4: bool) -> Variant {
-    variant("embedding_sum", SUM, vec4)
+    Variant::own::<SumParams>("embedding_sum", SUM).on("VEC4", vec4)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -76,8 +64,8 @@ pub fn forward(table: &Tensor, ids: &[u32], shape: &[usize]) -> Result<Tensor> {
         return Err(Error::Shape { op, argument: "shape", expected, got: shape.to_vec() });
     }
     check_ids(op, ids, rows)?;
-    fits_u32(op, &[rows, width])?;
-    fits_u32(op, &[ids.len(), width])?;
+    count_elements(op, &[rows, width])?;
+    count_elements(op, &[ids.len(), width])?;
     let gpu = table.gpu();
     let y = Tensor::uninit(gpu, op, [shape, &[width]].concat())?;
     if y.is_empty() {
@@ -113,8 +101,8 @@ pub fn backward(gradient: &Tensor, ids: &[u32], rows: usize) -> Result<Tensor> {
         return Err(Error::Shape { op, argument: "gradient", expected, got: gradient.shape().to_vec() });
     }
     check_ids(op, ids, rows)?;
-    fits_u32(op, &[rows, width])?;
-    fits_u32(op, &[ids.len(), width])?;
+    count_elements(op, &[rows, width])?;
+    count_elements(op, &[ids.len(), width])?;
     let gpu = gradient.gpu();
     let table = Tensor::uninit(gpu, op, [rows, width])?;
     if table.is_empty() {

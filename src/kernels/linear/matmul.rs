@@ -13,13 +13,17 @@
 //! whose k is long, are the case this is for; batches are never cut. Choices depend on the family and the shape alone,
 //! so results are bitwise repeatable.
 
-use bytemuck::{Pod, Zeroable};
+pub mod cpu;
+#[cfg(test)]
+mod tests;
 
 use crate::gpu::{Gpu, KernelFamily};
 use crate::kernels::elementwise::permute;
 use crate::kernels::elementwise::unary::Activation;
-use crate::kernels::{MOST_FLOPS, expect_iterations, launch};
-use crate::shader::Variant;
+use crate::kernels::shape::count_elements;
+use crate::kernels::tile::{DISPATCH_FLOPS, Tile, runs, units};
+use crate::kernels::{expect_iterations, launch};
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -82,33 +86,17 @@ pub struct Output {
     pub pre_activation: Option<Tensor>,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    m: u32,
-    n: u32,
-    k: u32,
-    alpha: f32,
-    stride_a: u32,
-    stride_b: u32,
-    stride_y: u32,
-    k_step: u32,
-    k_count: u32,
-    first_m: u32,
-    first_n: u32,
-    first_z: u32,
-    flags: u32,
+params! {
+    struct Params {
+        m: u32, n: u32, k: u32, alpha: f32, stride_a: u32, stride_b: u32, stride_y: u32, k_step: u32, k_count: u32,
+        first_m: u32, first_n: u32, first_z: u32, flags: u32,
+    }
+    flags [BIAS, RESIDUAL, KEEP, DOWN]
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ReduceParams {
-    n: u32,
-    slices: u32,
-    stride: u32,
-    width: u32,
-    alpha: f32,
-    flags: u32,
+params! {
+    struct ReduceParams { n: u32, slices: u32, stride: u32, width: u32, alpha: f32, flags: u32 }
+    flags [BIAS, RESIDUAL, KEEP]
 }
 
 /// The extents of a product and how its operands are stored.
@@ -122,7 +110,7 @@ struct Problem {
     transpose_b: bool,
     stride_a: usize,
     stride_b: usize,
-    /// Whether b is kept as pairs of halves.
+    /// Whether b is f16.
     half: bool,
 }
 
@@ -143,58 +131,34 @@ impl Problem {
     }
 }
 
-/// A workgroup's tile, as the shader's defines give it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tile {
-    Subgroup { lanes: u32, groups: u32 },
-    Tiled { tx: u32, ty: u32 },
+fn tiles() -> impl Iterator<Item = Tile> {
+    Tile::subgroups().chain([Tile::LARGE, Tile::SMALL, Tile::THIN])
 }
 
-impl Tile {
-    const LARGE: Self = Self::Tiled { tx: 16, ty: 16 };
-    const SMALL: Self = Self::Tiled { tx: 8, ty: 8 };
-    const THIN: Self = Self::Tiled { tx: 32, ty: 2 };
+/// Workgroups for a problem.
+fn count(tile: Tile, p: &Problem) -> usize {
+    let (rows, columns) = tile.extent();
+    p.m.div_ceil(rows) * p.n.div_ceil(columns) * p.z
+}
 
-    fn all() -> Vec<Self> {
-        let subgroup = |lanes, groups| Self::Subgroup { lanes, groups };
-        let of = [(4, 2), (4, 8), (8, 1), (8, 4), (16, 1), (16, 2)].map(|(lanes, groups)| subgroup(lanes, groups));
-        of.into_iter().chain([Self::LARGE, Self::SMALL, Self::THIN]).collect()
-    }
-
-    /// Rows and columns.
-    fn extent(self) -> (usize, usize) {
-        match self {
-            Self::Subgroup { lanes, groups } => ((lanes * groups) as usize, 4 * lanes as usize),
-            Self::Tiled { tx, ty } => (4 * ty as usize, 4 * tx as usize),
+fn choose(family: KernelFamily, p: &Problem) -> Tile {
+    match family {
+        KernelFamily::Subgroup { size } => {
+            let large = Tile::high(size);
+            if p.m > 16 && count(large, p) * most_slices(p) >= BUSY.0 { large } else { Tile::low(size) }
+        }
+        KernelFamily::Tiled if p.m <= 8 => Tile::THIN,
+        KernelFamily::Tiled => {
+            let enough = count(Tile::LARGE, p) * most_slices(p) >= BUSY.1;
+            if p.m > 32 && p.n > 32 && enough { Tile::LARGE } else { Tile::SMALL }
         }
     }
+}
 
-    /// Workgroups for a problem.
-    fn count(self, p: &Problem) -> usize {
-        let (rows, columns) = self.extent();
-        p.m.div_ceil(rows) * p.n.div_ceil(columns) * p.z
-    }
-
-    fn choose(family: KernelFamily, p: &Problem) -> Self {
-        match family {
-            KernelFamily::Subgroup { size: lanes } => {
-                let large = Self::Subgroup { lanes, groups: 32 / lanes };
-                let small = Self::Subgroup { lanes, groups: if lanes == 4 { 2 } else { 1 } };
-                if p.m > 16 && large.count(p) * most_slices(p) >= BUSY.0 { large } else { small }
-            }
-            KernelFamily::Tiled if p.m <= 8 => Self::THIN,
-            KernelFamily::Tiled => {
-                let enough = Self::LARGE.count(p) * most_slices(p) >= BUSY.1;
-                if p.m > 32 && p.n > 32 && enough { Self::LARGE } else { Self::SMALL }
-            }
-        }
-    }
-
-    /// Into how many slices k is cut: as many as keep the device busy, and none too long.
-    fn slices(self, p: &Problem) -> usize {
-        let busy = if matches!(self, Self::Subgroup { .. }) { BUSY.0 } else { BUSY.1 };
-        busy.div_ceil(self.count(p)).max(p.k.div_ceil(LONGEST)).min(most_slices(p))
-    }
+/// Into how many slices k is cut: as many as keep the device busy, and none too long.
+fn slices(tile: Tile, p: &Problem) -> usize {
+    let busy = if matches!(tile, Tile::Subgroup { .. }) { BUSY.0 } else { BUSY.1 };
+    busy.div_ceil(count(tile, p)).max(p.k.div_ceil(LONGEST)).min(most_slices(p))
 }
 
 /// Into how many slices k may be cut: none shorter than [`SLICE`], and none at all in a batch.
@@ -226,41 +190,28 @@ impl Layout {
 
 /// Without `epilogue` the kernel only scales; with it come bias, activation (0: none) and residual.
 fn variant(tile: Tile, layout: Layout, epilogue: Option<u32>) -> Variant {
-    let (name, source, mut defines) = match tile {
-        Tile::Subgroup { lanes, groups } => ("matmul_subgroup", SUBGROUP, vec![("LANES", lanes), ("GROUPS", groups)]),
-        Tile::Tiled { tx, ty } => {
-            let loads = |t: u32| (16 * t).div_ceil(tx * ty);
-            ("matmul_tiled", TILED, vec![("TX", tx), ("TY", ty), ("A_LOADS", loads(ty)), ("B_LOADS", loads(tx))])
-        }
+    let (name, source) = match tile {
+        Tile::Subgroup { .. } => ("matmul_subgroup", SUBGROUP),
+        Tile::Tiled { .. } => ("matmul_tiled", TILED),
     };
-    for (define, set) in [
-        ("TRANSPOSE_A", layout.transpose_a),
-        ("TRANSPOSE_B", layout.transpose_b),
-        ("VEC", layout.vec),
-        ("VEC_OUT", layout.vec_out),
-        ("HALF", layout.half),
-    ] {
-        if set {
-            defines.push((define, 1));
-        }
-    }
-    defines.extend(epilogue.map(|activation| ("ACTIVATION", activation)));
-    Variant::own(name, source, defines)
+    Variant::own::<Params>(name, source)
+        .all(tile.defines(["A_LOADS", "B_LOADS"]))
+        .on("TRANSPOSE_A", layout.transpose_a)
+        .on("TRANSPOSE_B", layout.transpose_b)
+        .on("VEC", layout.vec)
+        .on("VEC_OUT", layout.vec_out)
+        .on("HALF", layout.half)
+        .maybe("ACTIVATION", epilogue)
 }
 
 fn reduce_variant(vec: bool, epilogue: Option<u32>) -> Variant {
-    let mut defines = Vec::new();
-    if vec {
-        defines.push(("VEC_OUT", 1));
-    }
-    defines.extend(epilogue.map(|activation| ("ACTIVATION", activation)));
-    Variant::own("matmul_reduce", REDUCE, defines)
+    Variant::own::<ReduceParams>("matmul_reduce", REDUCE).on("VEC_OUT", vec).maybe("ACTIVATION", epilogue)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
     let epilogues = || std::iter::once(None).chain((0..=Activation::ALL.len() as u32).map(Some));
     let mut all = Vec::new();
-    for tile in Tile::all() {
+    for tile in tiles() {
         for (transpose_a, transpose_b) in [(false, false), (false, true), (true, false)] {
             let layout = |vec, vec_out, half| Layout { transpose_a, transpose_b, vec, vec_out, half };
             all.push(variant(tile, layout(false, false, false), None));
@@ -283,15 +234,14 @@ pub(crate) fn variants() -> Vec<Variant> {
 /// dimensions are equal, or one operand has none and serves the whole batch. The result is `[batch.., m, n]`. With
 /// k = 0 the product is zero.
 ///
-/// A transposed b may be u32 `[batch.., n, k / 2]` of two halves each, the first in the low bits, with k a multiple of 4:
-/// weights for inference. Products and sums are f32.
+/// A transposed b may be f16, with k a multiple of 4: weights for inference. Products and sums are f32.
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::ShapeMismatch`] if the shapes do not fit; [`Error::DType`] unless all are f32 but such a b;
-/// [`Error::LimitExceeded`] for 2³² elements or more and, on software adapters, for batches with a k beyond 261,884;
+/// [`Error::LimitExceeded`] for 2³¹ elements or more and, on software adapters, for batches with a k beyond 261,884;
 /// device errors.
 pub fn forward(a: &Tensor, b: &Tensor, options: &Options) -> Result<Output> {
-    run(a, b, options, None)
+    run(a, b, options, Plan::new)
 }
 
 /// op(a) op(b) with nothing else.
@@ -316,62 +266,67 @@ struct Plan {
 
 impl Plan {
     fn new(gpu: &Gpu, p: &Problem) -> Self {
-        let tile = Tile::choose(gpu.family(), p);
+        let tile = choose(gpu.family(), p);
         let limit = gpu.report().limits.max_compute_workgroups_per_dimension;
-        Self { tile, slices: tile.slices(p), limit, most_flops: MOST_FLOPS }
+        Self { tile, slices: slices(tile, p), limit, most_flops: DISPATCH_FLOPS }
     }
 }
 
-/// [`forward`], by another plan than the rules' if given.
-fn run(a: &Tensor, b: &Tensor, options: &Options, force: Option<Plan>) -> Result<Output> {
+/// [`forward`], carried out as `plan` says.
+fn run(a: &Tensor, b: &Tensor, options: &Options, plan: impl Fn(&Gpu, &Problem) -> Plan) -> Result<Output> {
     if options.transpose_a && options.transpose_b {
         check(a, b, options)?;
         // The kernels know three layouts; of the fourth, the smaller operand is turned.
         return if a.len() <= b.len() || is_half(b, options) {
-            run(&permute::transpose(a)?, b, &Options { transpose_a: false, ..*options }, force)
+            run(&permute::transpose(a)?, b, &Options { transpose_a: false, ..*options }, plan)
         } else {
-            run(a, &permute::transpose(b)?, &Options { transpose_b: false, ..*options }, force)
+            run(a, &permute::transpose(b)?, &Options { transpose_b: false, ..*options }, plan)
         };
     }
     let (problem, shape) = check(a, b, options)?;
     let gpu = a.gpu();
     let y = Tensor::uninit(gpu, OP, shape)?;
-    let epilogue = options.bias.is_some() || options.activation.is_some() || options.residual.is_some();
-    let epilogue = epilogue.then(|| options.activation.map_or(0, |a| a as u32));
+    let follows = options.bias.is_some() || options.activation.is_some() || options.residual.is_some();
+    let code = follows.then(|| options.activation.map_or(0, |a| a as u32));
     // Without activation and residual, y is what went into them.
     let keep = options.keep_pre_activation && (options.activation.is_some() || options.residual.is_some());
     let kept = if keep { Some(Tensor::uninit(gpu, OP, y.shape())?) } else { None };
-    let output = |y: &Tensor| {
-        let pre_activation = options.keep_pre_activation.then(|| kept.clone().unwrap_or_else(|| y.clone()));
-        Output { y: y.clone(), pre_activation }
-    };
-    if y.is_empty() {
-        return Ok(output(&y));
+    if !y.is_empty() {
+        let epilogue = Epilogue { options, kept: kept.as_ref(), code };
+        multiply_and_reduce([a, b, &y], &problem, plan, &epilogue)?;
     }
-    let kept = kept.as_ref();
-    if problem.k == 0 {
-        reduce(None, 0, &y, kept, options, epilogue)?;
-        return Ok(output(&y));
-    }
-    if problem.z > 1 {
-        expect_iterations(gpu, OP, problem.k.div_ceil(4) + 64)?;
-    }
-    let plan = force.unwrap_or_else(|| Plan::new(gpu, &problem));
-    let slices = problem.k.div_ceil(slice_len(problem.k, plan.slices));
-    if slices == 1 && (epilogue.is_none() || problem.fuses()) {
-        multiply(a, b, &y, kept, options, &problem, &Plan { slices, ..plan }, epilogue)?;
-    } else {
-        let partial = Tensor::uninit(gpu, "matmul partial sums", [slices, y.len()])?;
-        let plain = Options { alpha: 1.0, ..Options::default() };
-        multiply(a, b, &partial, None, &plain, &problem, &Plan { slices, ..plan }, None)?;
-        reduce(Some(&partial), slices, &y, kept, options, epilogue)?;
-    }
-    Ok(output(&y))
+    let pre_activation = options.keep_pre_activation.then(|| kept.unwrap_or_else(|| y.clone()));
+    Ok(Output { y, pre_activation })
 }
 
-/// Whether b is kept as pairs of halves, which is for transposed ones alone.
+/// The product, in one kernel if that can be, and otherwise in slices of k.
+fn multiply_and_reduce(
+    [a, b, y]: [&Tensor; 3],
+    problem: &Problem,
+    plan: impl Fn(&Gpu, &Problem) -> Plan,
+    epilogue: &Epilogue,
+) -> Result<()> {
+    if problem.k == 0 {
+        return reduce(None, 0, y, epilogue);
+    }
+    if problem.z > 1 {
+        expect_iterations(a.gpu(), OP, problem.k.div_ceil(4) + 64)?;
+    }
+    let plan = plan(a.gpu(), problem);
+    let slices = problem.k.div_ceil(slice_len(problem.k, plan.slices));
+    let plan = Plan { slices, ..plan };
+    if slices == 1 && (epilogue.code.is_none() || problem.fuses()) {
+        return multiply([a, b, y], problem, &plan, epilogue);
+    }
+    let partial = Tensor::uninit(a.gpu(), "matmul partial sums", [slices, y.len()])?;
+    let plain = Epilogue { options: &Options::default(), kept: None, code: None };
+    multiply([a, b, &partial], problem, &plan, &plain)?;
+    reduce(Some(&partial), slices, y, epilogue)
+}
+
+/// Whether b is f16, as transposed ones alone may be.
 fn is_half(b: &Tensor, options: &Options) -> bool {
-    b.dtype() == DType::U32 && options.transpose_b
+    b.dtype() == DType::F16 && options.transpose_b
 }
 
 /// Checks the arguments; returns what there is to do and y's shape.
@@ -392,8 +347,7 @@ fn check(a: &Tensor, b: &Tensor, options: &Options) -> Result<(Problem, Vec<usiz
         }
     };
     let (batch_a, mut m, k) = matrix(a, "a", options.transpose_a)?;
-    let (batch_b, stored, n) = matrix(b, "b", options.transpose_b)?;
-    let k_b = if half { stored.saturating_mul(2) } else { stored };
+    let (batch_b, k_b, n) = matrix(b, "b", options.transpose_b)?;
     if half && !k_b.is_multiple_of(4) {
         let expected = "rows of a multiple of four halves".into();
         return Err(Error::Shape { op: OP, argument: "b", expected, got: b.shape().to_vec() });
@@ -416,11 +370,8 @@ fn check(a: &Tensor, b: &Tensor, options: &Options) -> Result<(Problem, Vec<usiz
         residual.expect_shape(OP, "residual", &shape)?;
     }
     let mut z: usize = batch.iter().product();
-    let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX);
-    let needed = elements.max(a.len()).max(if half { b.len().saturating_mul(2) } else { b.len() });
-    if u32::try_from(needed).is_err() {
-        let (what, limit) = ("elements", u32::MAX.into());
-        return Err(Error::LimitExceeded { op: OP, what, needed: needed as u64, limit, remedy: "split the batch" });
+    for shape in [a.shape(), b.shape(), &shape] {
+        count_elements(OP, shape)?;
     }
     if batch_b.is_empty() && !options.transpose_a {
         // One b for all rows: the batch is just more rows.
@@ -433,176 +384,103 @@ fn check(a: &Tensor, b: &Tensor, options: &Options) -> Result<(Problem, Vec<usiz
     Ok((Problem { z, m, n, k, transpose_a, transpose_b, stride_a, stride_b, half }, shape))
 }
 
-/// The tensors of the epilogue, with `unused` in place of those that are not there; and its flags.
-fn extras<'t>(options: &Options<'t>, kept: Option<&'t Tensor>, unused: &'t (Tensor, Tensor)) -> ([&'t Tensor; 3], u32) {
-    let mut flags = 0;
-    for (there, flag) in
-        [(options.bias.is_some(), BIAS), (options.residual.is_some(), RESIDUAL), (kept.is_some(), KEEP)]
-    {
-        if there {
-            flags |= flag;
+/// What follows a product, in the kernel that ends it.
+struct Epilogue<'a> {
+    options: &'a Options<'a>,
+    /// Where what went into the activation is written.
+    kept: Option<&'a Tensor>,
+    /// The shader's number of the activation (0: none); without one the kernel only scales.
+    code: Option<u32>,
+}
+
+impl Epilogue<'_> {
+    /// What the kernel binds for it; there is something to bind, too, where it will not look.
+    fn tensors(&self, gpu: &Gpu) -> Result<Vec<Tensor>> {
+        if self.code.is_none() {
+            return Ok(Vec::new());
         }
+        let bound = |tensor: Option<&Tensor>| tensor.map_or_else(|| Tensor::uninit(gpu, OP, [4]), |t| Ok(t.clone()));
+        [self.options.bias, self.options.residual, self.kept].into_iter().map(bound).collect()
     }
-    ([options.bias.unwrap_or(&unused.0), options.residual.unwrap_or(&unused.0), kept.unwrap_or(&unused.1)], flags)
+
+    fn flags(&self) -> u32 {
+        let there = [(self.options.bias, BIAS), (self.options.residual, RESIDUAL), (self.kept, KEEP)];
+        there.into_iter().filter(|(tensor, _)| tensor.is_some()).map(|(_, flag)| flag).sum()
+    }
 }
 
-/// Something to bind where the shader will not look: one to read, one to write.
-fn placeholders(gpu: &Gpu) -> Result<(Tensor, Tensor)> {
-    Ok((Tensor::uninit(gpu, OP, [4])?, Tensor::uninit(gpu, OP, [4])?))
+/// The part of a product that one dispatch does: the first tile of m, n, and the first product, and how many of each.
+struct Part {
+    first: [u32; 3],
+    count: [u32; 3],
+    flops: u64,
 }
 
-#[allow(clippy::too_many_arguments)]
-fn multiply(
-    a: &Tensor,
-    b: &Tensor,
-    y: &Tensor,
-    kept: Option<&Tensor>,
-    options: &Options,
-    p: &Problem,
-    &Plan { tile, slices, limit, most_flops }: &Plan,
-    epilogue: Option<u32>,
-) -> Result<()> {
-    let gpu = a.gpu();
-    let variant = variant(tile, Layout::of(p), epilogue);
-    let mut tensors = vec![a, b, y];
-    let mut flags = 0;
-    let unused;
-    if epilogue.is_some() {
-        unused = placeholders(gpu)?;
-        let (more, set) = extras(options, kept, &unused);
-        tensors.extend(more);
-        flags = set;
-    }
-    // The longer way goes on outside, so that the operand that is met again and again is the smaller one.
-    let down = p.m < p.n;
-    if down {
-        flags |= DOWN;
-    }
-    let (rows, columns) = tile.extent();
-    let k_count = slice_len(p.k, slices);
+/// The parts of a product, none of which takes long.
+fn parts(p: &Problem, plan: &Plan) -> Vec<Part> {
+    let (rows, columns) = plan.tile.extent();
+    let k_count = slice_len(p.k, plan.slices);
     // So many tiles of a row or a column, or products, of so many floating-point operations each.
-    let at_most = |flops: usize| (most_flops / (flops as u64).max(1)).clamp(1, limit.into()) as u32;
-    let z = p.z * slices;
-    for (first_z, count_z) in runs(z, at_most(2 * p.m * p.n * k_count)) {
+    let at_most = |flops: usize| units(flops as u64, plan.most_flops).min(plan.limit as usize);
+    let mut parts = Vec::new();
+    for (first_z, count_z) in runs(p.z * plan.slices, at_most(2 * p.m * p.n * k_count)) {
         for (first_n, count_n) in runs(p.n.div_ceil(columns), at_most(2 * rows * columns * k_count)) {
             let wide = (count_n as usize * columns).min(p.n);
             for (first_m, count_m) in runs(p.m.div_ceil(rows), at_most(2 * rows * wide * k_count * count_z as usize)) {
-                let params = Params {
-                    m: p.m as u32,
-                    n: p.n as u32,
-                    k: p.k as u32,
-                    alpha: options.alpha,
-                    stride_a: p.stride_a as u32,
-                    stride_b: p.stride_b as u32,
-                    stride_y: (p.m * p.n) as u32,
-                    k_step: if slices > 1 { k_count as u32 } else { 0 },
-                    k_count: k_count as u32,
-                    first_m,
-                    first_n,
-                    first_z,
-                    flags,
-                };
-                let grid = if down { [count_m, count_n, count_z] } else { [count_n, count_m, count_z] };
                 let covered = (count_m as usize * rows).min(p.m) * wide;
-                let flops = 2 * (covered * p.k) as u64 * u64::from(count_z) / slices as u64;
-                launch(OP, &variant, &tensors, &params, grid, flops)?;
+                let flops = 2 * (covered * p.k) as u64 * u64::from(count_z) / plan.slices as u64;
+                parts.push(Part { first: [first_m, first_n, first_z], count: [count_m, count_n, count_z], flops });
             }
         }
+    }
+    parts
+}
+
+fn multiply([a, b, y]: [&Tensor; 3], p: &Problem, plan: &Plan, epilogue: &Epilogue) -> Result<()> {
+    let variant = variant(plan.tile, Layout::of(p), epilogue.code);
+    let extras = epilogue.tensors(a.gpu())?;
+    let tensors: Vec<&Tensor> = [a, b, y].into_iter().chain(&extras).collect();
+    // The longer way goes on outside, so that the operand that is met again and again is the smaller one.
+    let down = p.m < p.n;
+    let k_count = slice_len(p.k, plan.slices) as u32;
+    for Part { first, count, flops } in parts(p, plan) {
+        let params = Params {
+            m: p.m as u32,
+            n: p.n as u32,
+            k: p.k as u32,
+            alpha: epilogue.options.alpha,
+            stride_a: p.stride_a as u32,
+            stride_b: p.stride_b as u32,
+            stride_y: (p.m * p.n) as u32,
+            k_step: if plan.slices > 1 { k_count } else { 0 },
+            k_count,
+            first_m: first[0],
+            first_n: first[1],
+            first_z: first[2],
+            flags: epilogue.flags() | if down { DOWN } else { 0 },
+        };
+        let grid = if down { count } else { [count[1], count[0], count[2]] };
+        launch(OP, &variant, &tensors, &params, grid, flops)?;
     }
     Ok(())
 }
 
-/// Cuts 0..count into runs of at most `limit`: (start, length).
-fn runs(count: usize, limit: u32) -> impl Iterator<Item = (u32, u32)> {
-    let limit = limit as usize;
-    (0..count).step_by(limit).map(move |from| (from as u32, (count - from).min(limit) as u32))
-}
-
-fn reduce(
-    partial: Option<&Tensor>,
-    slices: usize,
-    y: &Tensor,
-    kept: Option<&Tensor>,
-    options: &Options,
-    epilogue: Option<u32>,
-) -> Result<()> {
+fn reduce(partial: Option<&Tensor>, slices: usize, y: &Tensor, epilogue: &Epilogue) -> Result<()> {
     let gpu = y.gpu();
-    let unused = placeholders(gpu)?;
+    // Without partial sums there is something to bind all the same.
+    let partial = partial.map_or_else(|| Tensor::uninit(gpu, OP, [4]), |t| Ok(t.clone()))?;
+    let extras = epilogue.tensors(gpu)?;
+    let tensors: Vec<&Tensor> = [&partial, y].into_iter().chain(&extras).collect();
     let vec = y.width().is_multiple_of(4);
     let cell = if vec { 4 } else { 1 };
-    let mut tensors = vec![partial.unwrap_or(&unused.0), y];
-    let mut flags = 0;
-    if epilogue.is_some() {
-        let (more, set) = extras(options, kept, &unused);
-        tensors.extend(more);
-        flags = set;
-    }
     let n = y.len() / cell;
     let params = ReduceParams {
         n: n as u32,
         slices: slices as u32,
         stride: n as u32,
         width: (y.width() / cell) as u32,
-        alpha: options.alpha,
-        flags,
+        alpha: epilogue.options.alpha,
+        flags: epilogue.flags(),
     };
-    launch("matmul reduce", &reduce_variant(vec, epilogue), &tensors, &params, gpu.grid(n.div_ceil(64)), 0)
+    launch("matmul reduce", &reduce_variant(vec, epilogue.code), &tensors, &params, gpu.grid(n.div_ceil(64)), 0)
 }
-
-/// The same in plain Rust.
-pub mod cpu {
-    use crate::kernels::elementwise::unary::{Activation, Unary, cpu::value_and_derivative};
-
-    /// What to compute: extents, layouts and what follows.
-    #[derive(Clone, Copy, Debug, Default)]
-    pub struct Call<'a> {
-        /// Batch, rows, columns and inner extent.
-        pub extents: [usize; 4],
-        /// Whether a is stored as `[k, m]`.
-        pub transpose_a: bool,
-        /// Whether b is stored as `[n, k]`.
-        pub transpose_b: bool,
-        /// Whether the batch shares one a.
-        pub shared_a: bool,
-        /// Whether the batch shares one b.
-        pub shared_b: bool,
-        /// The factor of the product.
-        pub alpha: f32,
-        /// `[n]`.
-        pub bias: Option<&'a [f32]>,
-        /// Applied after the bias.
-        pub activation: Option<Activation>,
-        /// Of y's shape.
-        pub residual: Option<&'a [f32]>,
-    }
-
-    /// y and what went into the activation, summed in f64.
-    pub fn forward(call: &Call, a: &[f32], b: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let [batch, m, n, k] = call.extents;
-        let (mut y, mut pre_activation) = (Vec::new(), Vec::new());
-        for z in 0..batch {
-            let a = &a[if call.shared_a { 0 } else { z * m * k }..];
-            let b = &b[if call.shared_b { 0 } else { z * k * n }..];
-            for i in 0..m {
-                for j in 0..n {
-                    let sum: f64 = (0..k)
-                        .map(|l| {
-                            let a = if call.transpose_a { a[l * m + i] } else { a[i * k + l] };
-                            let b = if call.transpose_b { b[j * k + l] } else { b[l * n + j] };
-                            f64::from(a) * f64::from(b)
-                        })
-                        .sum();
-                    let pre = f64::from(call.alpha) * sum + call.bias.map_or(0.0, |v| v[j].into());
-                    let value = call.activation.map_or(pre, |f| value_and_derivative(Unary::Activation(f), pre).0);
-                    let residual = call.residual.map_or(0.0, |v| v[y.len()].into());
-                    y.push((value + residual) as f32);
-                    pre_activation.push(pre as f32);
-                }
-            }
-        }
-        (y, pre_activation)
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,11 +1,10 @@
 //! Cross entropy against integer targets, and the symmetric InfoNCE loss of a square matrix of scores.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::gpu::KernelFamily;
 use crate::kernels::loss::total;
+use crate::kernels::shape::count_elements;
 use crate::kernels::{lanes, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -32,32 +31,20 @@ impl SavedPairs {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    n: u32,
-    c: u32,
+params! {
+    struct Params { n: u32, c: u32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct GradParams {
-    n: u32,
-    c: u32,
-    chunks: u32,
-    scale: f32,
+params! {
+    struct GradParams { n: u32, c: u32, chunks: u32, scale: f32 }
 }
 
 fn variant(symmetric: bool, family: KernelFamily) -> Variant {
-    let mut defines = lanes::defines(family);
-    if symmetric {
-        defines.push(("SYMMETRIC", 1));
-    }
-    Variant::own("cross_entropy", WGSL, defines)
+    Variant::own::<Params>("cross_entropy", WGSL).all(lanes::defines(family)).on("SYMMETRIC", symmetric)
 }
 
 fn grad_variant(symmetric: bool) -> Variant {
-    Variant::own("cross_entropy_grad", WGSL_GRAD, if symmetric { vec![("SYMMETRIC", 1)] } else { vec![] })
+    Variant::own::<GradParams>("cross_entropy_grad", WGSL_GRAD).on("SYMMETRIC", symmetric)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -96,7 +83,7 @@ pub fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Tensor, Saved)> {
     if let Some(&index) = targets.iter().find(|&&t| t as usize >= c) {
         return Err(Error::IndexOutOfRange { op, index: index.into(), len: c as u64 });
     }
-    lanes::expect_u32(op, logits.shape())?;
+    count_elements(op, logits.shape())?;
     let gpu = logits.gpu();
     let targets = Tensor::from_u32(gpu, [n], targets)?;
     let (part, lse) = (Tensor::uninit(gpu, op, [n])?, Tensor::uninit(gpu, op, [n])?);
@@ -188,7 +175,7 @@ pub mod cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::testing::{assert_close, gpus, noise, noise_tensor};
+    use crate::kernels::testing::{assert_close, gpus, noise, noise_tensor, poisoned};
     use crate::parity::golden;
 
     fn wide(x: &[f32]) -> Vec<f64> {
@@ -207,7 +194,7 @@ mod tests {
                     let x: Vec<f32> = noise(n * c, (n + c) as u64).iter().map(|v| v * spread).collect();
                     let targets: Vec<u32> = (0..n).map(|i| (i * 31 % c) as u32).collect();
                     let (loss, gradient) = cpu::loss_and_gradient(&wide(&x), c, &targets);
-                    let logits = lanes::poisoned(&gpu, &[n, c], &x);
+                    let logits = poisoned(&gpu, &[n, c], &x);
                     let run = || {
                         let (loss, saved) = forward(&logits, &targets).unwrap();
                         let g = Tensor::from_slice(&gpu, [], &[-1.5]).unwrap();
@@ -246,7 +233,7 @@ mod tests {
             for n in [1usize, 2, 7, 8, 9, 63, 64, 65, 259] {
                 let x: Vec<f32> = noise(n * n, n as u64).iter().map(|v| v * 20.0).collect();
                 let (loss, gradient) = cpu::info_nce(&wide(&x), n);
-                let scores = lanes::poisoned(&gpu, &[n, n], &x);
+                let scores = poisoned(&gpu, &[n, n], &x);
                 let run = || {
                     let (loss, saved) = info_nce(&scores).unwrap();
                     let g = Tensor::from_slice(&gpu, [1], &[2.0]).unwrap();
@@ -372,7 +359,7 @@ mod tests {
             let x = noise(2 * c, 6);
             let targets = [5, c as u32 - 1];
             let (loss, _) = cpu::loss_and_gradient(&wide(&x), c, &targets);
-            let logits = lanes::poisoned(&gpu, &[2, c], &x);
+            let logits = poisoned(&gpu, &[2, c], &x);
             assert_close(&forward(&logits, &targets).unwrap().0, &[loss as f32], 1e-5, 0.0);
         }
     }

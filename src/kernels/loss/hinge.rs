@@ -1,12 +1,10 @@
 //! Bidirectional max-margin loss on a square matrix of scores whose positives are on the diagonal.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::Result;
 use crate::gpu::KernelFamily;
 use crate::kernels::loss::total;
 use crate::kernels::{lanes, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 
 const WGSL: &str = include_str!("../../../shaders/loss/hinge.wgsl");
@@ -30,32 +28,21 @@ pub struct Saved {
     saved: Tensor,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    n: u32,
-    margin: f32,
+params! {
+    struct Params { n: u32, margin: f32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct GradParams {
-    n: u32,
-    chunks: u32,
-    margin: f32,
+params! {
+    struct GradParams { n: u32, chunks: u32, margin: f32 }
 }
 
 fn variant(negatives: Negatives, family: KernelFamily) -> Variant {
-    let mut defines = lanes::defines(family);
-    if negatives == Negatives::Hardest {
-        defines.push(("HARDEST", 1));
-    }
-    Variant::own("hinge", WGSL, defines)
+    let hardest = negatives == Negatives::Hardest;
+    Variant::own::<Params>("hinge", WGSL).all(lanes::defines(family)).on("HARDEST", hardest)
 }
 
 fn grad_variant(negatives: Negatives) -> Variant {
-    let defines = if negatives == Negatives::Hardest { vec![("HARDEST", 1)] } else { vec![] };
-    Variant::own("hinge_grad", WGSL_GRAD, defines)
+    Variant::own::<GradParams>("hinge_grad", WGSL_GRAD).on("HARDEST", negatives == Negatives::Hardest)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -155,13 +142,13 @@ mod tests {
     use super::*;
     use crate::Error;
     use crate::gpu::Gpu;
-    use crate::kernels::testing::{assert_close, gpus, noise, noise_tensor};
+    use crate::kernels::testing::{assert_close, gpus, noise, noise_tensor, poisoned};
     use crate::parity::golden;
 
     const BOTH: [Negatives; 2] = [Negatives::All, Negatives::Hardest];
 
     fn run(gpu: &Gpu, scores: &[f32], n: usize, margin: f32, negatives: Negatives, g: f32) -> (Vec<f32>, Vec<f32>) {
-        let s = lanes::poisoned(gpu, &[n, n], scores);
+        let s = poisoned(gpu, &[n, n], scores);
         let (loss, saved) = forward(&s, margin, negatives).unwrap();
         assert_eq!(loss.shape(), &[] as &[usize]);
         let g = Tensor::from_slice(gpu, [], &[g]).unwrap();

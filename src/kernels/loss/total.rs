@@ -1,25 +1,21 @@
 //! The sum of a vector as a scalar: the last stage of a loss.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::Result;
 use crate::gpu::KernelFamily;
 use crate::kernels::rows::reduce;
+use crate::kernels::shape::count_elements;
 use crate::kernels::{lanes, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 
 const WGSL: &str = include_str!("../../../shaders/loss/total.wgsl");
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    n: u32,
-    scale: f32,
+params! {
+    struct Params { n: u32, scale: f32 }
 }
 
 fn variant(family: KernelFamily) -> Variant {
-    Variant::own("total", WGSL, lanes::defines(family))
+    Variant::own::<Params>("total", WGSL).all(lanes::defines(family))
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -36,7 +32,7 @@ const SHORT: usize = 1 << 14;
 /// [`crate::Error::DType`] unless x is f32; device errors.
 pub fn forward(op: &'static str, x: &Tensor, scale: f32) -> Result<Tensor> {
     x.expect_dtype(op, "x", DType::F32)?;
-    lanes::expect_u32(op, x.shape())?;
+    count_elements(op, x.shape())?;
     if x.is_empty() {
         return Tensor::zeros(x.gpu(), op, []);
     }
@@ -52,7 +48,7 @@ pub fn forward(op: &'static str, x: &Tensor, scale: f32) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::testing::{assert_close, gpus, noise};
+    use crate::kernels::testing::{assert_close, gpus, noise, poisoned};
 
     #[test]
     fn sums_equal_the_hosts() {
@@ -60,7 +56,7 @@ mod tests {
             for n in [0usize, 1, 7, 8, 9, 63, 64, 65, 1009, SHORT, SHORT + 1] {
                 let x = noise(n, 1);
                 let sum: f64 = x.iter().map(|&v| f64::from(v)).sum();
-                let y = forward("total", &lanes::poisoned(&gpu, &[n], &x), 0.5).unwrap();
+                let y = forward("total", &poisoned(&gpu, &[n], &x), 0.5).unwrap();
                 // One lane after another adds up to a quarter of them.
                 assert_close(&y, &[0.5 * sum as f32], 1e-5, 1e-5 + 1e-6 * (n as f32).sqrt());
             }

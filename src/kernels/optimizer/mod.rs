@@ -4,11 +4,10 @@
 //! [`Group`] is the list of ranges that share hyper-parameters: one dispatch steps all of it. The gradients must not be
 //! views of the same memory as the others: a dispatch cannot both read and write a buffer.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::{lanes, launch};
 use crate::gpu::{Gpu, KernelFamily};
-use crate::shader::Variant;
+use crate::kernels::shape::count_elements;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -49,7 +48,7 @@ impl Group {
             return Err(Error::Argument { op: "optimizer", argument: "ranges", why });
         }
         let end = sorted.last().map_or(0, |r| r.0.saturating_add(r.1));
-        lanes::expect_u32("optimizer", &[end.saturating_add(BLOCK)])?;
+        count_elements("optimizer", &[end.saturating_add(BLOCK)])?;
         let (mut table, mut spans) = (Vec::new(), Vec::new());
         for (number, &(start, len)) in ranges.iter().enumerate() {
             let blocks = len.div_ceil(BLOCK);
@@ -126,27 +125,15 @@ pub struct Clip {
     pub scale: Tensor,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    blocks: u32,
-    each: u32,
-    beta1: f32,
-    rest1: f32,
-    beta2: f32,
-    rest2: f32,
-    rate: f32,
-    root: f32,
-    eps: f32,
-    decay: f32,
-    most: f32,
+params! {
+    struct Params {
+        blocks: u32, each: u32, beta1: f32, rest1: f32, beta2: f32, rest2: f32, rate: f32, root: f32, eps: f32,
+        decay: f32, most: f32,
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct NormParams {
-    groups: u32,
-    limit: f32,
+params! {
+    struct NormParams { groups: u32, limit: f32 }
 }
 
 const ADAM: &[(&str, u32)] = &[("ADAM", 1)];
@@ -155,17 +142,12 @@ const BERT: &[(&str, u32)] = &[("BERT", 1)];
 const HALF: &[(&str, u32)] = &[("BERT", 1), ("HALF", 1)];
 
 fn variant(kind: &[(&'static str, u32)], vec4: bool, clip: bool) -> Variant {
-    let mut defines = kind.to_vec();
-    defines.extend(vec4.then_some(("VEC4", 1)));
-    defines.extend(clip.then_some(("CLIP", 1)));
-    Variant::own("optimizer", WGSL, defines)
+    Variant::own::<Params>("optimizer", WGSL).all(kind.iter().copied()).on("VEC4", vec4).on("CLIP", clip)
 }
 
 fn norm_variant(stage: &'static str, vec4: bool, family: KernelFamily) -> Variant {
-    let mut defines = lanes::defines(family);
-    defines.push((stage, 1));
-    defines.extend(vec4.then_some(("VEC4", 1)));
-    Variant::own("optimizer_norm", WGSL_NORM, defines)
+    let variant = Variant::own::<NormParams>("optimizer_norm", WGSL_NORM).all(lanes::defines(family));
+    variant.set(stage, 1).on("VEC4", vec4)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

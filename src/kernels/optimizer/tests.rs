@@ -1,5 +1,5 @@
 use super::*;
-use crate::kernels::testing::{assert_slices_close, gpus, noise, noise_tensor};
+use crate::kernels::testing::{assert_slices_close, gpus, noise, noise_tensor, poisoned};
 use crate::parity::golden;
 
 const NUMBERS: Numbers = Numbers { rate: 0.01, beta1: 0.9, beta2: 0.98, eps: 1e-6, decay: 0.1, step: 3, max: None };
@@ -66,7 +66,7 @@ fn norms_equal_the_twin() {
     let g = noise(n, 7);
     let wide = |r: (usize, usize)| g[r.0..r.0 + r.1].iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
     for gpu in gpus() {
-        let grads = lanes::poisoned(&gpu, &[n], &g);
+        let grads = poisoned(&gpu, &[n], &g);
         for ranges in [vec![(0usize, n)], vec![(64, 1), (128, 4096), (5000, 4097), (25_000, 37), (3, 0)]] {
             let group = Group::new(&gpu, &ranges).unwrap();
             let all: Vec<f64> = ranges.iter().flat_map(|&r| wide(r)).collect();
@@ -222,7 +222,7 @@ fn norms_of_many_blocks_reach_their_end() {
 fn stepped(gpu: &Gpu, [p, g, m, v]: [&[f32]; 4], update: &Update, scale: Option<f32>) -> Vec<Vec<f32>> {
     let group = Group::new(gpu, &[(0, p.len())]).unwrap();
     let scale = scale.map(|s| Tensor::from_slice(gpu, [1], &[s]).unwrap());
-    let t = [p, g, m, v].map(|x| lanes::poisoned(gpu, &[x.len()], x));
+    let t = [p, g, m, v].map(|x| poisoned(gpu, &[x.len()], x));
     step(&t[0], &t[1], &t[2], &t[3], &group, update, scale.as_ref()).unwrap();
     Tensor::read_all(&[&t[0], &t[2], &t[3]]).unwrap()
 }

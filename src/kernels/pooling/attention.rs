@@ -1,12 +1,10 @@
 //! Attention pooling: a weighted sum over the length, with weights from a softmax of given logits.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::{Extents, Masked, SPANS, defines, fill_of, span, spanned};
+use super::{Extents, Masked, SPANS, fill_of, span};
 use crate::gpu::KernelFamily;
 use crate::kernels::elementwise::dropout::Dropout;
 use crate::kernels::launch;
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -31,28 +29,18 @@ pub struct Pooled {
     pub weights: Tensor,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    bundles: u32,
-    per_row: u32,
-    length: u32,
-    width: u32,
-    fill: f32,
-    threshold: u32,
-    scale: f32,
-    words: [u32; 4],
+params! {
+    struct Params {
+        bundles: u32, per_row: u32, length: u32, width: u32, fill: f32, threshold: u32, scale: f32,
+        words: [u32; 4] as [seed_low, seed_high, stream_low, stream_high],
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct RowParams {
-    rows: u32,
-    length: u32,
-    width: u32,
-    threshold: u32,
-    scale: f32,
-    words: [u32; 4],
+params! {
+    struct RowParams {
+        rows: u32, length: u32, width: u32, threshold: u32, scale: f32,
+        words: [u32; 4] as [seed_low, seed_high, stream_low, stream_high],
+    }
 }
 
 /// What a variant depends on, besides forward or backward.
@@ -67,27 +55,26 @@ struct Kind {
 }
 
 fn forward_variant(k: Kind) -> Variant {
-    let switches = [
-        ("VEC4", k.vec4),
-        ("SHARED", k.shared),
-        ("WIDE", k.vec4 && !k.shared),
-        ("HIDE", k.masked && !k.fill),
-        ("FILL", k.fill),
-        ("DROPOUT", k.dropout),
-    ];
-    Variant::own("pool_attention", WGSL, spanned(k.span, switches))
+    Variant::own::<Params>("pool_attention", WGSL)
+        .set("SPAN", k.span)
+        .on("VEC4", k.vec4)
+        .on("SHARED", k.shared)
+        .on("WIDE", k.vec4 && !k.shared)
+        .on("HIDE", k.masked && !k.fill)
+        .on("FILL", k.fill)
+        .on("DROPOUT", k.dropout)
 }
 
 fn backward_variant(k: Kind, family: KernelFamily) -> Variant {
     if !k.shared {
-        let switches = [("VEC4", k.vec4), ("WIDE", k.vec4), ("FILL", k.fill), ("DROPOUT", k.dropout), ("GRAD", true)];
-        return Variant::own("pool_attention", WGSL, spanned(k.span, switches));
+        return forward_variant(Kind { masked: false, ..k }).set("GRAD", 1);
     }
-    let mut defines = defines([("VEC4", k.vec4), ("FILL", k.fill), ("DROPOUT", k.dropout)]);
-    if let KernelFamily::Subgroup { size } = family {
-        defines.push(("SUBGROUP", size));
-    }
-    Variant::own("pool_attention_rows", ROWS, defines)
+    let subgroup = if let KernelFamily::Subgroup { size } = family { Some(size) } else { None };
+    Variant::own::<RowParams>("pool_attention_rows", ROWS)
+        .on("VEC4", k.vec4)
+        .on("FILL", k.fill)
+        .on("DROPOUT", k.dropout)
+        .maybe("SUBGROUP", subgroup)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {

@@ -4,11 +4,10 @@ mod attention;
 
 pub use attention::{AttentionPool, Pooled, attention, attention_backward};
 
-use bytemuck::{Pod, Zeroable};
-
-use super::{expect_iterations, fits_u32, launch};
+use super::{expect_iterations, launch};
 use crate::gpu::{Gpu, KernelFamily};
-use crate::shader::Variant;
+use crate::kernels::shape::count_elements;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -26,44 +25,23 @@ pub enum Masked {
     Fill(f32),
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct MeanParams {
-    bundles: u32,
-    per_row: u32,
-    length: u32,
-    width: u32,
+params! {
+    struct MeanParams { bundles: u32, per_row: u32, length: u32, width: u32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct MaxParams {
-    bundles: u32,
-    per_row: u32,
-    length: u32,
-    width: u32,
-    fill: f32,
+params! {
+    struct MaxParams { bundles: u32, per_row: u32, length: u32, width: u32, fill: f32 }
 }
 
 fn mean_variant(span: u32, vec4: bool, masked: bool, grad: bool) -> Variant {
-    Variant::own("pool_mean", MEAN, spanned(span, [("VEC4", vec4), ("MASKED", masked), ("GRAD", grad)]))
+    let variant = Variant::own::<MeanParams>("pool_mean", MEAN).set("SPAN", span);
+    variant.on("VEC4", vec4).on("MASKED", masked).on("GRAD", grad)
 }
 
 fn max_variant(span: u32, vec4: bool, masked: bool, fill: bool, grad: bool) -> Variant {
     // Forward needs the mask in either case, backward where there is a fill.
-    let masked = masked && !grad;
-    let switches = [("VEC4", vec4), ("MASKED", masked), ("FILL", fill), ("GRAD", grad)];
-    Variant::own("pool_max", MAX, spanned(span, switches))
-}
-
-/// The names that are on, as defines.
-fn defines<const N: usize>(switches: [(&'static str, bool); N]) -> Vec<(&'static str, u32)> {
-    switches.into_iter().filter(|s| s.1).map(|(name, _)| (name, 1)).collect()
-}
-
-/// As [`defines`], with a span.
-fn spanned<const N: usize>(span: u32, switches: [(&'static str, bool); N]) -> Vec<(&'static str, u32)> {
-    [vec![("SPAN", span)], defines(switches)].concat()
+    let variant = Variant::own::<MaxParams>("pool_max", MAX).set("SPAN", span);
+    variant.on("VEC4", vec4).on("MASKED", masked && !grad).on("FILL", fill).on("GRAD", grad)
 }
 
 /// How many neighbouring elements of a row one invocation works on.
@@ -122,8 +100,8 @@ impl Extents {
     }
 
     fn checked(self, op: &'static str, gpu: &Gpu, mask: Option<&Tensor>) -> Result<Self> {
-        fits_u32(op, &[self.batch, self.length, self.channels])?;
-        fits_u32(op, &[self.batch, self.channels])?;
+        count_elements(op, &[self.batch, self.length, self.channels])?;
+        count_elements(op, &[self.batch, self.channels])?;
         // No kernel passes more often than three times over the length, or once over the channels.
         expect_iterations(gpu, op, self.length.saturating_mul(3).max(self.channels / 4).saturating_add(16))?;
         if let Some(mask) = mask {

@@ -1,10 +1,9 @@
 //! One element of each row: by its column, or by its rank among the row's negatives.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::gpu::KernelFamily;
+use crate::kernels::shape::count_elements;
 use crate::kernels::{lanes, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -15,31 +14,24 @@ const WGSL_RANK: &str = include_str!("../../../shaders/ranking/pick_rank.wgsl");
 /// Comparisons that a lane of [`at_rank`] makes, about.
 const ITERATIONS: usize = 1 << 15;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    width: u32,
+params! {
+    struct Params { rows: u32, width: u32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct RankParams {
-    n: u32,
-    chunk: u32,
-    chunks: u32,
+params! {
+    struct RankParams { n: u32, chunk: u32, chunks: u32 }
 }
 
 fn variant() -> Variant {
-    Variant::own("pick", WGSL, vec![])
+    Variant::own::<Params>("pick", WGSL)
 }
 
 fn grad_variant() -> Variant {
-    Variant::own("pick_grad", WGSL_GRAD, vec![])
+    Variant::own::<Params>("pick_grad", WGSL_GRAD)
 }
 
 fn rank_variant(family: KernelFamily) -> Variant {
-    Variant::own("pick_rank", WGSL_RANK, lanes::defines(family))
+    Variant::own::<RankParams>("pick_rank", WGSL_RANK).all(lanes::defines(family))
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -56,7 +48,7 @@ pub fn forward(x: &Tensor, at: &Tensor) -> Result<Tensor> {
     let &[rows, width] = x.shape() else {
         return Err(Error::Shape { op, argument: "x", expected: "(rows, width)".into(), got: x.shape().to_vec() });
     };
-    lanes::expect_u32(op, &[rows + 64, width])?;
+    count_elements(op, &[rows + 64, width])?;
     expect_columns(op, at, rows)?;
     let y = Tensor::uninit(x.gpu(), op, [rows])?;
     if rows > 0 {
@@ -74,7 +66,7 @@ pub fn backward(upstream: &Tensor, at: &Tensor, width: usize) -> Result<Tensor> 
     let op = "pick backward";
     upstream.expect_dtype(op, "upstream", DType::F32)?;
     let rows = upstream.len();
-    lanes::expect_u32(op, &[rows + 64, width])?;
+    count_elements(op, &[rows + 64, width])?;
     expect_columns(op, at, rows)?;
     let dx = Tensor::uninit(upstream.gpu(), op, [rows, width])?;
     if !dx.is_empty() {
@@ -157,7 +149,9 @@ pub mod cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::testing::{assert_slices_close, differences, gpus, inner, noise, noise_tensor, to_f32, to_f64};
+    use crate::kernels::testing::{
+        assert_slices_close, differences, gpus, inner, noise, noise_tensor, poisoned, to_f32, to_f64,
+    };
 
     #[test]
     fn picks_and_scatters_like_its_twin() {
@@ -166,12 +160,12 @@ mod tests {
                 let x = noise(rows * width, 1);
                 let at: Vec<u32> =
                     (0..rows).map(|i| if i % 11 == 5 { u32::MAX } else { (i * 7 % width) as u32 }).collect();
-                let tensor = lanes::poisoned(&gpu, &[rows, width], &x);
+                let tensor = poisoned(&gpu, &[rows, width], &x);
                 let columns = Tensor::from_u32(&gpu, [rows], &at).unwrap();
                 let y = forward(&tensor, &columns).unwrap().to_vec().unwrap();
                 assert_eq!(y, to_f32(&cpu::pick(&to_f64(&x), width, &at)));
                 let g = noise(rows, 2);
-                let dx = backward(&lanes::poisoned(&gpu, &[rows], &g), &columns, width).unwrap().to_vec().unwrap();
+                let dx = backward(&poisoned(&gpu, &[rows], &g), &columns, width).unwrap().to_vec().unwrap();
                 assert_eq!(dx, to_f32(&cpu::pick_backward(&to_f64(&g), width, &at)));
             }
         }
@@ -193,7 +187,7 @@ mod tests {
                 if n > 8 {
                     s[n + 3] = f32::NAN;
                 }
-                let tensor = lanes::poisoned(&gpu, &[n, n], &s);
+                let tensor = poisoned(&gpu, &[n, n], &s);
                 for step in [0usize, 1, 5] {
                     let places: Vec<u32> = (0..n).map(|i| ((i * step + step) % n) as u32).collect();
                     let got = at_rank(&tensor, &places).unwrap().to_u32().unwrap();

@@ -11,11 +11,10 @@
 //! | video j to its text t\[j\] | columns | 0, 1, 2, … | t |
 //! | video to its best caption | columns | each caption's video | 0, 1, 2, … |
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::gpu::{Gpu, KernelFamily};
+use crate::kernels::shape::count_elements;
 use crate::kernels::{lanes, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -39,15 +38,8 @@ pub struct Rank {
     pub equal: u32,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    columns: u32,
-    row_start: u32,
-    column_start: u32,
-    queries: u32,
-    chunks: u32,
+params! {
+    struct Params { rows: u32, columns: u32, row_start: u32, column_start: u32, queries: u32, chunks: u32 }
 }
 
 #[derive(Clone, Copy)]
@@ -60,18 +52,14 @@ enum Kernel {
 }
 
 fn variant(kernel: Kernel) -> Variant {
-    let defines = match kernel {
-        Kernel::Best(Queries::Rows) => vec![("BEST", 1)],
-        Kernel::Best(Queries::Columns) => vec![("BEST", 1), ("COLUMNS", 1)],
-        Kernel::CountColumns => vec![("COUNT", 1), ("COLUMNS", 1)],
-        Kernel::CountRows { vec4, family } => {
-            let vec4 = if vec4 { vec![("VEC4", 1)] } else { vec![] };
-            [vec![("COUNT", 1)], vec4, lanes::defines(family)].concat()
-        }
-        Kernel::Pool => vec![("POOL", 1)],
-        Kernel::Decode => vec![("DECODE", 1)],
-    };
-    Variant::own("rank", WGSL, defines)
+    let variant = Variant::own::<Params>("rank", WGSL);
+    match kernel {
+        Kernel::Best(queries) => variant.set("BEST", 1).on("COLUMNS", matches!(queries, Queries::Columns)),
+        Kernel::CountColumns => variant.set("COUNT", 1).set("COLUMNS", 1),
+        Kernel::CountRows { vec4, family } => variant.set("COUNT", 1).on("VEC4", vec4).all(lanes::defines(family)),
+        Kernel::Pool => variant.set("POOL", 1),
+        Kernel::Decode => variant.set("DECODE", 1),
+    }
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -98,7 +86,7 @@ fn tile_extents(
     let fits = |at: usize, len: usize, end: usize| at.checked_add(len).is_some_and(|e| e <= end);
     match *tile.shape() {
         [rows, columns] if fits(start.0, rows, whole.0) && fits(start.1, columns, whole.1) => {
-            lanes::expect_u32(op, tile.shape())?;
+            count_elements(op, tile.shape())?;
             Ok((rows, columns))
         }
         _ => Err(Error::Shape {
@@ -154,7 +142,7 @@ impl Ranking {
             return Err(Error::Argument { op: "rank", argument, why });
         }
         let n = asking.len();
-        lanes::expect_u32("rank", &[4, n])?;
+        count_elements("rank", &[4, n])?;
         let mut counts = vec![0; 4 * n];
         counts[3 * n..].fill(u32::MAX);
         Ok(Self {
@@ -263,7 +251,7 @@ impl GroupMax {
         if let Some(&index) = row_groups.iter().find(|&&g| g as usize >= groups) {
             return Err(Error::IndexOutOfRange { op, index: index.into(), len: groups as u64 });
         }
-        lanes::expect_u32(op, &[groups, columns])?;
+        count_elements(op, &[groups, columns])?;
         let best = Tensor::uninit_of(gpu, op, [groups, columns], DType::U32)?;
         best.fill_zero()?;
         Ok(Self { row_groups: Tensor::from_u32(gpu, [row_groups.len()], row_groups)?, columns, best })
@@ -328,7 +316,7 @@ pub mod cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::testing::{gpus, noise, noise_tensor};
+    use crate::kernels::testing::{gpus, noise, noise_tensor, poisoned};
     use crate::parity::golden;
 
     /// Scores with many ties, -0 among them.
@@ -347,7 +335,7 @@ mod tests {
                 [(1usize, 1usize), (3, 1), (1, 5), (7, 8), (64, 64), (65, 63), (33, 260), (5, 4099), (130, 12)]
             {
                 let s = tied(n * m, (n * m) as u64);
-                let scores = lanes::poisoned(&gpu, &[n, m], &s);
+                let scores = poisoned(&gpu, &[n, m], &s);
                 let to_columns: Vec<u32> = (0..n).map(|i| (i * 7 % m) as u32).collect();
                 let to_rows: Vec<u32> = (0..m).map(|j| (j * 5 % n) as u32).collect();
                 for (queries, rows, columns) in
@@ -376,7 +364,7 @@ mod tests {
                             let cut: Vec<f32> = (0..rows * columns)
                                 .map(|k| s[(row + k / columns) * m + column + k % columns])
                                 .collect();
-                            let tile = lanes::poisoned(&gpu, &[rows, columns], &cut);
+                            let tile = poisoned(&gpu, &[rows, columns], &cut);
                             if round == 0 {
                                 ranking.find_targets(&tile, (row, column)).unwrap();
                                 pool.add(&tile, (row, column)).unwrap();
@@ -485,7 +473,7 @@ mod tests {
             for (shape, queries, rows, columns) in
                 [([1, n], Queries::Rows, one.clone(), iota(n)), ([n, 1], Queries::Columns, iota(n), one)]
             {
-                let scores = lanes::poisoned(&gpu, &shape, &s);
+                let scores = poisoned(&gpu, &shape, &s);
                 let expected = cpu::ranks(&s, queries, &rows, &columns);
                 assert_eq!(ranks(&scores, queries, &rows, &columns).unwrap(), expected, "{queries:?}");
             }

@@ -1,12 +1,11 @@
 //! The largest elements of each row.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::Result;
 use crate::gpu::KernelFamily;
 use crate::kernels::ranking::select::{self, Each, Parts};
+use crate::kernels::shape::count_elements;
 use crate::kernels::{lanes, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 
 const ROUNDS: &str = include_str!("../../../shaders/ranking/topk.wgsl");
@@ -15,24 +14,12 @@ const SELECT: &str = include_str!("../../../shaders/ranking/topk_select.wgsl");
 /// The largest `k` that [`forward`] takes.
 pub const MAX_K: usize = select::MAX_PICKED;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct RoundsParams {
-    rows: u32,
-    m: u32,
-    k: u32,
+params! {
+    struct RoundsParams { rows: u32, m: u32, k: u32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SelectParams {
-    rows: u32,
-    m: u32,
-    k: u32,
-    room: u32,
-    parts: u32,
-    part_size: u32,
-    longer_parts: u32,
+params! {
+    struct SelectParams { rows: u32, m: u32, k: u32, room: u32, parts: u32, part_size: u32, longer_parts: u32 }
 }
 
 /// How a row is searched.
@@ -60,12 +47,11 @@ impl Search {
 }
 
 fn variant(search: Search, vec4: bool, family: KernelFamily) -> Variant {
-    let vec4 = if vec4 { vec![("VEC4", 1)] } else { vec![] };
     match search {
-        Search::Rounds => Variant::own("topk", ROUNDS, [lanes::defines(family), vec4].concat()),
+        Search::Rounds => Variant::own::<RoundsParams>("topk", ROUNDS).all(lanes::defines(family)).on("VEC4", vec4),
         Search::Select { merge } => {
-            let merge = if merge { vec![("MERGE", 1)] } else { vec![] };
-            Variant::own("topk_select", SELECT, [select::defines(family), vec4, merge].concat())
+            let variant = Variant::own::<SelectParams>("topk_select", SELECT).all(select::defines(family));
+            variant.on("VEC4", vec4).on("MERGE", merge)
         }
     }
 }
@@ -92,7 +78,7 @@ fn search(x: &Tensor, k: usize, search: Search) -> Result<(Tensor, Tensor)> {
     let m = x.width();
     select::expect_k(op, "k", k, m)?;
     // The shaders step through a row by up to 4 * 64 * 64.
-    lanes::expect_u32(op, &[x.rows() + 1, m + (1 << 14)])?;
+    count_elements(op, &[x.rows() + 1, m + (1 << 14)])?;
     let mut shape = x.shape().to_vec();
     match shape.last_mut() {
         Some(last) => *last = k,
@@ -170,7 +156,7 @@ pub mod cpu {
 mod tests {
     use super::*;
     use crate::Error;
-    use crate::kernels::testing::{gpus, noise, noise_tensor};
+    use crate::kernels::testing::{gpus, noise, noise_tensor, poisoned};
     use crate::parity::golden;
 
     fn bits(x: &[f32]) -> Vec<u32> {
@@ -207,7 +193,7 @@ mod tests {
                             _ => {}
                         }
                     }
-                    let tensor = lanes::poisoned(&gpu, &[rows, m], &x);
+                    let tensor = poisoned(&gpu, &[rows, m], &x);
                     for k in [1, 2, 10, m.min(64), 65, 129, m.min(1024)].into_iter().filter(|&k| k <= m) {
                         let expected: Vec<u32> = x.chunks(m).flat_map(|row| cpu::topk(row, k)).collect();
                         let picked: Vec<f32> =

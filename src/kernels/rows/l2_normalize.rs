@@ -1,11 +1,10 @@
 //! Rows of the last dimension divided by their Euclidean length.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::Result;
 use crate::kernels::launch;
-use crate::kernels::layout::{RowPlan, checked_len};
-use crate::shader::Variant;
+use crate::kernels::rows::RowPlan;
+use crate::kernels::shape::count_elements;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 
 const FORWARD: &str = include_str!("../../../shaders/rows/l2_normalize.wgsl");
@@ -26,21 +25,13 @@ pub enum Divisor {
     },
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    n: u32,
-    eps: f32,
-    add: u32,
+params! {
+    struct Params { rows: u32, n: u32, eps: f32, add: u32 }
 }
 
 fn variant(backward: bool, plan: RowPlan) -> Variant {
-    if backward {
-        Variant::own("l2_normalize_backward", BACKWARD, plan.defines())
-    } else {
-        Variant::own("l2_normalize", FORWARD, plan.defines())
-    }
+    let (name, source) = if backward { ("l2_normalize_backward", BACKWARD) } else { ("l2_normalize", FORWARD) };
+    plan.specialise(Variant::own::<Params>(name, source))
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -63,7 +54,7 @@ fn params(x: &Tensor, plan: RowPlan, divisor: Divisor) -> Params {
 pub fn forward(x: &Tensor, divisor: Divisor) -> Result<(Tensor, Tensor)> {
     const OP: &str = "l2_normalize";
     x.expect_dtype(OP, "x", DType::F32)?;
-    checked_len(OP, x.shape())?;
+    count_elements(OP, x.shape())?;
     let y = Tensor::uninit(x.gpu(), OP, x.shape())?;
     let stats = Tensor::uninit(x.gpu(), OP, [x.rows(), 2])?;
     if !x.is_empty() {
@@ -84,7 +75,7 @@ pub fn backward(y: &Tensor, g: &Tensor, stats: &Tensor, divisor: Divisor) -> Res
     stats.expect_dtype(OP, "stats", DType::F32)?;
     g.expect_shape(OP, "gradient", y.shape())?;
     stats.expect_shape(OP, "stats", &[y.rows(), 2])?;
-    checked_len(OP, y.shape())?;
+    count_elements(OP, y.shape())?;
     let dx = Tensor::uninit(y.gpu(), OP, y.shape())?;
     if !y.is_empty() {
         let plan = RowPlan::new(OP, y.gpu(), y.rows(), y.width())?;

@@ -1,11 +1,10 @@
 //! Layer norm over the last dimension, in the common form and in the one of BiC-Net, with an optional residual input.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::kernels::launch;
-use crate::kernels::layout::{RowPlan, checked_len};
+use crate::kernels::rows::RowPlan;
 use crate::kernels::rows::reduce;
-use crate::shader::Variant;
+use crate::kernels::shape::count_elements;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -58,47 +57,28 @@ pub struct Residual<'a> {
     pub keep_sum: bool,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct RowParams {
-    rows: u32,
-    n: u32,
-    width: f32,
-    eps: f32,
-    unbiased: u32,
+params! {
+    struct RowParams { rows: u32, n: u32, width: f32, eps: f32, unbiased: u32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ColumnParams {
-    rows: u32,
-    n: u32,
-    blocks: u32,
-    span: u32,
-    eps: f32,
-    unbiased: u32,
+params! {
+    struct ColumnParams { rows: u32, n: u32, blocks: u32, span: u32, eps: f32, unbiased: u32 }
 }
 
 /// Rows that one invocation sums for the gradients of gain and bias.
 const ROWS_PER_BLOCK: usize = 64;
 
 fn forward_variant(plan: RowPlan, residual: bool, sum: bool) -> Variant {
-    let mut defines = plan.defines();
-    if residual {
-        defines.push(("RESIDUAL", 1));
-    }
-    if sum {
-        defines.push(("SUM", 1));
-    }
-    Variant::own("layer_norm", FORWARD, defines)
+    let variant = plan.specialise(Variant::own::<RowParams>("layer_norm", FORWARD));
+    variant.on("RESIDUAL", residual).on("SUM", sum)
 }
 
 fn backward_variant(plan: RowPlan) -> Variant {
-    Variant::own("layer_norm_backward", BACKWARD, plan.defines())
+    plan.specialise(Variant::own::<RowParams>("layer_norm_backward", BACKWARD))
 }
 
 fn params_variant(vec4: bool) -> Variant {
-    Variant::own("layer_norm_params", PARAMS, if vec4 { vec![("VEC4", 1)] } else { vec![] })
+    Variant::own::<ColumnParams>("layer_norm_params", PARAMS).on("VEC4", vec4)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -116,7 +96,7 @@ fn check(
     rows: &[(&'static str, &Tensor)],
 ) -> Result<()> {
     x.expect_dtype(op, "x", DType::F32)?;
-    checked_len(op, x.shape())?;
+    count_elements(op, x.shape())?;
     if x.shape().is_empty() {
         let expected = "at least one dimension".into();
         return Err(Error::Shape { op, argument: "x", expected, got: vec![] });

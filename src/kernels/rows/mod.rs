@@ -2,5 +2,8 @@
 
 pub mod l2_normalize;
 pub mod layer_norm;
+mod plan;
 pub mod reduce;
 pub mod softmax;
+
+pub(super) use plan::RowPlan;

@@ -3,11 +3,9 @@
 //! An axis longer than 64 is reduced in several rounds of at most 64 elements an invocation. Which elements meet in
 //! which order depends on the shape alone, so that results repeat bit for bit.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::kernels::launch;
-use crate::kernels::layout::{around, checked_len};
-use crate::shader::Variant;
+use crate::kernels::shape::{around, count_elements};
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -19,25 +17,12 @@ const ROUND: usize = 64;
 /// From this width on, neighbours read neighbours although each invocation walks through rows that follow each other.
 const WIDE: usize = 16;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ReduceParams {
-    count: u32,
-    n: u32,
-    inner: u32,
-    blocks: u32,
-    span: u32,
-    step: u32,
-    factor: f32,
+params! {
+    struct ReduceParams { count: u32, n: u32, inner: u32, blocks: u32, span: u32, step: u32, factor: f32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ExpandParams {
-    count: u32,
-    n: u32,
-    inner: u32,
-    factor: f32,
+params! {
+    struct ExpandParams { count: u32, n: u32, inner: u32, factor: f32 }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,23 +35,12 @@ enum Kind {
 }
 
 fn variant(kind: Kind, vec4: bool) -> Variant {
-    let mut defines = match kind {
-        Kind::Sum => vec![],
-        Kind::Max => vec![("MAX", 1)],
-        Kind::MergeMax => vec![("MAX", 1), ("MERGE", 1)],
-    };
-    if vec4 {
-        defines.push(("VEC4", 1));
-    }
-    Variant::own("reduce", REDUCE, defines)
+    let variant = Variant::own::<ReduceParams>("reduce", REDUCE);
+    variant.on("MAX", kind != Kind::Sum).on("MERGE", kind == Kind::MergeMax).on("VEC4", vec4)
 }
 
 fn expand_variant(max: bool, vec4: bool) -> Variant {
-    let mut defines = if max { vec![("MAX", 1)] } else { vec![] };
-    if vec4 {
-        defines.push(("VEC4", 1));
-    }
-    Variant::own("expand", EXPAND, defines)
+    Variant::own::<ExpandParams>("expand", EXPAND).on("MAX", max).on("VEC4", vec4)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -97,22 +71,6 @@ pub fn sum(x: &Tensor, axis: usize) -> Result<Tensor> {
 pub fn mean(x: &Tensor, axis: usize) -> Result<Tensor> {
     let view = around("mean", x.shape(), axis)?;
     sum_view("mean", x, view, 1.0 / view[1].max(1) as f32)?.reshape(removed(x.shape(), axis))
-}
-
-/// The sum of all elements, as a scalar.
-///
-/// # Errors
-/// [`Error::DType`] unless x is f32; device errors.
-pub fn sum_all(x: &Tensor) -> Result<Tensor> {
-    sum_view("sum_all", x, [1, x.len(), 1], 1.0)?.reshape([])
-}
-
-/// The mean of all elements, as a scalar; 0 for no elements.
-///
-/// # Errors
-/// As [`sum_all`].
-pub fn mean_all(x: &Tensor) -> Result<Tensor> {
-    sum_view("mean_all", x, [1, x.len(), 1], 1.0 / x.len().max(1) as f32)?.reshape([])
 }
 
 /// `factor` times the sums over whatever broadcasting `shape` to x's shape repeated: the gradient of broadcasting.
@@ -194,8 +152,8 @@ pub fn max(x: &Tensor, axis: usize) -> Result<(Tensor, Tensor)> {
     let mut indices: Option<Tensor> = None;
     loop {
         let blocks = n.div_ceil(ROUND);
-        let count = checked_len(OP, &[outer, blocks, inner])?;
-        checked_len(OP, x.shape())?;
+        let count = count_elements(OP, &[outer, blocks, inner])?;
+        count_elements(OP, x.shape())?;
         let y = Tensor::uninit(x.gpu(), OP, [count])?;
         let at = Tensor::uninit_of(x.gpu(), OP, [count], DType::U32)?;
         if count > 0 {
@@ -225,7 +183,7 @@ pub fn max_backward(g: &Tensor, indices: &Tensor, axis: usize, n: usize) -> Resu
         return Err(Error::IndexOutOfRange { op: OP, index: axis as u64, len: shape.len() as u64 + 1 });
     }
     shape.insert(axis, n);
-    checked_len(OP, &shape)?;
+    count_elements(OP, &shape)?;
     let [_, n, inner] = around(OP, &shape, axis)?;
     let dx = Tensor::uninit(g.gpu(), OP, shape)?;
     run_expand(OP, &[g, indices, &dx], n, inner, true, 1.0)?;
@@ -235,8 +193,8 @@ pub fn max_backward(g: &Tensor, indices: &Tensor, axis: usize, n: usize) -> Resu
 /// `factor` * x, summed along the middle of `[outer, n, inner]`; flat.
 fn sum_view(op: &'static str, x: &Tensor, [outer, n, inner]: [usize; 3], factor: f32) -> Result<Tensor> {
     x.expect_dtype(op, "x", DType::F32)?;
-    checked_len(op, x.shape())?;
-    let length = checked_len(op, &[outer, inner])?;
+    count_elements(op, x.shape())?;
+    let length = count_elements(op, &[outer, inner])?;
     if n == 0 {
         return Tensor::zeros(x.gpu(), op, [length]);
     }
@@ -287,7 +245,7 @@ fn run(
 /// `factor` * x (`[outer, inner]`), repeated along the middle of `[outer, n, inner]`; flat.
 fn expand_view(op: &'static str, x: &Tensor, [outer, n, inner]: [usize; 3], factor: f32) -> Result<Tensor> {
     x.expect_dtype(op, "x", DType::F32)?;
-    let y = Tensor::uninit(x.gpu(), op, [checked_len(op, &[outer, n, inner])?])?;
+    let y = Tensor::uninit(x.gpu(), op, [count_elements(op, &[outer, n, inner])?])?;
     run_expand(op, &[x, &y], n, inner, false, factor)?;
     Ok(y)
 }
@@ -377,8 +335,13 @@ mod tests {
                 let means: Vec<f64> = expected.iter().map(|v| v / n as f64).collect();
                 assert_close(&mean(&tx, 1).unwrap(), &to_f32(&means), 1e-5, 1e-6);
                 let all: f64 = expected.iter().sum();
-                assert_close(&sum_all(&tx).unwrap(), &[all as f32], 1e-5, 1e-4);
-                assert_close(&mean_all(&tx).unwrap(), &[(all / x.len() as f64) as f32], 1e-5, 1e-6);
+                assert_close(&sum_to(&tx, &[], 1.0).unwrap(), &[all as f32], 1e-5, 1e-4);
+                assert_close(
+                    &sum_to(&tx, &[], 1.0 / x.len() as f32).unwrap(),
+                    &[(all / x.len() as f64) as f32],
+                    1e-5,
+                    1e-6,
+                );
                 assert_eq!(sum(&tx, 1).unwrap().to_vec().unwrap(), y.to_vec().unwrap());
 
                 let g = noise(outer * inner, 2);
@@ -438,7 +401,7 @@ mod tests {
             assert_eq!(sum(&x, 1).unwrap().to_vec().unwrap(), [0.0; 6]);
             assert_eq!(mean(&x, 1).unwrap().to_vec().unwrap(), [0.0; 6]);
             assert_eq!(sum(&x, 0).unwrap().shape(), [0, 3]);
-            assert_eq!(sum_all(&x).unwrap().item().unwrap(), 0.0);
+            assert_eq!(sum_to(&x, &[], 1.0).unwrap().item().unwrap(), 0.0);
             assert_eq!(expand(&x, 3, 4, 1.0).unwrap().shape(), [2, 0, 3, 4]);
             assert_eq!(max(&x, 0).unwrap().0.shape(), [0, 3]);
             assert!(matches!(max(&x, 1), Err(Error::Argument { .. })));

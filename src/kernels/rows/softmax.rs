@@ -4,11 +4,10 @@
 //! logarithm [`f32::MIN`] and gradient 0, whatever x holds there. A row that is masked as a whole has softmax 0,
 //! logsumexp [`f32::MIN`] and gradient 0.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::kernels::launch;
-use crate::kernels::layout::{RowPlan, checked_len};
-use crate::shader::Variant;
+use crate::kernels::rows::RowPlan;
+use crate::kernels::shape::count_elements;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -50,26 +49,13 @@ impl Kind {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    n: u32,
-    mask_stride: u32,
-    scale: f32,
+params! {
+    struct Params { rows: u32, n: u32, mask_stride: u32, scale: f32 }
 }
 
 fn variant(kind: Kind, backward: bool, masked: bool, plan: RowPlan) -> Variant {
-    let mut defines = plan.defines();
-    defines.push(kind.define());
-    if masked {
-        defines.push(("MASK", 1));
-    }
-    if backward {
-        Variant::own("softmax_backward", BACKWARD, defines)
-    } else {
-        Variant::own("softmax", FORWARD, defines)
-    }
+    let (name, source) = if backward { ("softmax_backward", BACKWARD) } else { ("softmax", FORWARD) };
+    plan.specialise(Variant::own::<Params>(name, source)).all([kind.define()]).on("MASK", masked)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -153,7 +139,7 @@ fn outer(x: &Tensor) -> &[usize] {
 /// Checks the arguments and returns how many elements lie between two rows of the mask.
 fn check(op: &'static str, x: &Tensor, mask: Option<&Tensor>) -> Result<usize> {
     x.expect_dtype(op, "x", DType::F32)?;
-    checked_len(op, x.shape())?;
+    count_elements(op, x.shape())?;
     let Some(mask) = mask else { return Ok(0) };
     mask.expect_dtype(op, "mask", DType::F32)?;
     if mask.shape() == x.shape() {

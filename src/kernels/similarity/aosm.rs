@@ -7,13 +7,11 @@
 
 mod products;
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::gpu::KernelFamily;
-use crate::kernels::layout::checked_len;
 use crate::kernels::rows::reduce;
+use crate::kernels::shape::{count_elements, expect_at_most};
 use crate::kernels::{expect_iterations, inverse_temperature, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -39,26 +37,19 @@ const X: u32 = 1;
 const Y: u32 = 2;
 const MATRIX: u32 = 4;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    pairs: u32,
-    videos: u32,
-    rows: u32,
-    frames: u32,
-    first: u32,
-    groups: u32,
-    each: u32,
-    wanted: u32,
-    inverse: f32,
+params! {
+    struct Params {
+        pairs: u32, videos: u32, rows: u32, frames: u32, first: u32, groups: u32, each: u32, wanted: u32, inverse: f32,
+    }
+    flags [X, Y, MATRIX]
 }
 
 fn variant() -> Variant {
-    Variant::own("aosm", WGSL, vec![])
+    Variant::own::<Params>("aosm", WGSL)
 }
 
 fn backward_variant() -> Variant {
-    Variant::own("aosm_backward", WGSL_BACKWARD, vec![])
+    Variant::own::<Params>("aosm_backward", WGSL_BACKWARD)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -85,17 +76,9 @@ impl Extents {
         };
         y.expect_shape(op, "y", x.shape())?;
         matrix.expect_shape(op, "matrix", &[rows, rows])?;
-        checked_len(op, x.shape())?;
-        checked_len(op, &[texts, videos, rows])?;
-        if rows > MOST_ROWS {
-            return Err(Error::LimitExceeded {
-                op,
-                what: "number of rows",
-                needed: rows as u64,
-                limit: MOST_ROWS as u64,
-                remedy: "use fewer words",
-            });
-        }
+        count_elements(op, x.shape())?;
+        count_elements(op, &[texts, videos, rows])?;
+        expect_at_most(op, "number of rows", rows, MOST_ROWS, "use fewer words")?;
         Ok(Self { texts, rows, videos, frames })
     }
 

@@ -6,13 +6,11 @@
 //! length. Gates do not change if w is scaled, so w is never divided by its sum; and as gKg' is 1, their gradient needs
 //! nothing but the gates and K.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::gpu::{Gpu, KernelFamily};
-use crate::kernels::layout::checked_len;
 use crate::kernels::rows::reduce;
+use crate::kernels::shape::{count_elements, expect_at_most};
 use crate::kernels::{expect_iterations, inverse_temperature, launch};
-use crate::shader::Variant;
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -31,25 +29,13 @@ const MOST_PARTS: usize = 16;
 const MASK: u32 = 1;
 const WHICH: u32 = 2;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    videos: u32,
-    frames: u32,
-    flags: u32,
-    inverse: f32,
+params! {
+    struct Params { rows: u32, videos: u32, frames: u32, flags: u32, inverse: f32 }
+    flags [MASK, WHICH]
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct GramParams {
-    rows: u32,
-    videos: u32,
-    frames: u32,
-    tiles: u32,
-    span: u32,
-    parts: u32,
+params! {
+    struct GramParams { rows: u32, videos: u32, frames: u32, tiles: u32, span: u32, parts: u32 }
 }
 
 /// How rows are spread over invocations: lanes that share one, rows side by side, rows one after another.
@@ -60,28 +46,23 @@ fn team(family: KernelFamily) -> [u32; 3] {
     }
 }
 
-fn defines(family: KernelFamily) -> Vec<(&'static str, u32)> {
+fn team_variant(name: &'static str, source: &'static str, family: KernelFamily) -> Variant {
     let [lanes, rows, sequence] = team(family);
-    let mut defines = vec![("LANES", lanes), ("ROWS", rows), ("SEQUENCE", sequence)];
-    match family {
-        KernelFamily::Tiled => defines.push(("MOST_FRAMES", MOST_FRAMES as u32)),
-        KernelFamily::Subgroup { .. } => defines.push(("SUBGROUP", 1)),
-    }
-    defines
+    let tiled = family == KernelFamily::Tiled;
+    let variant = Variant::own::<Params>(name, source).set("LANES", lanes).set("ROWS", rows).set("SEQUENCE", sequence);
+    variant.maybe("MOST_FRAMES", tiled.then_some(MOST_FRAMES as u32)).on("SUBGROUP", !tiled)
 }
 
 fn variant(family: KernelFamily) -> Variant {
-    Variant::own("gates", WGSL, defines(family))
+    team_variant("gates", WGSL, family)
 }
 
 fn dots_variant(family: KernelFamily) -> Variant {
-    let mut defines = defines(family);
-    defines.push(("SYMMETRIC", 1));
-    Variant::own("gates_dots", WGSL_DOTS, defines)
+    team_variant("gates_dots", WGSL_DOTS, family).set("SYMMETRIC", 1)
 }
 
 fn grams_variant() -> Variant {
-    Variant::own("gates_grams", WGSL_GRAMS, vec![])
+    Variant::own::<GramParams>("gates_grams", WGSL_GRAMS)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -111,17 +92,9 @@ fn extents(op: &'static str, dots: &Tensor, grams: &Tensor, listed: bool) -> Res
             return Err(Error::Shape { op, argument: "grams", expected, got: grams.shape().to_vec() });
         }
     };
-    checked_len(op, dots.shape())?;
-    checked_len(op, grams.shape())?;
-    if frames > MOST_FRAMES {
-        return Err(Error::LimitExceeded {
-            op,
-            what: "number of frames",
-            needed: frames as u64,
-            limit: MOST_FRAMES as u64,
-            remedy: "sample fewer frames of a video",
-        });
-    }
+    count_elements(op, dots.shape())?;
+    count_elements(op, grams.shape())?;
+    expect_at_most(op, "number of frames", frames, MOST_FRAMES, "sample fewer frames of a video")?;
     Ok([texts, videos, frames, items])
 }
 
@@ -209,7 +182,7 @@ fn grams_gradient([rows, videos, frames]: [usize; 3], gates: &Tensor, slopes: &T
     let span = SPAN.max(rows.div_ceil(MOST_PARTS));
     expect_iterations(gpu, BACKWARD, span + 1)?;
     let (parts, tiles) = (rows.div_ceil(span), frames.div_ceil(4));
-    checked_len(BACKWARD, &[parts, videos, 16 * tiles * tiles])?;
+    count_elements(BACKWARD, &[parts, videos, 16 * tiles * tiles])?;
     let params = GramParams {
         rows: rows as u32,
         videos: videos as u32,

@@ -10,11 +10,11 @@
 //! A workgroup walks the clips of one video and keeps only the best of each query, so the (queries, videos, clips) dot
 //! products are never in memory. The kernels are those of [`crate::kernels::linear::matmul`] with this end.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::gpu::KernelFamily;
-use crate::kernels::{MOST_FLOPS, expect_iterations, fits_u32, launch};
-use crate::shader::Variant;
+use crate::kernels::shape::count_elements;
+use crate::kernels::tile::{DISPATCH_FLOPS, Tile, runs, units};
+use crate::kernels::{expect_iterations, launch};
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -31,93 +31,47 @@ pub const NO_CLIP: f32 = -1e10;
 const MASK: u32 = 1;
 const SCALE: u32 = 2;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    queries: u32,
-    videos: u32,
-    clips: u32,
-    width: u32,
-    tiles: u32,
-    first: u32,
-    flags: u32,
+params! {
+    struct Params { queries: u32, videos: u32, clips: u32, width: u32, tiles: u32, first: u32, flags: u32 }
+    flags [MASK, SCALE]
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct GradParams {
-    queries: u32,
-    videos: u32,
-    clips: u32,
-    width: u32,
-    per_row: u32,
-    flags: u32,
+params! {
+    struct GradParams { queries: u32, videos: u32, clips: u32, width: u32, per_row: u32, flags: u32 }
+    flags [SCALE]
 }
 
-/// A workgroup's tile, as the shader's defines give it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tile {
-    Subgroup { lanes: u32, groups: u32 },
-    Tiled { tx: u32, ty: u32 },
+fn tiles() -> impl Iterator<Item = Tile> {
+    Tile::subgroups().chain([Tile::LARGE, Tile::THIN])
 }
 
-impl Tile {
-    const LARGE: Self = Self::Tiled { tx: 16, ty: 16 };
-    const THIN: Self = Self::Tiled { tx: 32, ty: 2 };
-
-    fn all() -> Vec<Self> {
-        let subgroup = [(4, 2), (4, 8), (8, 1), (8, 4), (16, 1), (16, 2)];
-        let subgroup = subgroup.map(|(lanes, groups)| Self::Subgroup { lanes, groups });
-        subgroup.into_iter().chain([Self::LARGE, Self::THIN]).collect()
+fn choose(family: KernelFamily, queries: usize) -> Tile {
+    match family {
+        KernelFamily::Subgroup { size } if queries > 16 => Tile::high(size),
+        KernelFamily::Subgroup { size } => Tile::low(size),
+        KernelFamily::Tiled if queries > 8 => Tile::LARGE,
+        KernelFamily::Tiled => Tile::THIN,
     }
+}
 
-    fn choose(family: KernelFamily, queries: usize) -> Self {
-        match family {
-            KernelFamily::Subgroup { size: lanes } if queries > 16 => Self::Subgroup { lanes, groups: 32 / lanes },
-            KernelFamily::Subgroup { size: lanes } => Self::Subgroup { lanes, groups: 8u32.div_ceil(lanes) },
-            KernelFamily::Tiled if queries > 8 => Self::LARGE,
-            KernelFamily::Tiled => Self::THIN,
-        }
-    }
-
-    /// Iterations of an invocation: over the clips, in steps of an extent and for the mask's end, and within over the
-    /// width.
-    fn iterations(self, e: &Extents) -> usize {
-        let step = if matches!(self, Self::Subgroup { .. }) { 4 } else { 16 };
-        e.clips.div_ceil(self.extent().1) * (e.width.div_ceil(step) + 6) + 64
-    }
-
-    /// Queries and clips.
-    fn extent(self) -> (usize, usize) {
-        match self {
-            Self::Subgroup { lanes, groups } => ((lanes * groups) as usize, 4 * lanes as usize),
-            Self::Tiled { tx, ty } => (4 * ty as usize, 4 * tx as usize),
-        }
-    }
+/// Iterations of an invocation: over the clips, in steps of an extent and for the mask's end, and within over the width.
+fn iterations(tile: Tile, e: &Extents) -> usize {
+    let step = if matches!(tile, Tile::Subgroup { .. }) { 4 } else { 16 };
+    e.clips.div_ceil(tile.extent().1) * (e.width.div_ceil(step) + 6) + 64
 }
 
 fn variant(tile: Tile, vec: bool, half: bool) -> Variant {
-    let (name, source, mut defines) = match tile {
-        Tile::Subgroup { lanes, groups } => {
-            ("max_similarity_subgroup", SUBGROUP, vec![("LANES", lanes), ("GROUPS", groups)])
-        }
-        Tile::Tiled { tx, ty } => {
-            let loads = |t: u32| (16 * t).div_ceil(tx * ty);
-            let defines = vec![("TX", tx), ("TY", ty), ("Q_LOADS", loads(ty)), ("X_LOADS", loads(tx))];
-            ("max_similarity_tiled", TILED, defines)
-        }
+    let (name, source) = match tile {
+        Tile::Subgroup { .. } => ("max_similarity_subgroup", SUBGROUP),
+        Tile::Tiled { .. } => ("max_similarity_tiled", TILED),
     };
-    defines.extend([("VEC", vec), ("HALF", half)].into_iter().filter(|d| d.1).map(|(name, _)| (name, 1)));
-    Variant::own(name, source, defines)
+    let variant = Variant::own::<Params>(name, source).all(tile.defines(["Q_LOADS", "X_LOADS"]));
+    variant.on("VEC", vec).on("HALF", half)
 }
 
 /// One of the two gradients' kernels.
 fn grad_variant(name: &'static str, source: &'static str, vec: bool, span: u32) -> Variant {
-    let mut defines = vec![("SPAN", span)];
-    if vec {
-        defines.push(("VEC", 1));
-    }
-    Variant::own(name, source, defines)
+    Variant::own::<GradParams>(name, source).set("SPAN", span).on("VEC", vec)
 }
 
 fn queries_variant(vec: bool, span: u32) -> Variant {
@@ -140,7 +94,7 @@ fn span(family: KernelFamily) -> u32 {
 pub(crate) fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
     for vec in [false, true] {
-        all.extend(Tile::all().into_iter().flat_map(|tile| [false, true].map(|half| variant(tile, vec, half))));
+        all.extend(tiles().flat_map(|tile| [false, true].map(|half| variant(tile, vec, half))));
         all.extend([1, 4].into_iter().flat_map(|span| [queries_variant(vec, span), clips_variant(vec, span)]));
     }
     all
@@ -153,6 +107,8 @@ struct Extents {
     videos: usize,
     clips: usize,
     width: usize,
+    /// Whether clips are f16.
+    half: bool,
 }
 
 impl Extents {
@@ -167,17 +123,17 @@ impl Extents {
                 got: q.shape().to_vec(),
             });
         };
-        let stored = if is_half(x) { width / 2 } else { width };
+        let half = x.is_half(op, "clips")?;
         let e = match *x.shape() {
-            [videos, clips, last] if last == stored && width > 0 => Self { queries, videos, clips, width },
+            [videos, clips, last] if last == width && width > 0 => Self { queries, videos, clips, width, half },
             _ => {
-                let expected = format!("[videos, clips, {stored}], and a width above 0");
+                let expected = format!("[videos, clips, {width}], and a width above 0");
                 return Err(Error::Shape { op, argument: "clips", expected, got: x.shape().to_vec() });
             }
         };
-        if is_half(x) && !width.is_multiple_of(2) {
-            let expected = "an even width, as the clips' f16 come in pairs".into();
-            return Err(Error::Shape { op, argument: "queries", expected, got: q.shape().to_vec() });
+        if half && !width.is_multiple_of(2) {
+            let expected = "an even width, as f16 are read in pairs".into();
+            return Err(Error::Shape { op, argument: "clips", expected, got: x.shape().to_vec() });
         }
         for (argument, tensor) in per_clip {
             if let Some(tensor) = tensor {
@@ -185,9 +141,9 @@ impl Extents {
                 tensor.expect_shape(op, argument, &[e.videos, e.clips])?;
             }
         }
-        fits_u32(op, &[e.queries, e.width])?;
-        fits_u32(op, &[e.queries, e.videos])?;
-        fits_u32(op, &[e.videos, e.clips, e.width])?;
+        count_elements(op, &[e.queries, e.width])?;
+        count_elements(op, &[e.queries, e.videos])?;
+        count_elements(op, &[e.videos, e.clips, e.width])?;
         Ok(e)
     }
 
@@ -197,35 +153,28 @@ impl Extents {
     }
 }
 
-/// Whether clips are kept as pairs of halves.
-fn is_half(clips: &Tensor) -> bool {
-    clips.dtype() == DType::U32
-}
-
 /// For every query and video, the largest of scale * ⟨q, x⟩ over the video's clips x with a mask above 0.5, and the
 /// first clip that has it: (scores f32, positions u32), both `[queries, videos]`.
 ///
-/// q is f32 `[queries, width]`; clips are f32 `[videos, clips, width]`, or u32 `[videos, clips, width / 2]` of two halves
-/// each, the first in the low bits, whose products and sums are f32. Mask and scale are f32 `[videos, clips]`, and
-/// without them every clip counts, with a factor of 1. A scale of 1 / ‖x‖ makes cosines of clips that are kept as they
-/// came. A video without a valid clip has the score [`NO_CLIP`] at position 2³² - 1. NaN counts as the largest, so that
+/// q is f32 `[queries, width]`; clips are f32 or f16 `[videos, clips, width]`, with products and sums in f32. Mask and
+/// scale are f32 `[videos, clips]`, and without them every clip counts, with a factor of 1. A scale of 1 / ‖x‖ makes
+/// cosines of clips that are kept as they came. A video without a valid clip has the score [`NO_CLIP`] at position 2³² - 1. NaN counts as the largest, so that
 /// it shows.
 ///
 /// # Errors
 /// [`Error::Shape`] and [`Error::DType`] unless all are as above, with a width of at least 1 (an even one for
-/// halves); [`Error::LimitExceeded`] for 2³² elements or more and, on software adapters, for videos of millions of
+/// halves); [`Error::LimitExceeded`] for 2³¹ elements or more and, on software adapters, for videos of millions of
 /// numbers; device errors.
 pub fn forward(q: &Tensor, clips: &Tensor, mask: Option<&Tensor>, scale: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-    run(q, clips, mask, scale, None, MOST_FLOPS)
+    run(q, clips, [mask, scale], choose, DISPATCH_FLOPS)
 }
 
-/// [`forward`], with another tile and other dispatches than the rules' if given.
+/// [`forward`], with the tile that `choose` gives, in dispatches of at most so many floating-point operations.
 fn run(
     q: &Tensor,
     clips: &Tensor,
-    mask: Option<&Tensor>,
-    scale: Option<&Tensor>,
-    force: Option<Tile>,
+    [mask, scale]: [Option<&Tensor>; 2],
+    choose: impl Fn(KernelFamily, usize) -> Tile,
     most_flops: u64,
 ) -> Result<(Tensor, Tensor)> {
     let e = Extents::of(OP, q, clips, [("mask", mask), ("scale", scale)])?;
@@ -241,27 +190,25 @@ fn run(
     if scores.is_empty() {
         return Ok((scores, positions));
     }
-    let tile = force.unwrap_or_else(|| Tile::choose(gpu.family(), e.queries));
-    expect_iterations(gpu, OP, tile.iterations(&e))?;
+    let tile = choose(gpu.family(), e.queries);
+    expect_iterations(gpu, OP, iterations(tile, &e))?;
     let tiles = e.queries.div_ceil(tile.extent().0);
-    let total = fits_u32(OP, &[e.videos, tiles])? as usize;
-    let variant = variant(tile, e.vec(), is_half(clips));
+    let total = count_elements(OP, &[e.videos, tiles])?;
+    let variant = variant(tile, e.vec(), e.half);
     let tensors = [q, clips, mask.unwrap_or(q), scale.unwrap_or(q), &scores, &positions];
     let flags = if mask.is_some() { MASK } else { 0 } | if scale.is_some() { SCALE } else { 0 };
     let flops = 2 * (e.queries * e.clips * e.width) as u64 / tiles as u64;
-    let most = usize::try_from(most_flops / flops.max(1)).unwrap_or(usize::MAX).max(1);
-    for first in (0..total).step_by(most) {
-        let groups = most.min(total - first);
+    for (first, groups) in runs(total, units(flops, most_flops)) {
         let params = Params {
             queries: e.queries as u32,
             videos: e.videos as u32,
             clips: e.clips as u32,
             width: e.width as u32,
             tiles: tiles as u32,
-            first: first as u32,
+            first,
             flags,
         };
-        launch(OP, &variant, &tensors, &params, gpu.grid(groups), flops * groups as u64)?;
+        launch(OP, &variant, &tensors, &params, gpu.grid(groups as usize), flops * u64::from(groups))?;
     }
     Ok((scores, positions))
 }

@@ -4,14 +4,13 @@
 //! (texts, videos, items) dot products are never in memory as a whole: [`forward`] and [`backward`] make those of some
 //! texts with some videos at a time, by [`crate::kernels::linear::matmul`], and [`rows`] reduces them.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::gpu::Gpu;
 use crate::kernels::elementwise::binary;
-use crate::kernels::layout::{RowPlan, checked_len};
 use crate::kernels::linear::matmul::product;
-use crate::kernels::{fits_u32, inverse_temperature, launch};
-use crate::shader::Variant;
+use crate::kernels::rows::RowPlan;
+use crate::kernels::shape::count_elements;
+use crate::kernels::{inverse_temperature, launch};
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -30,26 +29,13 @@ struct Limits {
 /// 32 MiB of scores, and 64 MiB of items, which every adapter can bind.
 const LIMITS: Limits = Limits { scores: 8 << 20, items: 16 << 20 };
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    n: u32,
-    groups: u32,
-    first: u32,
-    stride: u32,
-    mask_first: u32,
-    scale: f32,
+params! {
+    struct Params { rows: u32, n: u32, groups: u32, first: u32, stride: u32, mask_first: u32, scale: f32 }
 }
 
 fn variant(backward: bool, masked: bool, plan: RowPlan) -> Variant {
-    let mut defines = plan.defines();
-    defines.extend(masked.then_some(("MASK", 1)));
-    if backward {
-        Variant::own("soft_similarity_grad", WGSL_GRAD, defines)
-    } else {
-        Variant::own("soft_similarity", WGSL, defines)
-    }
+    let (name, source) = if backward { ("soft_similarity_grad", WGSL_GRAD) } else { ("soft_similarity", WGSL) };
+    plan.specialise(Variant::own::<Params>(name, source)).on("MASK", masked)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -104,7 +90,7 @@ impl Rows {
 /// How the rows of scores `[.., n]` share the masks `[groups, n]`.
 fn masked_rows(op: &'static str, scores: &Tensor, mask: Option<&Tensor>) -> Result<Rows> {
     scores.expect_dtype(op, "scores", DType::F32)?;
-    checked_len(op, scores.shape())?;
+    count_elements(op, scores.shape())?;
     let rows = scores.rows();
     let groups = match mask {
         None => rows,
@@ -208,8 +194,8 @@ impl Extents {
             mask.expect_dtype(op, "mask", DType::F32)?;
             mask.expect_shape(op, "mask", &[videos, per_video])?;
         }
-        fits_u32(op, &[count, videos])?;
-        fits_u32(op, &[videos, per_video])?;
+        count_elements(op, &[count, videos])?;
+        count_elements(op, &[videos, per_video])?;
         Ok(Self { texts: count, videos, items: per_video, width })
     }
 

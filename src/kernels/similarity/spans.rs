@@ -5,12 +5,11 @@ mod tests;
 
 use std::ops::Range;
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::gpu::{Gpu, KernelFamily};
 use crate::kernels::ranking::select::{self, Each, Parts};
-use crate::kernels::{expect_iterations, fits_u32, lanes, launch};
-use crate::shader::Variant;
+use crate::kernels::shape::{count_elements, expect_at_most, product};
+use crate::kernels::{expect_iterations, lanes, launch};
+use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 
@@ -25,14 +24,14 @@ pub const MAX_TOP: usize = select::MAX_PICKED;
 /// iterations in all.
 const MAX_WIDTH: usize = 1 << 14;
 const MAX_LENGTH: usize = 1 << 17;
+const SHORTER: &str = "resample the video, or project its features";
 
 /// What queries look for and clips show, in vectors of one width D.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream<'a> {
     /// A vector a query, (Nq, D), f32.
     pub queries: &'a Tensor,
-    /// A vector a clip: (Nv, L, D), f32; or (Nv, L, D / 2), u32, of which each holds two half-precision numbers, the
-    /// first in its low bits. L is what all videos are padded to.
+    /// A vector a clip, (Nv, L, D), f32 or f16. L is what all videos are padded to.
     pub clips: &'a Tensor,
 }
 
@@ -61,60 +60,37 @@ pub struct Predictor<'a> {
     pub mask_similarity: bool,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SimilarityParams {
-    pairs: u32,
-    candidates: u32,
-    videos: u32,
-    length: u32,
-    width: u32,
+params! {
+    struct SimilarityParams { pairs: u32, candidates: u32, videos: u32, length: u32, width: u32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ProbabilitiesParams {
-    pairs: u32,
-    videos: u32,
-    length: u32,
-    taps: u32,
-    mask_similarity: u32,
+params! {
+    struct ProbabilitiesParams { pairs: u32, videos: u32, length: u32, taps: u32, mask_similarity: u32 }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct DecodeParams {
-    lists: u32,
-    candidates: u32,
-    length: u32,
-    shortest: u32,
-    lengths: u32,
-    top: u32,
-    room: u32,
-    parts: u32,
-    part_size: u32,
-    longer_parts: u32,
+params! {
+    struct DecodeParams {
+        lists: u32, candidates: u32, length: u32, shortest: u32, lengths: u32, top: u32, room: u32, parts: u32,
+        part_size: u32, longer_parts: u32,
+    }
 }
 
 fn similarity_variant(family: KernelFamily, vec4: bool, half: bool, streams: u32) -> Variant {
-    let mut defines = match family {
-        KernelFamily::Tiled => vec![("TEAM", 16)],
-        KernelFamily::Subgroup { size } => vec![("SUBGROUP", 1), ("TEAM", size), ("LOG_TEAM", size.ilog2())],
+    let variant = Variant::own::<SimilarityParams>("spans_similarity", SIMILARITY);
+    let variant = match family {
+        KernelFamily::Tiled => variant.set("TEAM", 16),
+        KernelFamily::Subgroup { size } => variant.set("SUBGROUP", 1).set("TEAM", size).set("LOG_TEAM", size.ilog2()),
     };
-    let switches = [("VEC4", vec4), ("HALF", half), ("SECOND", streams == 2)];
-    defines.extend(switches.into_iter().filter(|s| s.1).map(|(name, _)| (name, 1)));
-    defines.push(("STREAMS", streams));
-    Variant::own("spans_similarity", SIMILARITY, defines)
+    variant.on("VEC4", vec4).on("HALF", half).on("SECOND", streams == 2).set("STREAMS", streams)
 }
 
 fn probabilities_variant(family: KernelFamily, logits: bool) -> Variant {
-    let logits = if logits { vec![("LOGITS", 1)] } else { vec![] };
-    Variant::own("spans_probabilities", PROBABILITIES, [lanes::defines(family), logits].concat())
+    let variant = Variant::own::<ProbabilitiesParams>("spans_probabilities", PROBABILITIES);
+    variant.all(lanes::defines(family)).on("LOGITS", logits)
 }
 
 fn decode_variant(family: KernelFamily, merge: bool) -> Variant {
-    let merge = if merge { vec![("MERGE", 1)] } else { vec![] };
-    Variant::own("spans_decode", DECODE, [select::defines(family), merge].concat())
+    Variant::own::<DecodeParams>("spans_decode", DECODE).all(select::defines(family)).on("MERGE", merge)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -144,7 +120,7 @@ impl Extents {
     fn of(op: &'static str, search: &Search) -> Result<Self> {
         let Stream { queries, clips } = search.first;
         queries.expect_dtype(op, "queries", DType::F32)?;
-        let half = clips.dtype() == DType::U32;
+        let half = clips.is_half(op, "clips")?;
         let (&[n, width], &[videos, length, _]) = (queries.shape(), clips.shape()) else {
             return Err(Error::ShapeMismatch {
                 op,
@@ -166,13 +142,13 @@ impl Extents {
         for Stream { queries, clips } in search.streams() {
             queries.expect_dtype(op, "queries", DType::F32)?;
             queries.expect_shape(op, "queries", &[n, width])?;
-            clips.expect_dtype(op, "clips", if half { DType::U32 } else { DType::F32 })?;
-            clips.expect_shape(op, "clips", &[videos, length, if half { width / 2 } else { width }])?;
+            clips.expect_dtype(op, "clips", search.first.clips.dtype())?;
+            clips.expect_shape(op, "clips", &[videos, length, width])?;
         }
-        expect_short(op, "width of vectors", width, MAX_WIDTH)?;
+        expect_at_most(op, "width of vectors", width, MAX_WIDTH, SHORTER)?;
         // The shaders step beyond the end of a length by up to 64, and of a width by up to 4 * 16.
         for counts in [[n, width + 64, 1], [videos, length + 64, width + 64], [n, candidates, length + 64]] {
-            fits_u32(op, &counts)?;
+            count_elements(op, &counts)?;
         }
         Ok(e)
     }
@@ -184,14 +160,6 @@ impl Extents {
     fn shape(self) -> [usize; 3] {
         [self.queries, self.candidates, self.length]
     }
-}
-
-fn expect_short(op: &'static str, what: &'static str, needed: usize, limit: usize) -> Result<()> {
-    if needed <= limit {
-        return Ok(());
-    }
-    let remedy = "resample the video, or project its features";
-    Err(Error::LimitExceeded { op, what, needed: needed as u64, limit: limit as u64, remedy })
 }
 
 impl<'a> Search<'a> {
@@ -207,7 +175,7 @@ impl<'a> Search<'a> {
 /// # Errors
 /// [`Error::Shape`], [`Error::ShapeMismatch`] and [`Error::DType`] for tensors that are not as [`Search`] and
 /// [`Predictor`] say; [`Error::Argument`] for an even number of taps, or an odd width in half precision;
-/// [`Error::LimitExceeded`] for more elements than 32 bits can count, vectors wider than 16,384, and more clips than
+/// [`Error::LimitExceeded`] for 2³¹ elements or more, vectors wider than 16,384, and more clips than
 /// 131,072 / (taps + 3); device errors.
 pub fn probabilities(search: &Search, predictor: &Predictor) -> Result<(Tensor, Tensor)> {
     predict("span probabilities", search, predictor, false)
@@ -231,7 +199,7 @@ fn predict(op: &'static str, search: &Search, predictor: &Predictor, logits: boo
     if taps.is_multiple_of(2) {
         return Err(Error::Argument { op, argument: "start", why: format!("has {taps} taps, an even number") });
     }
-    expect_short(op, "clips of a video", e.length, MAX_LENGTH / (taps + 3))?;
+    expect_at_most(op, "clips of a video", e.length, MAX_LENGTH / (taps + 3), SHORTER)?;
     let gpu = search.candidates.gpu();
     if e.videos == 0 {
         return Ok((Tensor::zeros(gpu, op, e.shape())?, Tensor::zeros(gpu, op, e.shape())?));
@@ -297,23 +265,11 @@ pub fn decode(
     top: usize,
 ) -> Result<(Tensor, Tensor)> {
     let op = "span decoding";
-    starts.expect_dtype(op, "starts", DType::F32)?;
-    ends.expect_dtype(op, "ends", DType::F32)?;
-    weights.expect_dtype(op, "weights", DType::F32)?;
-    let &[queries, candidates, length] = starts.shape() else {
-        let expected = "(queries, candidates, length)".into();
-        return Err(Error::Shape { op, argument: "starts", expected, got: starts.shape().to_vec() });
-    };
-    ends.expect_shape(op, "ends", starts.shape())?;
-    weights.expect_shape(op, "weights", &[queries, candidates])?;
-    select::expect_k(op, "top", top, MAX_TOP)?;
-    let choices = lengths.end.min(length).saturating_sub(lengths.start);
-    // The shaders step beyond the end by up to 256.
-    fits_u32(op, &[queries, candidates + 256, length + 256])?;
-    let spans = fits_u32(op, &[candidates, length, choices + 1])? as usize * choices;
     let gpu = starts.gpu();
-    // A position is looked at up to 17 times; then the best are sorted.
-    expect_iterations(gpu, op, choices.saturating_mul(17).saturating_add(1 << 13))?;
+    let [queries, candidates, length] = check_decode(op, starts, ends, weights, &lengths)?;
+    select::expect_k(op, "top", top, MAX_TOP)?;
+    let choices = choices(&lengths, length);
+    let spans = candidates * length * choices;
     if queries * top * spans == 0 {
         let none = vec![u32::MAX; queries * top * 3];
         let scores = Tensor::zeros(gpu, op, [queries, top])?;
@@ -321,7 +277,7 @@ pub fn decode(
     }
     let plan = |units: usize, each: Each| {
         let parts = Parts::new(gpu.family(), queries, units, each, top);
-        fits_u32(op, &[queries, parts.count * top + 256, 3])?;
+        count_elements(op, &[queries, parts.count * top + 256, 3])?;
         let params = DecodeParams {
             lists: (queries * parts.count) as u32,
             candidates: candidates as u32,
@@ -347,6 +303,38 @@ pub fn decode(
         (parts, found) = (fewer, merged);
     }
     Ok((found.scores, found.spans))
+}
+
+/// The extents of the tensors that are decoded.
+fn check_decode(
+    op: &'static str,
+    starts: &Tensor,
+    ends: &Tensor,
+    weights: &Tensor,
+    lengths: &Range<usize>,
+) -> Result<[usize; 3]> {
+    starts.expect_dtype(op, "starts", DType::F32)?;
+    ends.expect_dtype(op, "ends", DType::F32)?;
+    weights.expect_dtype(op, "weights", DType::F32)?;
+    let &[queries, candidates, length] = starts.shape() else {
+        let expected = "(queries, candidates, length)".into();
+        return Err(Error::Shape { op, argument: "starts", expected, got: starts.shape().to_vec() });
+    };
+    ends.expect_shape(op, "ends", starts.shape())?;
+    weights.expect_shape(op, "weights", &[queries, candidates])?;
+    let choices = choices(lengths, length);
+    // The shaders step beyond the end by up to 256.
+    count_elements(op, &[queries, candidates + 256, length + 256])?;
+    let counted = product(&[candidates, length, choices + 1]);
+    expect_at_most(op, "spans of a query", counted, u32::MAX as usize, "search fewer candidates or lengths")?;
+    // A position is looked at up to 17 times; then the best are sorted.
+    expect_iterations(starts.gpu(), op, choices.saturating_mul(17).saturating_add(1 << 13))?;
+    Ok([queries, candidates, length])
+}
+
+/// How many lengths a span of `length` clips may have.
+fn choices(lengths: &Range<usize>, length: usize) -> usize {
+    lengths.end.min(length).saturating_sub(lengths.start)
 }
 
 /// Scores and spans of lists.

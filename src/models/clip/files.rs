@@ -9,7 +9,7 @@ use crate::data::formats::{atomic, safetensors, weights};
 use crate::gpu::Gpu;
 use crate::models::Model;
 use crate::nn::StoreBuilder;
-use crate::tensor::Array;
+use crate::tensor::{Array, halves};
 use crate::{Error, Result};
 
 /// The configuration and the weights, under OpenAI's names, of a Hugging Face folder or of a safetensors file.
@@ -45,10 +45,10 @@ impl Clip {
     /// [`StoreBuilder::halve`] can.
     ///
     /// # Errors
-    /// As [`Clip::open`].
+    /// As [`Clip::open`]; [`Error::HalfOverflow`].
     pub fn open_half(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Self> {
         let (config, builder) = read(gpu, path.as_ref())?;
-        Self::build(config, builder.freeze(|_| true).halve())
+        Self::build(config, builder.freeze(|_| true).halve()).map_err(|error| as_in_file(path.as_ref(), error))
     }
 
     /// Writes the model to a folder with `config.json` and `model.safetensors` under Hugging Face's names;
@@ -68,4 +68,17 @@ impl Clip {
 fn read(gpu: &Gpu, path: &Path) -> Result<(ClipConfig, StoreBuilder<'static>)> {
     let (config, arrays) = read_clip(path)?;
     Ok((config, StoreBuilder::from_arrays(gpu, path.display().to_string(), arrays)))
+}
+
+/// An overflow of halves by the name that the weights have in the file.
+fn as_in_file(path: &Path, error: Error) -> Error {
+    let Error::HalfOverflow { name, .. } = &error else { return error };
+    match weights::read(path, names::is_no_weight) {
+        Ok(file) if names::is_hugging_face(&file) => {}
+        _ => return error,
+    }
+    let (origin, array) = (path.display().to_string(), read_clip(path).ok().and_then(|(_, mut all)| all.remove(name)));
+    let named = array.map(|array| names::to_hugging_face(BTreeMap::from([(name.clone(), array)])));
+    let Some(Ok(named)) = named else { return error };
+    named.iter().find_map(|(n, a)| halves::check(&origin, n, a.data()).err()).unwrap_or(error)
 }

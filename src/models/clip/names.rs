@@ -47,7 +47,7 @@ pub(super) fn is_no_weight(name: &str) -> bool {
 }
 
 /// Whether these are Hugging Face's names.
-fn is_hugging_face(arrays: &BTreeMap<String, Array>) -> bool {
+pub(super) fn is_hugging_face(arrays: &BTreeMap<String, Array>) -> bool {
     arrays.keys().any(|n| n.starts_with("vision_model.") || n.starts_with("text_model."))
 }
 

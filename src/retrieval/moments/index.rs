@@ -20,7 +20,7 @@ use crate::data::moments::{Clips, MomentSource, MomentVideo, Problems, pad_clips
 use crate::gpu::Gpu;
 use crate::models::Model;
 use crate::models::reloclnet::{Reloclnet, upload_streams};
-use crate::tensor::{Array, Precision, Tensor};
+use crate::tensor::{Array, DType, Tensor, halves};
 use crate::{Error, Progress, Result};
 
 const FORMAT: &str = "reelgrad-moments/1";
@@ -51,7 +51,7 @@ pub struct IndexOptions {
     /// Videos that are encoded together.
     pub batch: usize,
     /// How the encodings are kept, in memory and on disk.
-    pub precision: Precision,
+    pub precision: DType,
     /// Bytes of a stream that are kept together, at most, but for one video that needs more; 128 MiB are what every
     /// adapter can bind.
     pub segment_bytes: usize,
@@ -59,7 +59,7 @@ pub struct IndexOptions {
 
 impl Default for IndexOptions {
     fn default() -> Self {
-        Self { batch: 64, precision: Precision::F32, segment_bytes: SEGMENT_BYTES }
+        Self { batch: 64, precision: DType::F32, segment_bytes: SEGMENT_BYTES }
     }
 }
 
@@ -76,7 +76,7 @@ struct Manifest {
     format: String,
     /// SHA-256 of the parameters of the model that encoded the videos.
     model: String,
-    precision: Precision,
+    precision: DType,
     /// Positions of a video, padding included.
     positions: usize,
     width: usize,
@@ -103,7 +103,7 @@ impl MomentIndex {
     ///
     /// # Errors
     /// What `source` and `problems` return; [`Error::Argument`] for an odd width in half precision, or for no video at
-    /// all; [`Error::NonFinite`] for encodings that are; [`Error::Duplicate`] for a video that is there twice;
+    /// all; [`Error::NonFinite`] for encodings that are; [`Error::HalfOverflow`]; [`Error::Duplicate`] for a video that is there twice;
     /// [`Error::Malformed`] for one without a duration; device errors.
     pub fn build(
         model: &Reloclnet,
@@ -140,12 +140,12 @@ impl MomentIndex {
         model: &Reloclnet,
         source: &dyn MomentSource,
         folder: &Path,
-        precision: Option<Precision>,
+        precision: Option<DType>,
         problems: &mut Problems,
         progress: &mut dyn Progress,
     ) -> Result<Self> {
         if !folder.exists() {
-            let options = IndexOptions { precision: precision.unwrap_or(Precision::F16), ..IndexOptions::default() };
+            let options = IndexOptions { precision: precision.unwrap_or(DType::F16), ..IndexOptions::default() };
             let index = Self::build(model, source, options, problems, progress)?;
             index.save(folder)?;
             return Ok(index);
@@ -169,13 +169,13 @@ impl MomentIndex {
     ///
     /// # Errors
     /// Those of `videos`; [`Error::Argument`] for another number of streams than the model has, for an odd width in half
-    /// precision, or for no video at all; [`Error::Shape`]; [`Error::NonFinite`], naming video, stream and clip, also for
-    /// what half precision cannot hold; [`Error::Duplicate`] for a video that is there twice; [`Error::Malformed`] for one
+    /// precision, or for no video at all; [`Error::Shape`]; [`Error::NonFinite`], naming video, stream and clip;
+    /// [`Error::HalfOverflow`]; [`Error::Duplicate`] for a video that is there twice; [`Error::Malformed`] for one
     /// of impossible times or more clips than positions; device errors.
     pub fn from_encodings(
         model: &Reloclnet,
         videos: impl IntoIterator<Item = Result<(IndexedVideo, Vec<Array>)>>,
-        precision: Precision,
+        precision: DType,
     ) -> Result<Self> {
         let mut builder = Builder::new(model, precision, SEGMENT_BYTES)?;
         let wanted = model.stream_names().len();
@@ -205,7 +205,7 @@ impl MomentIndex {
     }
 
     /// How the encodings are kept.
-    pub fn precision(&self) -> Precision {
+    pub fn precision(&self) -> DType {
         self.manifest.precision
     }
 
@@ -338,7 +338,10 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
     if !known.iter().any(|k| manifest.streams.iter().map(String::as_str).eq(k.iter().copied())) {
         return bad("streams", format!("{:?} are not video, sub or both", manifest.streams));
     }
-    let even = manifest.precision == Precision::F32 || manifest.width.is_multiple_of(2);
+    if manifest.precision == DType::U32 {
+        return bad("precision", "u32 is neither f32 nor f16".into());
+    }
+    let even = manifest.precision == DType::F32 || manifest.width.is_multiple_of(2);
     if manifest.positions == 0 || manifest.width == 0 || !even {
         return bad("width", format!("{} x {} is no size", manifest.positions, manifest.width));
     }
@@ -376,20 +379,20 @@ fn check_video(
     Ok(())
 }
 
-/// Refuses values that are NaN or infinite, or become so in this precision; `place` says whose they are.
-fn check_values(clips: &[f32], precision: Precision, width: usize, place: impl Fn() -> String) -> Result<()> {
-    let largest = if precision == Precision::F16 { half::f16::MAX.to_f32() } else { f32::MAX };
-    let bad = |v: &f32| v.is_nan() || v.abs() > largest;
-    let Some(first) = clips.iter().position(bad) else { return Ok(()) };
-    let count = clips.iter().filter(|v| bad(v)).count() as u64;
-    let place = format!("{}, clip {}", place(), first / width);
-    Err(Error::NonFinite { origin: "encodings".into(), place, count })
+/// Refuses values that are NaN or infinite, or become so in this precision; `whose` says of what they are the clips.
+fn check_values(clips: &[f32], precision: DType, width: usize, whose: &str) -> Result<()> {
+    if let Some(first) = clips.iter().position(|v| !v.is_finite()) {
+        let count = clips.iter().filter(|v| !v.is_finite()).count() as u64;
+        let place = format!("{whose}, clip {}", first / width);
+        return Err(Error::NonFinite { origin: "encodings".into(), place, count });
+    }
+    if precision == DType::F16 { halves::check("encodings", whose, clips) } else { Ok(()) }
 }
 
 /// Encoded videos on their way into an index.
 struct Builder<'a> {
     model: &'a Reloclnet,
-    precision: Precision,
+    precision: DType,
     /// Positions of a video, and width.
     extents: [usize; 2],
     /// Videos in a segment, at most.
@@ -402,13 +405,14 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(model: &'a Reloclnet, precision: Precision, segment_bytes: usize) -> Result<Self> {
+    fn new(model: &'a Reloclnet, precision: DType, segment_bytes: usize) -> Result<Self> {
         let (positions, width) = (model.config().max_clips, model.config().hidden_size);
-        if precision == Precision::F16 && !width.is_multiple_of(2) {
+        precision.expect_float("MomentIndex", "precision")?;
+        if precision == DType::F16 && !width.is_multiple_of(2) {
             let why = format!("of f16 needs an even width, the model's is {width}");
             return Err(Error::Argument { op: "MomentIndex", argument: "precision", why });
         }
-        let bytes = positions * width * if precision == Precision::F16 { 2 } else { 4 };
+        let bytes = positions * width * precision.bytes();
         Ok(Self {
             model,
             precision,
@@ -446,7 +450,7 @@ impl<'a> Builder<'a> {
             self.close()?;
         }
         for (name, clips) in self.model.stream_names().iter().zip(streams) {
-            check_values(clips, self.precision, self.extents[1], || format!("video {:?}, stream {name}", video.id))?;
+            check_values(clips, self.precision, self.extents[1], &format!("video {:?}, stream {name}", video.id))?;
         }
         self.videos.push(video);
         self.pending.iter_mut().zip(streams).for_each(|(all, clips)| all.extend_from_slice(clips));

@@ -3,7 +3,7 @@
 use super::IndexedVideo;
 use crate::Result;
 use crate::gpu::Gpu;
-use crate::tensor::{DType, Precision, Tensor};
+use crate::tensor::{DType, Tensor, halves};
 
 /// Videos in the order of the index, as many as are kept together.
 pub(super) struct Segment {
@@ -11,7 +11,7 @@ pub(super) struct Segment {
     pub first: usize,
     /// 1 for clips (videos, positions).
     pub mask: Tensor,
-    /// For each stream its clips: (videos, positions, D) f32, or (videos, positions, D / 2) u32 of two halves each.
+    /// For each stream its clips, (videos, positions, D), f32 or f16.
     pub clips: Vec<Tensor>,
     /// For each stream 1 / norm of every clip (videos, positions).
     pub scales: Vec<Tensor>,
@@ -26,23 +26,19 @@ impl Segment {
         videos: &[IndexedVideo],
         streams: &[Vec<f32>],
         extents: [usize; 2],
-        precision: Precision,
+        precision: DType,
     ) -> Result<Self> {
         let shape = [videos.len(), extents[0], extents[1]];
         let (mut clips, mut norms) = (Vec::new(), Vec::new());
         for stream in streams {
-            match precision {
-                Precision::F32 => {
-                    clips.push(Tensor::from_slice(gpu, shape, stream)?);
-                    norms.push(scales(gpu, stream, shape)?);
-                }
-                Precision::F16 => {
-                    let halves = pack_halves(stream);
-                    clips.push(Tensor::from_u32(gpu, [shape[0], shape[1], shape[2] / 2], &halves)?);
-                    // Of what is kept, so that an index that was read back scores the same.
-                    norms.push(scales(gpu, &unpack_halves(&halves), shape)?);
-                }
-            }
+            let kept = Tensor::uninit_of(gpu, "clips", shape, precision)?;
+            kept.write(stream)?;
+            // Of what is kept, so that an index that was read back scores the same.
+            norms.push(match precision {
+                DType::F16 => scales(gpu, &halves::to_f32(&halves::round(stream)), shape)?,
+                _ => scales(gpu, stream, shape)?,
+            });
+            clips.push(kept);
         }
         Ok(Self { first, mask: mask(gpu, videos, extents[0])?, clips, scales: norms })
     }
@@ -54,11 +50,7 @@ impl Segment {
 
     /// For each stream its clips, read back.
     pub fn values(&self) -> Result<Vec<Vec<f32>>> {
-        let read = |clips: &Tensor| match clips.dtype() {
-            DType::F32 => clips.to_vec(),
-            DType::U32 => Ok(unpack_halves(&clips.to_u32()?)),
-        };
-        self.clips.iter().map(read).collect()
+        self.clips.iter().map(Tensor::to_vec).collect()
     }
 
     /// Bytes in GPU memory.
@@ -80,15 +72,4 @@ fn mask(gpu: &Gpu, videos: &[IndexedVideo], positions: usize) -> Result<Tensor> 
 fn scales(gpu: &Gpu, clips: &[f32], [videos, positions, width]: [usize; 3]) -> Result<Tensor> {
     let scale = |row: &[f32]| 1.0 / row.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
     Tensor::from_slice(gpu, [videos, positions], &clips.chunks_exact(width.max(1)).map(scale).collect::<Vec<f32>>())
-}
-
-/// Pairs of halves, the first in the low bits, as `unpack2x16float` of WGSL reads them.
-fn pack_halves(values: &[f32]) -> Vec<u32> {
-    let bits = |v: f32| u32::from(half::f16::from_f32(v).to_bits());
-    values.chunks_exact(2).map(|pair| bits(pair[0]) | bits(pair[1]) << 16).collect()
-}
-
-fn unpack_halves(words: &[u32]) -> Vec<f32> {
-    let half = |bits: u32| half::f16::from_bits(bits as u16).to_f32();
-    words.iter().flat_map(|&w| [half(w & 0xffff), half(w >> 16)]).collect()
 }

@@ -1,19 +1,18 @@
-use half::f16;
-
 use super::*;
 use crate::gpu::Gpu;
-use crate::kernels::testing::{assert_close, gpus, noise, noise_tensor, poisoned};
+use crate::kernels::testing::{assert_close, gpus, half_noise, noise, noise_tensor, poisoned, poisoned_halves};
 
-/// The tiles that a device's family may use.
-fn tiles(gpu: &Gpu) -> Vec<Tile> {
-    let fits = |tile: &Tile| match (gpu.family(), tile) {
-        (KernelFamily::Subgroup { size }, Tile::Teams { lanes, count: 1, .. } | Tile::Subgroup { lanes, .. }) => {
-            size == *lanes
-        }
-        (KernelFamily::Tiled, Tile::Teams { count: 4, .. }) => true,
+/// The splits that a device's family may use.
+fn splits(gpu: &Gpu) -> impl Iterator<Item = Split> {
+    let family = gpu.family();
+    Split::all().filter(move |split| match (family, split) {
+        (
+            KernelFamily::Subgroup { size },
+            Split::Teams { lanes, count: 1, .. } | Split::Items(Tile::Subgroup { lanes, .. }),
+        ) => size == *lanes,
+        (KernelFamily::Tiled, Split::Teams { count: 4, .. }) => true,
         _ => false,
-    };
-    Tile::all().into_iter().filter(fits).collect()
+    })
 }
 
 /// Pairs in which videos come in runs of several lengths, come again, or are missing, and texts are in no order.
@@ -22,18 +21,10 @@ fn some_pairs(count: usize, texts: usize, videos: usize) -> Vec<[u32; 2]> {
     (0..count).map(|i| [(i * 5 % texts) as u32, (run(i) * 3 % videos) as u32]).collect()
 }
 
-/// Values as f16, two in each u32, with NaN behind the end.
-fn pack(gpu: &Gpu, shape: &[usize], x: &[f32]) -> Tensor {
-    let bits = |v: f32| u32::from(f16::from_f32(v).to_bits());
-    let packed = x.chunks_exact(2).map(|c| bits(c[0]) | bits(c[1]) << 16);
-    let packed: Vec<u32> = packed.chain([0x7e00_7e00; 64]).collect();
-    Tensor::from_u32(gpu, [packed.len()], &packed).unwrap().view(0, shape).unwrap()
-}
-
 #[test]
 fn every_tile_equals_its_twin() {
     for gpu in gpus() {
-        for tile in tiles(&gpu) {
+        for split in splits(&gpu) {
             for [texts, q, pairs, n, r, d] in [
                 [1, 1, 1, 1, 1, 4],
                 [3, 1, 2, 5, 7, 12],
@@ -47,20 +38,20 @@ fn every_tile_equals_its_twin() {
             ] {
                 let listed = some_pairs(pairs, texts, n);
                 // Halves in either edition, so that both compute the same.
-                let x: Vec<f32> = noise(n * r * d, 2).iter().map(|&v| f16::from_f32(v).to_f32()).collect();
+                let x = half_noise(n * r * d, 2);
                 let queries = noise(texts * q * d, 1);
                 let expected = cpu::forward([q, r, d], &queries, &x, &listed);
                 let gq = poisoned(&gpu, &[texts, q, d], &queries);
                 let whole = poisoned(&gpu, &[n, r, d], &x);
-                let packed = pack(&gpu, &[n, r, d / 2], &x);
-                let once = |x: &Tensor, most| run(&gq, x, &listed, Some(tile), most).unwrap();
+                let packed = poisoned_halves(&gpu, &[n, r, d], &x);
+                let once = |x: &Tensor, most| run(&gq, x, &listed, |_, _| split, most).unwrap();
                 let y = once(&whole, u64::MAX);
                 assert_eq!(y.shape(), [pairs, q, r]);
                 assert_close(&y, &expected, 1e-5, 1e-5);
                 let bits = |y: Tensor| y.to_vec().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
                 let (y, at) = (bits(y), [texts, q, pairs, n, r, d]);
-                assert_eq!(y, bits(once(&whole, 1)), "{tile:?} {at:?} in single workgroups");
-                assert_eq!(y, bits(once(&packed, u64::MAX)), "{tile:?} {at:?} as halves");
+                assert_eq!(y, bits(once(&whole, 1)), "{split:?} {at:?} in single workgroups");
+                assert_eq!(y, bits(once(&packed, u64::MAX)), "{split:?} {at:?} as halves");
             }
         }
     }
@@ -95,15 +86,15 @@ fn nothing_in_gives_nothing_out() {
 fn wrong_arguments_are_errors() {
     for gpu in gpus() {
         let t = |shape: &[usize]| noise_tensor(&gpu, shape, 1);
-        let u = |shape: &[usize]| Tensor::from_u32(&gpu, shape, &vec![0; shape.iter().product()]).unwrap();
+        let h = |shape: &[usize]| Tensor::from_slice_f16(&gpu, shape, &vec![0.0; shape.iter().product()]).unwrap();
         let of = |q: &Tensor, x: &Tensor, pairs: &[[u32; 2]]| forward(q, x, pairs).map(drop).unwrap_err();
         let (q, x, pairs) = (t(&[2, 3, 8]), t(&[5, 4, 8]), [[0, 0], [1, 4]]);
-        assert!(forward(&q, &u(&[5, 4, 4]), &pairs).is_ok());
+        assert!(forward(&q, &h(&[5, 4, 8]), &pairs).is_ok());
         assert!(matches!(of(&t(&[2, 8]), &x, &pairs), Error::Shape { argument: "queries", .. }));
         assert!(matches!(of(&t(&[2, 3, 6]), &t(&[5, 4, 6]), &pairs), Error::Shape { argument: "queries", .. }));
         assert!(matches!(of(&t(&[2, 3, 0]), &t(&[5, 4, 0]), &pairs), Error::Shape { argument: "queries", .. }));
         assert!(matches!(of(&q, &t(&[5, 4, 4]), &pairs), Error::Shape { argument: "items", .. }));
-        assert!(matches!(of(&q, &u(&[5, 4, 8]), &pairs), Error::Shape { argument: "items", .. }));
+        assert!(matches!(of(&q, &h(&[5, 4, 4]), &pairs), Error::Shape { argument: "items", .. }));
         for (pair, wrong, length) in [([2, 0], 2, 2), ([1, 5], 5, 5), ([1, u32::MAX], u32::MAX.into(), 5)] {
             let error = of(&q, &x, &[[0, 0], pair]);
             assert!(

@@ -1,9 +1,7 @@
-use half::f16;
-
 use super::*;
 use crate::gpu::Gpu;
 use crate::kernels::testing::{
-    assert_slices_close, differences, gpus, inner, noise, noise_tensor, poisoned, to_f32, to_f64,
+    assert_slices_close, differences, gpus, inner, noise, noise_tensor, poisoned, poisoned_halves, to_f32, to_f64,
 };
 
 /// One problem on the host.
@@ -38,11 +36,6 @@ impl Problem {
         Self { extents, q: coarse(queries * width, seed), x, mask, scale }
     }
 
-    fn pack(&self) -> Vec<u32> {
-        let bits = |v: f32| u32::from(f16::from_f32(v).to_bits());
-        self.x.chunks_exact(2).map(|c| bits(c[0]) | bits(c[1]) << 16).collect()
-    }
-
     fn upload(&self, gpu: &Gpu) -> [Tensor; 4] {
         let [queries, videos, clips, width] = self.extents;
         [
@@ -67,7 +60,7 @@ fn tiles(gpu: &Gpu) -> Vec<Tile> {
         (KernelFamily::Tiled, Tile::Tiled { .. }) => true,
         _ => false,
     };
-    Tile::all().into_iter().filter(fits).collect()
+    super::tiles().filter(fits).collect()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -96,7 +89,7 @@ fn every_tile_equals_its_twin() {
                     // Dispatches of one workgroup as well as one of all.
                     for most_flops in [1, u64::MAX] {
                         let of = |clips| {
-                            let (s, p) = run(&q, clips, Some(&mask), scale, Some(tile), most_flops).unwrap();
+                            let (s, p) = run(&q, clips, [Some(&mask), scale], |_, _| tile, most_flops).unwrap();
                             assert_eq!(s.shape(), &extents[..2]);
                             (s.to_vec().unwrap(), p.to_u32().unwrap())
                         };
@@ -104,10 +97,7 @@ fn every_tile_equals_its_twin() {
                         assert_eq!((&s, &p), (&scores, &positions), "{tile:?} {extents:?} scaled {scaled}");
                         let [_, videos, clips, width] = extents;
                         if width % 2 == 0 {
-                            let mut packed = problem.pack();
-                            packed.extend([0x7e00_7e00; 64]);
-                            let packed = Tensor::from_u32(&gpu, [packed.len()], &packed).unwrap();
-                            let packed = packed.view(0, [videos, clips, width / 2]).unwrap();
+                            let packed = poisoned_halves(&gpu, &[videos, clips, width], &problem.x);
                             assert_eq!(of(&packed), (s, p), "half {tile:?} {extents:?} scaled {scaled}");
                         }
                     }
@@ -155,8 +145,8 @@ fn nan_and_infinities_of_valid_clips_show() {
 fn the_longest_video_is_searched_to_its_end() {
     for gpu in gpus().into_iter().filter(|gpu| gpu.report().is_software()) {
         let width = 8;
-        let tile = Tile::choose(gpu.family(), 1);
-        let per_step = tile.iterations(&Extents { queries: 1, videos: 1, clips: 1, width }) - 64;
+        let tile = choose(gpu.family(), 1);
+        let per_step = iterations(tile, &Extents { queries: 1, videos: 1, clips: 1, width, half: false }) - 64;
         let most = (crate::kernels::MOST_ITERATIONS - 64) / per_step * tile.extent().1;
         let mut x = noise(most * width, 1);
         x[(most - 1) * width] = 99.0;
@@ -256,9 +246,10 @@ fn wrong_arguments_are_errors() {
         assert!(matches!(of(&t(&[2, 0]), &t(&[3, 4, 0]), None, None), Error::Shape { argument: "clips", .. }));
         assert!(matches!(of(&q, &x, Some(&t(&[4, 3])), None), Error::Shape { argument: "mask", .. }));
         assert!(matches!(of(&q, &x, None, Some(&t(&[12]))), Error::Shape { argument: "scale", .. }));
-        let packed = Tensor::from_u32(&gpu, [3, 4, 3], &[0; 36]).unwrap();
-        assert!(forward(&q, &packed, None, None).is_ok());
-        assert!(matches!(of(&t(&[2, 7]), &packed, None, None), Error::Shape { argument: "queries", .. }));
+        let halves = |width| Tensor::from_slice_f16(&gpu, [3, 4, width], &vec![0.0; 12 * width]).unwrap();
+        assert!(forward(&q, &halves(6), None, None).is_ok());
+        assert!(matches!(of(&q, &halves(3), None, None), Error::Shape { argument: "clips", .. }));
+        assert!(matches!(of(&t(&[2, 7]), &halves(7), None, None), Error::Shape { argument: "clips", .. }));
         let (scores, positions) = forward(&q, &x, None, None).unwrap();
         let back = |p: &Tensor, g: &Tensor| backward(&q, &x, p, None, g, [true; 2]).map(drop).unwrap_err();
         assert!(matches!(back(&scores, &scores), Error::DType { argument: "positions", .. }));

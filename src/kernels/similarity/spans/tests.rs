@@ -1,9 +1,8 @@
-use half::f16;
-
 use super::*;
 use crate::gpu::Gpu;
-use crate::kernels::lanes::poisoned;
-use crate::kernels::testing::{assert_slices_close, gpus, noise, noise_tensor, to_f32, to_f64};
+use crate::kernels::testing::{
+    assert_slices_close, gpus, half_noise, noise, noise_tensor, poisoned, poisoned_halves, to_f32, to_f64,
+};
 
 /// A search with its tensors' contents on the host.
 struct Case {
@@ -22,10 +21,7 @@ impl Case {
     /// and two candidates are no videos.
     fn new(sizes: [usize; 5], streams: usize, taps: usize, half: bool, mask_similarity: bool) -> Self {
         let [n, k, videos, length, width] = sizes;
-        let values = |count, seed| -> Vec<f32> {
-            let exact = |v: f32| if half { f16::from_f32(v).to_f32() } else { v };
-            noise(count, seed).into_iter().map(exact).collect()
-        };
+        let values = |count, seed| if half { half_noise(count, seed) } else { noise(count, seed) };
         let mut mask = vec![0.0; videos * length];
         for (v, row) in mask.chunks_mut(length).enumerate() {
             let clips = if v + 1 == videos && videos > 1 { 0 } else { length - length * v / (videos + 1) };
@@ -70,15 +66,8 @@ impl Case {
 
     fn upload_clips(&self, gpu: &Gpu, x: &[f32]) -> Tensor {
         let [_, _, videos, length, width] = self.sizes;
-        if !self.half {
-            return poisoned(gpu, &[videos, length, width], x);
-        }
-        let bits = |v: f32| u32::from(f16::from_f32(v).to_bits());
-        let mut packed: Vec<u32> = x.chunks(2).map(|pair| bits(pair[0]) | bits(pair[1]) << 16).collect();
-        let len = packed.len();
-        packed.resize(len + 300, 0x7e00_7e00);
-        let whole = Tensor::from_u32(gpu, [packed.len()], &packed).unwrap();
-        whole.view(0, [videos, length, width / 2]).unwrap()
+        let upload = if self.half { poisoned_halves } else { poisoned };
+        upload(gpu, &[videos, length, width], x)
     }
 
     /// Logits and probabilities, starts and ends of each.
@@ -282,8 +271,8 @@ fn wrong_arguments_are_errors_and_nothing_is_nothing() {
         let second = Some(Stream { queries: &queries, clips: &other });
         assert!(fails(Search { second, ..good }, predictor).contains("clips"));
         assert!(fails(Search { first: Stream { queries: &clips, ..first }, ..good }, predictor).contains("queries"));
-        let packed = Tensor::from_u32(&gpu, [3, 5, 3], &[0; 45]).unwrap();
-        let odd = Stream { queries: &t(&[2, 7]), clips: &packed };
+        let halves = Tensor::from_slice_f16(&gpu, [3, 5, 7], &[0.0; 105]).unwrap();
+        let odd = Stream { queries: &t(&[2, 7]), clips: &halves };
         assert!(fails(Search { first: odd, ..good }, predictor).contains("even"));
 
         let none = Tensor::from_u32(&gpu, [2, 0], &[]).unwrap();
