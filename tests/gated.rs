@@ -282,11 +282,9 @@ fn a_word_of_zeros_has_no_direction() {
             expect_heads(&format!("{}, recording {}", gpu.family(), tape.is_recording()), &heads, &expected);
             if tape.is_recording() {
                 let gradients = tape.backward(&model.similarity(&heads).unwrap().sum_all().unwrap()).unwrap();
-                let largest =
-                    |values: &[f32]| values.iter().fold(0.0f32, |m, v| if v.is_nan() { *v } else { m.max(v.abs()) });
+                // A divisor of almost 0 would give some 1e30.
                 let of_words = gradients.get(&w).unwrap().to_vec().unwrap();
-                let (zeros, all) = (largest(&of_words[8..16]), largest(&of_words));
-                assert!(zeros <= all && all < 1e4, "{}: {zeros} and {all}", gpu.family());
+                assert!(of_words.iter().all(|g| g.abs() < 1e6), "{}: {of_words:?}", gpu.family());
             }
         }
     }
