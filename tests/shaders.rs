@@ -80,8 +80,10 @@ fn shader_files() -> Vec<PathBuf> {
 fn bits_of_flags_have_names() {
     for variant in kernels::variants() {
         let wgsl = preprocess(&variant, ParamsIn::Immediates).unwrap();
-        for (_, mask) in wgsl.split("p.").filter_map(|rest| rest.split(')').next()?.split_once(" & ")) {
-            assert!(mask.starts_with(|c: char| c.is_alphabetic()), "{}: a parameter & {mask}", variant.label());
+        for member in wgsl.split("(p.").skip(1) {
+            let (name, rest) = member.split_at(member.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap());
+            let number = rest.strip_prefix(" & ").is_some_and(|mask| mask.starts_with(|c: char| c.is_ascii_digit()));
+            assert!(!number, "{}: a bit of p.{name} without a name", variant.label());
         }
     }
 }
