@@ -3,7 +3,7 @@
 // With SQUARES, one workgroup a block:
 //   grads   (n)          read
 //   blocks  (blocks, 4)  read: see optimizer.wgsl
-//   part    (blocks)     written: the block's sum of squares
+//   part    (all blocks)  written: the block's sum of squares, at its number
 // With NORM, one workgroup a norm, of part[first .. first + count]:
 //   part    (blocks)     read
 //   spans   (norms, 2)   read: first, count
@@ -65,7 +65,7 @@ fn main(
 #endif
     let total = lanes_sum(sum, lane);
     if (writes) {
-        part[index] = total;
+        part[block.w] = total;
     }
 #else
     let span = spans[index];

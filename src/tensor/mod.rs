@@ -1,6 +1,7 @@
 //! Tensors: on the host ([`Array`]) and on the GPU ([`Tensor`]).
 
 mod array;
+mod parts;
 
 use std::fmt;
 
@@ -11,6 +12,7 @@ use crate::gpu::{Binding, Buffer, Gpu};
 use crate::{Error, Result};
 
 pub use array::Array;
+pub(crate) use parts::whole_steps;
 
 /// Element types on the GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

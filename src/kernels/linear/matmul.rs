@@ -13,6 +13,8 @@
 //! whose k is long, are the case this is for; batches are never cut. Choices depend on the family and the shape alone,
 //! so results are bitwise repeatable.
 
+mod parts;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::gpu::{Gpu, KernelFamily};
@@ -288,8 +290,8 @@ pub(crate) fn variants() -> Vec<Variant> {
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::ShapeMismatch`] if the shapes do not fit; [`Error::DType`] unless all are f32 but such a b;
-/// [`Error::LimitExceeded`] for 2³² elements or more and, on software adapters, for batches with a k beyond 261,884;
-/// device errors.
+/// [`Error::LimitExceeded`] for 2³² elements or more, for batches larger than a binding and, on software adapters, for
+/// batches with a k beyond 261,884; device errors.
 pub fn forward(a: &Tensor, b: &Tensor, options: &Options) -> Result<Output> {
     run(a, b, options, None)
 }
@@ -326,6 +328,9 @@ fn run(a: &Tensor, b: &Tensor, options: &Options, force: Option<Plan>) -> Result
         };
     }
     let (problem, shape) = check(a, b, options)?;
+    if parts::needed(a, b, &problem) {
+        return parts::run(a, b, options, &problem, &shape);
+    }
     let gpu = a.gpu();
     let y = Tensor::uninit(gpu, OP, shape)?;
     let epilogue = options.bias.is_some() || options.activation.is_some() || options.residual.is_some();
