@@ -5,10 +5,11 @@
 //
 // table  (any, W)  read
 // ids    (N)     read
-// y      (N, W)  written
+// y      (N, W)  written, where the row is bound
 // grid   ceil(N W / 256) workgroups of 64 invocations, folded; four elements each
 
-struct Params { count: u32, width: u32 } // count = N W
+// The table's rows from `first` on are bound, so many as `rows`; what other rows would give is left as it is.
+struct Params { count: u32, width: u32, first: u32, rows: u32 } // count = N W
 #params Params p
 
 #import element
@@ -22,7 +23,11 @@ struct Params { count: u32, width: u32 } // count = N W
     for (var k = 0u; k < 4u; k++) {
         let i = base + k * 64u;
         if (i < p.count) {
-            y[i] = table[ids[i / p.width] * p.width + i % p.width];
+            // Rows before `first` wrap around, to beyond the last.
+            let row = ids[i / p.width] - p.first;
+            if (row < p.rows) {
+                y[i] = table[row * p.width + i % p.width];
+            }
         }
     }
 }

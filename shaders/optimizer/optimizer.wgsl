@@ -3,7 +3,7 @@
 // params   (n)          accumulated
 // grads    (n)          read
 // m, v     (n)          accumulated: the moving averages of the gradient and of its square
-// blocks   (blocks, 4)  read: first element, length (at most 4096), number of the range, 0
+// blocks   (blocks, 4)  read: first element, length (at most 4096), number of the range, number of the block
 // scale    (1) or (ranges)  read, with CLIP: factors of the gradients
 // grid     one workgroup of 64 invocations a block, folded
 //

@@ -3,7 +3,7 @@
 // With SQUARES, one workgroup a block:
 //   grads   (n)          read
 //   blocks  (blocks, 4)  read: see optimizer.wgsl
-//   part    (blocks)     written: the block's sum of squares
+//   part    (all blocks)  written: the block's sum of squares, at its number
 // With NORM, one workgroup a norm, of part[first .. first + count]:
 //   part    (blocks)     read
 //   spans   (norms, 2)   read: first, count
@@ -55,7 +55,7 @@ struct Params { groups: u32, limit: f32 }
 #endif
     let total = lanes_sum(sum, local);
     if (writes) {
-        part[index] = total;
+        part[block.w] = total;
     }
 #else
     let span = spans[index];

@@ -2,6 +2,7 @@
 
 mod array;
 pub(crate) mod halves;
+mod parts;
 
 use std::fmt;
 
@@ -11,6 +12,7 @@ use crate::gpu::{Binding, Buffer, Gpu};
 use crate::{Error, Result};
 
 pub use array::Array;
+pub(crate) use parts::whole_steps;
 
 /// Element types: on the GPU, and of numbers in files and indexes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

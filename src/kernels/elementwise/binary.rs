@@ -208,7 +208,13 @@ pub fn add_assign(a: &Tensor, b: &Tensor) -> Result<()> {
         });
     }
     let n = count_elements(OP, a.shape())?;
-    launch(OP, &add_assign_variant(), &[a, b], &AddParams { n: n as u32 }, a.gpu().grid(n.div_ceil(1024)), 0)
+    let (a, b) = (a.reshape([n])?, b.reshape([n])?);
+    for part in a.parts() {
+        let n = part.len();
+        let tensors = [&a.rows_view(part.clone())?, &b.rows_view(part)?];
+        launch(OP, &add_assign_variant(), &tensors, &AddParams { n: n as u32 }, a.gpu().grid(n.div_ceil(1024)), 0)?;
+    }
+    Ok(())
 }
 
 /// x where `mask` (0 or 1) is 1, `value` elsewhere; the mask broadcasts to x's shape.

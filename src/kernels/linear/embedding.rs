@@ -13,11 +13,11 @@ const SUM: &str = include_str!("../../../shaders/linear/embedding_sum.wgsl");
 const PIECE: usize = 64;
 
 params! {
-    struct GatherParams { count: u32, width: u32 }
+    struct GatherParams { count: u32, width: u32, first: u32, rows: u32 }
 }
 
 params! {
-    struct SumParams { count: u32, width: u32, targets: u32 }
+    struct SumParams { count: u32, width: u32, targets: u32, first_sum: u32, first_row: u32 }
 }
 
 fn gather_variant(vec4: bool) -> Variant {
@@ -74,8 +74,13 @@ pub fn forward(table: &Tensor, ids: &[u32], shape: &[usize]) -> Result<Tensor> {
     let ids = Tensor::from_u32(gpu, [ids.len()], ids)?;
     let (width, vec4) = lanes(width);
     let count = ids.len() * width;
-    let params = GatherParams { count: count as u32, width: width as u32 };
-    launch(op, &gather_variant(vec4), &[table, &ids, &y], &params, gpu.grid(count.div_ceil(256)), 0)?;
+    // Of a table beyond a binding each part writes the rows that it has.
+    for part in table.parts() {
+        let (first, rows) = (part.start as u32, part.len() as u32);
+        let params = GatherParams { count: count as u32, width: width as u32, first, rows };
+        let tensors = [&table.rows_view(part)?, &ids, &y];
+        launch(op, &gather_variant(vec4), &tensors, &params, gpu.grid(count.div_ceil(256)), 0)?;
+    }
     Ok(y)
 }
 
@@ -170,7 +175,7 @@ impl Buckets {
         (pieces, Self { starts: rest_starts, members: (0..count).collect(), targets: self.targets })
     }
 
-    /// Writes the sums of rows of `from` to the target rows of `to`.
+    /// Writes the sums of rows of `from` to the target rows of `to`, which may be larger than a binding.
     fn sum(&self, from: &Tensor, to: &Tensor) -> Result<()> {
         let gpu = from.gpu();
         // One upload: starts, as places in the plan; members; targets.
@@ -180,10 +185,21 @@ impl Buckets {
         let targets = plan.len() - self.targets.len();
         let plan = Tensor::from_u32(gpu, [plan.len()], &plan)?;
         let (width, vec4) = lanes(from.width());
-        let count = self.targets.len() * width;
-        let params = SumParams { count: count as u32, width: width as u32, targets: targets as u32 };
-        let grid = gpu.grid(count.div_ceil(64));
-        launch("embedding backward", &sum_variant(vec4), &[from, &plan, to], &params, grid, 0)
+        for part in to.parts() {
+            // Targets ascend.
+            let sums = [part.start, part.end].map(|row| self.targets.partition_point(|&t| (t as usize) < row));
+            let params = SumParams {
+                count: ((sums[1] - sums[0]) * width) as u32,
+                width: width as u32,
+                targets: targets as u32,
+                first_sum: sums[0] as u32,
+                first_row: part.start as u32,
+            };
+            let grid = gpu.grid((params.count as usize).div_ceil(64));
+            let tensors = [from, &plan, &to.rows_view(part)?];
+            launch("embedding backward", &sum_variant(vec4), &tensors, &params, grid, 0)?;
+        }
+        Ok(())
     }
 }
 

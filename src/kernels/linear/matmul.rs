@@ -14,6 +14,7 @@
 //! so results are bitwise repeatable.
 
 pub mod cpu;
+mod oversize;
 #[cfg(test)]
 mod tests;
 
@@ -238,8 +239,8 @@ pub(crate) fn variants() -> Vec<Variant> {
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::ShapeMismatch`] if the shapes do not fit; [`Error::DType`] unless all are f32 but such a b;
-/// [`Error::LimitExceeded`] for 2³¹ elements or more and, on software adapters, for batches with a k beyond 261,884;
-/// device errors.
+/// [`Error::LimitExceeded`] for 2³¹ elements or more, for batches larger than a binding and, on software adapters, for
+/// batches with a k beyond 261,884; device errors.
 pub fn forward(a: &Tensor, b: &Tensor, options: &Options) -> Result<Output> {
     run(a, b, options, Plan::new)
 }
@@ -284,6 +285,9 @@ fn run(a: &Tensor, b: &Tensor, options: &Options, plan: impl Fn(&Gpu, &Problem) 
         };
     }
     let (problem, shape) = check(a, b, options)?;
+    if oversize::is(a, b, &problem) {
+        return oversize::run(a, b, options, &problem, &shape);
+    }
     let gpu = a.gpu();
     let y = Tensor::uninit(gpu, OP, shape)?;
     let follows = options.bias.is_some() || options.activation.is_some() || options.residual.is_some();
@@ -313,7 +317,10 @@ fn multiply_and_reduce(
         expect_iterations(a.gpu(), OP, problem.k.div_ceil(4) + 64)?;
     }
     let plan = plan(a.gpu(), problem);
-    let slices = problem.k.div_ceil(slice_len(problem.k, plan.slices));
+    // Their sums lie side by side in one binding.
+    let room = (y.gpu().report().limits.max_storage_buffer_binding_size / y.bytes()) as usize;
+    let most = plan.slices.min(room.max(problem.k.div_ceil(LONGEST)));
+    let slices = problem.k.div_ceil(slice_len(problem.k, most));
     let plan = Plan { slices, ..plan };
     if slices == 1 && (epilogue.code.is_none() || problem.fuses()) {
         return multiply([a, b, y], problem, &plan, epilogue);

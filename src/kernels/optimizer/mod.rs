@@ -1,8 +1,8 @@
 //! Steps of Adam, AdamW and BertAdam over flat buffers, and clipping by norm that never leaves the GPU.
 //!
 //! All parameters live in one f32 tensor, and so do their gradients and the two moving averages, at equal places. A
-//! [`Group`] is the list of ranges that share hyper-parameters: one dispatch steps all of it. The gradients must not be
-//! views of the same memory as the others: a dispatch cannot both read and write a buffer.
+//! [`Group`] is the list of ranges that share hyper-parameters: one dispatch steps all of it that a binding can hold. The
+//! gradients must not be views of the same memory as the others: a dispatch cannot both read and write a buffer.
 
 use super::{lanes, launch};
 use crate::gpu::{Gpu, KernelFamily};
@@ -16,6 +16,8 @@ const WGSL_NORM: &str = include_str!("../../../shaders/optimizer/optimizer_norm.
 
 /// Elements a workgroup steps.
 const BLOCK: usize = 4096;
+/// Views start at multiples of so many elements.
+const VIEW: usize = 64;
 
 /// Ranges of flat buffers, cut into blocks.
 #[derive(Clone, Debug)]
@@ -27,11 +29,53 @@ pub struct Group {
     end: usize,
     /// Whether every range starts at a multiple of four.
     aligned: bool,
-    /// `[blocks, 4]`: first element, length, range, 0.
-    table: Tensor,
+    /// The blocks in their order, by the part of the buffers that is bound for them.
+    windows: Vec<Window>,
     /// `[1, 2]`: all blocks; and `[ranges, 2]`: each range's.
     all: Tensor,
     each: Tensor,
+}
+
+/// Blocks that one binding holds.
+#[derive(Clone, Debug)]
+struct Window {
+    start: usize,
+    len: usize,
+    /// `[blocks, 4]`: first element in the window, length, range, number in the group.
+    table: Tensor,
+}
+
+impl Window {
+    /// Cuts `blocks`, with their first elements in the buffers, into runs that lie within `limit` elements.
+    fn cut(gpu: &Gpu, blocks: &[[u32; 4]], limit: usize) -> Result<Vec<Self>> {
+        let mut windows = Vec::new();
+        let mut rest = blocks;
+        while !rest.is_empty() {
+            let (mut start, mut end, mut count) = (usize::MAX, 0, 0);
+            for block in rest {
+                let low = start.min(block[0] as usize / VIEW * VIEW);
+                let high = end.max((block[0] + block[1]) as usize);
+                if count > 0 && high - low > limit {
+                    break;
+                }
+                (start, end, count) = (low, high, count + 1);
+            }
+            let (here, after) = rest.split_at(count);
+            let table: Vec<u32> = here.iter().flat_map(|b| [b[0] - start as u32, b[1], b[2], b[3]]).collect();
+            windows.push(Self { start, len: end - start, table: Tensor::from_u32(gpu, [count, 4], &table)? });
+            rest = after;
+        }
+        Ok(windows)
+    }
+
+    /// The part of a flat buffer that is bound.
+    fn of(&self, flat: &Tensor) -> Result<Tensor> {
+        flat.view(self.start, [self.len])
+    }
+
+    fn blocks(&self) -> usize {
+        self.table.rows()
+    }
 }
 
 impl Group {
@@ -51,21 +95,20 @@ impl Group {
         count_elements("optimizer", &[end.saturating_add(BLOCK)])?;
         let (mut table, mut spans) = (Vec::new(), Vec::new());
         for (number, &(start, len)) in ranges.iter().enumerate() {
-            let blocks = len.div_ceil(BLOCK);
-            spans.extend([(table.len() / 4) as u32, blocks as u32]);
-            for block in 0..blocks {
-                let at = block * BLOCK;
-                table.extend([(start + at) as u32, BLOCK.min(len - at) as u32, number as u32, 0]);
+            spans.extend([table.len() as u32, len.div_ceil(BLOCK) as u32]);
+            for at in (0..len).step_by(BLOCK) {
+                table.push([(start + at) as u32, BLOCK.min(len - at) as u32, number as u32, table.len() as u32]);
             }
         }
-        let blocks = table.len() / 4;
+        let blocks = table.len();
+        let limit = (gpu.report().limits.max_storage_buffer_binding_size / 4) as usize;
         Ok(Self {
             ranges: ranges.len(),
             blocks,
             elements: ranges.iter().map(|r| r.1).sum(),
             end,
             aligned: sorted.iter().all(|r| r.0.is_multiple_of(4)),
-            table: Tensor::from_u32(gpu, [blocks, 4], &table)?,
+            windows: Window::cut(gpu, &table, limit)?,
             all: Tensor::from_u32(gpu, [1, 2], &[0, blocks as u32])?,
             each: Tensor::from_u32(gpu, [ranges.len(), 2], &spans)?,
         })
@@ -182,9 +225,12 @@ fn clip(grads: &Tensor, group: &Group, limit: f32, each: bool, before: Option<&T
     }
     let gpu = grads.gpu();
     let part = Tensor::uninit(gpu, op, [group.blocks])?;
-    let params = NormParams { groups: group.blocks as u32, limit };
     let squares = norm_variant("SQUARES", group.aligned, gpu.family());
-    launch(op, &squares, &[grads, &group.table, &part], &params, gpu.grid(group.blocks), 0)?;
+    for window in &group.windows {
+        let params = NormParams { groups: window.blocks() as u32, limit };
+        let tensors = [&window.of(grads)?, &window.table, &part];
+        launch(op, &squares, &tensors, &params, gpu.grid(window.blocks()), 0)?;
+    }
     let (spans, shape) = if each { (&group.each, vec![group.ranges]) } else { (&group.all, vec![]) };
     let (norm, scale) = (Tensor::uninit(gpu, op, shape.clone())?, Tensor::uninit(gpu, op, shape)?);
     let params = NormParams { groups: norm.len() as u32, limit: limit.min(f32::MAX) };
@@ -261,8 +307,8 @@ pub fn step(
         _ => (n.rate / correction(n.beta1), 1.0 / correction(n.beta2).sqrt()),
     };
     let decay = if let Update::AdamW(_) = update { 1.0 - n.rate * n.decay } else { n.decay };
-    let numbers = Params {
-        blocks: group.blocks as u32,
+    let numbers = |blocks: usize| Params {
+        blocks: blocks as u32,
         each,
         beta1: n.beta1 as f32,
         rest1: (1.0 - n.beta1) as f32,
@@ -274,10 +320,13 @@ pub fn step(
         decay: decay as f32,
         most: n.max.map_or(f32::INFINITY, |max| max as f32),
     };
-    let mut tensors = vec![params, grads, m, v, &group.table];
-    tensors.extend(scale);
     let variant = variant(kind, group.aligned, scale.is_some());
-    launch(op, &variant, &tensors, &numbers, params.gpu().grid(group.blocks), 0)
+    for window in &group.windows {
+        let buffers = [window.of(params)?, window.of(grads)?, window.of(m)?, window.of(v)?];
+        let tensors: Vec<&Tensor> = buffers.iter().chain([&window.table]).chain(scale).collect();
+        launch(op, &variant, &tensors, &numbers(window.blocks()), params.gpu().grid(window.blocks()), 0)?;
+    }
+    Ok(())
 }
 
 /// The same in plain Rust.
