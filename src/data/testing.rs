@@ -32,13 +32,13 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// A file or folder of the datasets' own annotations, which their licences keep out of this repository. The tests that
+/// A file or folder of others (annotations, a vocabulary), whose licences keep it out of this repository. The tests that
 /// read them are ignored unless asked for.
-pub(crate) fn annotations(name: &str) -> PathBuf {
+pub(crate) fn outside(name: &str) -> PathBuf {
     let folder =
-        std::env::var_os("REELGRAD_ANNOTATIONS").expect("REELGRAD_ANNOTATIONS names the folder of annotations");
+        std::env::var_os("REELGRAD_DATA").expect("REELGRAD_DATA names the folder that CONTRIBUTING.md describes");
     let path = Path::new(&folder).join(name);
-    assert!(path.exists(), "REELGRAD_ANNOTATIONS lacks {}", path.display());
+    assert!(path.exists(), "REELGRAD_DATA lacks {}", path.display());
     path
 }
 

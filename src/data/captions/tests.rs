@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::data::testing::{Folder, mutations};
 #[cfg(feature = "datasets")]
-use crate::data::{Part, testing::annotations};
+use crate::data::{Part, testing::outside};
 
 fn jsonl(text: impl AsRef<[u8]>) -> Result<Split> {
     read_jsonl(Folder::new().file("a.jsonl", text), &mut Problems::strict())
@@ -35,9 +35,9 @@ fn video(id: &str, captions: &[&str]) -> VideoCaptions {
 
 #[test]
 #[cfg(feature = "datasets")]
-#[ignore = "reads the datasets' own annotations; CONTRIBUTING.md says how to run it"]
+#[ignore = "reads files that are not part of this repository; CONTRIBUTING.md says how to run it"]
 fn real_datasets_have_the_known_sizes() {
-    let msvd = annotations("msvd");
+    let msvd = outside("annotations/msvd");
     let all = strictly(|p| read_caption_lists(msvd.join("captions_msvd.json"), p)).unwrap();
     assert_eq!((all.videos.len(), all.caption_count()), (1970, 80_827));
     for (part, videos, captions) in
@@ -50,7 +50,7 @@ fn real_datasets_have_the_known_sizes() {
     let report = Dataset::Msvd.check(&msvd, |_| true).unwrap();
     assert!(report.shared.is_empty() && report.parts.iter().all(|part| part.missing_files.is_empty()), "{report}");
 
-    let msrvtt = annotations("msrvtt");
+    let msrvtt = outside("annotations/msrvtt");
     for (name, rows) in [("train.9k", 9000), ("train.7k", 7010), ("JSFUSION_test", 1000)] {
         let ids = strictly(|p| read_msrvtt_ids(msrvtt.join(format!("MSRVTT_{name}.csv")), p)).unwrap();
         assert_eq!(ids.len(), rows);
@@ -59,7 +59,7 @@ fn real_datasets_have_the_known_sizes() {
     assert_eq!((test.videos.len(), test.caption_count(), test.evaluation()), (1000, 1000, Evaluation::OneCaption));
     assert_eq!(test.videos[0], video("video9770", &["a person is connecting something to system"]));
 
-    let activitynet = annotations("activitynet-captions");
+    let activitynet = outside("annotations/activitynet-captions");
     for (part, videos, stray) in [(Part::Train, 10_009, 15), (Part::Validation, 4_917, 9)] {
         let mut problems = Problems::strict();
         let split = Dataset::ActivityNet.read(&activitynet, part, &mut problems).unwrap();

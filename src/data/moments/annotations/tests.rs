@@ -1,13 +1,13 @@
 use super::*;
 use crate::data::moments::{QueryKind, Saliency};
-use crate::data::testing::{Folder, annotations, mutations};
+use crate::data::testing::{Folder, mutations, outside};
 
 type Reader = fn(&Path, &mut Problems) -> Result<MomentSplit>;
 
 /// Queries, videos, windows and mended rows of a real file, read strictly.
 fn sizes(name: &str, read: Reader) -> [usize; 4] {
     let mut problems = Problems::strict();
-    let split = read(&annotations(name), &mut problems).unwrap();
+    let split = read(&outside(&format!("annotations/{name}")), &mut problems).unwrap();
     assert!(problems.skipped().is_empty());
     for query in &split.queries {
         let video = split.videos.iter().find(|v| Some(&v.id) == query.video.as_ref()).unwrap();
@@ -23,10 +23,11 @@ const CHARADES: Reader = |path, problems| read_charades(path, problems);
 const DIDEMO: Reader = |path, problems| read_didemo(path, problems);
 
 #[test]
-#[ignore = "reads the datasets' own annotations; CONTRIBUTING.md says how to run it"]
+#[ignore = "reads files that are not part of this repository; CONTRIBUTING.md says how to run it"]
 fn real_tvr_files_have_the_known_sizes() {
-    let durations = annotations("tvr/tvr_video2dur_idx.json");
-    let (val, test) = (annotations("tvr/tvr_val_release.jsonl"), annotations("tvr/tvr_test_public_release.jsonl"));
+    let durations = outside("annotations/tvr/tvr_video2dur_idx.json");
+    let (val, test) =
+        (outside("annotations/tvr/tvr_val_release.jsonl"), outside("annotations/tvr/tvr_test_public_release.jsonl"));
     let mut problems = Problems::strict();
     let split = read_tvr(&val, &durations, "val", &mut problems).unwrap();
     let summary = split.summary();
@@ -53,7 +54,7 @@ fn real_tvr_files_have_the_known_sizes() {
 }
 
 #[test]
-#[ignore = "reads the datasets' own annotations; CONTRIBUTING.md says how to run it"]
+#[ignore = "reads files that are not part of this repository; CONTRIBUTING.md says how to run it"]
 fn real_activitynet_files_have_the_known_sizes() {
     for (name, want) in [
         ("train", [37_421, 10_009, 37_421, 265]),
@@ -64,7 +65,7 @@ fn real_activitynet_files_have_the_known_sizes() {
         assert_eq!(got, want, "{name}");
     }
     let mut problems = Problems::strict();
-    let split = read_activitynet(annotations("activitynet-captions/train.json"), &mut problems).unwrap();
+    let split = read_activitynet(outside("annotations/activitynet-captions/train.json"), &mut problems).unwrap();
     assert_eq!((split.videos[0].id.as_str(), split.videos[1].id.as_str()), ("v_QOlSCBRmfWY", "v_ehGHCYKzyZ8"));
     let windows = |id: &str| -> Vec<[f64; 2]> {
         split.queries.iter().filter(|q| q.video.as_deref() == Some(id)).map(|q| q.windows[0]).collect()
@@ -74,7 +75,7 @@ fn real_activitynet_files_have_the_known_sizes() {
 }
 
 #[test]
-#[ignore = "reads the datasets' own annotations; CONTRIBUTING.md says how to run it"]
+#[ignore = "reads files that are not part of this repository; CONTRIBUTING.md says how to run it"]
 fn real_neutral_files_have_the_known_sizes() {
     for (name, want) in [
         ("qvhighlights/highlight_train_release.jsonl", [7_218, 7_100, 12_803, 0]),
@@ -86,7 +87,7 @@ fn real_neutral_files_have_the_known_sizes() {
         let got = sizes(name, NEUTRAL);
         assert_eq!(got, want, "{name}");
     }
-    let path = annotations("qvhighlights/highlight_val_release.jsonl");
+    let path = outside("annotations/qvhighlights/highlight_val_release.jsonl");
     let split = read_neutral(&path, &mut Problems::strict()).unwrap();
     assert_eq!(split.queries[0].saliency[0], Saliency { clip: 41, scores: vec![1, 1, 2] });
     let folder = Folder::new();

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::data::moments::{Problems, read_activitynet};
-use crate::data::testing::annotations;
+use crate::data::testing::outside;
 
 fn video(id: &str, duration: f64) -> MomentVideo {
     MomentVideo { id: id.to_owned(), duration, index: 0 }
@@ -40,7 +40,7 @@ fn simulate(split: MomentSplit, options: SimulationOptions) -> SimulatedActivity
 
 /// ActivityNet's validation.
 fn real() -> MomentSplit {
-    read_activitynet(annotations("activitynet-captions/val_1.json"), &mut Problems::strict()).unwrap()
+    read_activitynet(outside("annotations/activitynet-captions/val_1.json"), &mut Problems::strict()).unwrap()
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn the_bell_is_nearly_normal() {
 
 /// On average a sentence's words score higher on its clips than on the other clips of the video, and of other videos.
 #[test]
-#[ignore = "reads the datasets' own annotations; CONTRIBUTING.md says how to run it"]
+#[ignore = "reads files that are not part of this repository; CONTRIBUTING.md says how to run it"]
 fn real_sentences_fit_their_own_clips() {
     let split = real();
     let (videos, queries) = (split.videos.len(), split.queries.len());
@@ -219,7 +219,7 @@ fn real_sentences_fit_their_own_clips() {
 
 /// Prints how long a batch takes; the bound is wide, for slow and busy machines.
 #[test]
-#[ignore = "reads the datasets' own annotations; CONTRIBUTING.md says how to run it"]
+#[ignore = "reads files that are not part of this repository; CONTRIBUTING.md says how to run it"]
 fn batches_are_fast() {
     let split = real();
     let started = Instant::now();
