@@ -1,4 +1,4 @@
-# Every target but `help` installs what it needs; plain cargo commands with `--features full` do the same without make.
+# Demos, tests and benchmarks install what they need; plain cargo commands with `--features full` do the same without make.
 
 CARGO ?= cargo
 FULL = --features full
@@ -14,12 +14,14 @@ help:
 	@echo "make demo          render videos, train BiC-Net on them, evaluate, search"
 	@echo "make demo-moments  simulate long videos, train ReLoCLNet on them, evaluate, find moments"
 	@echo "make demo-eercf    render clips, train EERCF with its towers on them, compare two-stage retrieval with scoring all"
-	@echo "make demo-glccl    render clips, train GLCCL with its towers on them, evaluate"
+	@echo "make demo-glccl    render clips, train GLCCL with its towers on them, evaluate on whole and partial captions"
 	@echo "make test          all tests; then the kernels with checked shaders and, on lavapipe, other subgroup sizes"
 	@echo "make bench         benchmarks"
 	@echo "make doc           documentation, in target/doc"
 	@echo "make lint          formatting, clippy, documentation warnings, figures"
 	@echo "make figures       sizes of functions and files, and their limits"
+	@echo "make vulkan        a Vulkan driver where there is none (Debian, Ubuntu); demos and tests do it themselves"
+	@echo "make programs      ffmpeg and spirv-val, which the tests run"
 
 demo: vulkan
 	$(CARGO) run --release $(FULL) --example quickstart
