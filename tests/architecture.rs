@@ -9,6 +9,7 @@ const ORDERS: [(&str, &[&str]); 2] = [
         "",
         &[
             "error",
+            "progress",
             "random",
             "shader",
             "gpu",

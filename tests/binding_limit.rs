@@ -3,15 +3,16 @@
 
 mod common;
 
-use reelgrad::Error;
-use reelgrad::gpu::Gpu;
+use reelgrad::autograd::{Tape, Var};
 use reelgrad::kernels::elementwise::binary;
 use reelgrad::kernels::elementwise::unary::Activation;
 use reelgrad::kernels::linear::embedding;
 use reelgrad::kernels::linear::matmul::{self, Options};
 use reelgrad::kernels::optimizer::{self, Group, Numbers, Update};
+use reelgrad::models::Model;
+use reelgrad::models::clip::{Clip, ClipConfig, TowerConfig};
 use reelgrad::random::Random;
-use reelgrad::tensor::Tensor;
+use reelgrad::{Error, Gpu, Result, Tensor};
 
 /// Bytes of a binding: 16 times the smallest step between two views, and a block of the optimiser with room for its ends.
 const LIMIT: u64 = 20 * 1024;
@@ -39,9 +40,17 @@ fn compare(tolerance: f32, f: impl Fn(&Gpu) -> Vec<Tensor>) {
 
 #[test]
 fn products_with_each_operand_too_large() {
-    // (m, n, k): a; b; the result; all of them; and rows that are no multiples of anything.
-    for (m, n, k) in [(300, 24, 40), (24, 300, 40), (200, 180, 8), (260, 250, 270), (301, 77, 53), (77, 301, 53)] {
-        for (transpose_a, transpose_b) in [(false, false), (false, true), (true, false), (true, true)] {
+    let layouts = [(false, false), (false, true), (true, false), (true, true)];
+    // (m, n, k): a; b; the result; all of them; and rows that are no multiples of anything. Both transposed, one is copied
+    // whole, so that one must fit.
+    for (layouts, [m, n, k]) in [
+        (&layouts[..], [300, 24, 40]),
+        (&layouts, [24, 300, 40]),
+        (&layouts, [200, 180, 8]),
+        (&layouts[..3], [264, 256, 76]),
+        (&layouts[..3], [79, 77, 75]),
+    ] {
+        for &(transpose_a, transpose_b) in layouts {
             compare(2e-4, |gpu| {
                 let a = Tensor::from_slice(gpu, if transpose_a { [k, m] } else { [m, k] }, &values(m * k, 1)).unwrap();
                 let b = Tensor::from_slice(gpu, if transpose_b { [n, k] } else { [k, n] }, &values(n * k, 2)).unwrap();
@@ -76,6 +85,63 @@ fn tables_of_rows_and_their_gradients() {
             vec![rows, back, table]
         });
     }
+}
+
+/// The result of `f` and the gradients of all of its arguments, by a random one of the result.
+fn with_gradients(gpu: &Gpu, shapes: &[&[usize]], f: impl Fn(&[Var]) -> Result<Var>) -> Vec<Tensor> {
+    let tape = Tape::new(gpu);
+    let noise =
+        |shape: &[usize], stream| Tensor::from_slice(gpu, shape, &values(shape.iter().product(), stream)).unwrap();
+    let arguments: Vec<Var> = shapes.iter().zip(1..).map(|(shape, i)| tape.leaf(noise(shape, i))).collect();
+    let y = f(&arguments).unwrap();
+    let seed = noise(y.shape(), 99);
+    let gradients = tape.backward_from(&y, seed).unwrap();
+    let of = |x: &Var| gradients.get(x).unwrap().clone();
+    arguments.iter().map(of).chain([y.value().clone()]).collect()
+}
+
+#[test]
+fn layers_and_their_gradients() {
+    compare(2e-4, |gpu| {
+        with_gradients(gpu, &[&[16, 24], &[300, 24], &[300], &[16, 300]], |x| {
+            x[0].linear(&x[1], Some(&x[2]), Some(Activation::QuickGelu), Some(&x[3]))
+        })
+    });
+    compare(2e-4, |gpu| with_gradients(gpu, &[&[2, 3, 8, 8], &[400, 3, 4, 4]], |x| x[0].patch_embed(&x[1])));
+    compare(2e-4, |gpu| with_gradients(gpu, &[&[1000, 24]], |x| x[0].embedding(&[3, 999, 3, 512, 0, 7], &[2, 3])));
+    // Halves: 32 KB of them.
+    compare(2e-4, |gpu| {
+        let weight = Tensor::from_slice_f16(gpu, [400, 40], &values(400 * 40, 2)).unwrap();
+        let x = Tensor::from_slice(gpu, [9, 40], &values(9 * 40, 1)).unwrap();
+        let options = Options { transpose_b: true, ..Options::default() };
+        vec![matmul::forward(&x, &weight, &options).unwrap().y]
+    });
+}
+
+/// A published model's table of tokens is larger than 128 MiB; here it is larger than the limit.
+#[test]
+fn a_text_tower_trains() {
+    compare(1e-3, |gpu| {
+        let config = ClipConfig {
+            image_size: 8,
+            patch_size: 4,
+            vision: TowerConfig { width: 64, heads: 1, layers: 1, mlp: 64 },
+            text: TowerConfig { width: 64, heads: 1, layers: 1, mlp: 64 },
+            vocabulary: 300,
+            positions: 7,
+            joint: 16,
+            ..ClipConfig::vit_b_32()
+        };
+        let clip = Clip::new(gpu, config, 5).unwrap();
+        let tape = Tape::training(gpu, 1, 0);
+        let ids: Vec<u32> = (0..3).flat_map(|i| [298, 5 + i, 90 * i, 299, 0, 0, 0]).collect();
+        let texts = clip.towers().text.encode(&tape, &ids, 7, None, false).unwrap().sentence;
+        let loss = texts.square().unwrap().mean_all().unwrap();
+        tape.backward(&loss).unwrap();
+        let mut found = vec![texts.value().clone()];
+        found.extend(clip.store().parameters().iter().filter_map(|p| p.gradient().cloned()));
+        found
+    });
 }
 
 #[test]

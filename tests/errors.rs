@@ -312,9 +312,15 @@ fn limits_name_both_numbers() {
         Tape::inference(&gpu).constant(x).square(),
         Error::LimitExceeded { what: "bytes in one binding", needed: 8000, limit: 4096, .. }
     );
-    let large = StoreBuilder::new(&gpu, 0).build(|s| s.declare("large", [1100], Init::Constant(0.0)));
-    refused!(large, Error::LimitExceeded { needed: 4400, limit: 4096, .. });
-    // Smaller ones are spread over several buffers.
+    // Parameters are spread over several buffers, and a large one has its own.
+    let (store, ()) = StoreBuilder::new(&gpu, 0)
+        .build(|s| {
+            s.declare("small", [500], Init::Constant(1.0))?;
+            s.declare("large", [1100], Init::Constant(2.0)).map(drop)
+        })
+        .unwrap();
+    assert_eq!(store.shards().len(), 2);
+    assert_eq!(store.get("large").unwrap().value().to_vec().unwrap(), [2.0; 1100]);
     let five = StoreBuilder::new(&gpu, 0)
         .build(|s| (0..5).try_for_each(|i| s.declare(&format!("p{i}"), [500], Init::Constant(i as f32)).map(drop)));
     let (store, ()) = five.unwrap();

@@ -317,5 +317,7 @@ fn an_evaluation_without_a_figure_is_an_error_and_never_the_best() {
             Err(Error::NonFinite { place, .. }) => assert_eq!(place, "step 6"),
             other => panic!("{other:?}"),
         }
+        drop(run);
+        assert!(!path.join("checkpoints/best").exists(), "{figure} is no best");
     }
 }

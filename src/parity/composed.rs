@@ -63,21 +63,11 @@ pub(super) fn text_gated_pool(i: &mut Inputs<'_>) -> Result<Var> {
     pooled.mul(&t)?.sum(2)?.transpose()
 }
 
-/// Sum, mean and variance over one axis, as far as the file holds them.
-pub(super) fn sum_mean_var(mut inputs: Inputs<'_>) -> Result<Option<Vec<Row>>> {
-    let i = &mut inputs;
-    let x = i.var("x")?;
-    let last = x.shape().len().saturating_sub(1);
-    let axis = i.case.config["axis"].as_u64().map_or(last, |a| a as usize);
-    let n = x.shape()[axis] as f32;
-    let (sum, mean) = (x.sum(axis)?, x.mean(axis)?);
-    let mut kept = x.shape().to_vec();
-    kept[axis] = 1;
-    let squares = x.sub(&mean.reshape(kept)?)?.square()?.sum(axis)?;
-    let unbiased = i.case.config["unbiased"].as_bool().unwrap_or(!i.case.text("variance").contains("biased (n)"));
-    let var = squares.scale(1.0 / if unbiased { n - 1.0 } else { n })?;
-    if !["sum", "mean", "var"].iter().all(|name| i.case.has(&format!("output.{name}"))) {
-        return Ok(None);
-    }
-    inputs.finish(&[("sum", sum), ("mean", mean), ("var", var)], None).map(Some)
+/// The mean over the second axis; sum and unbiased variance over the last.
+pub(super) fn sum_mean_var(mut inputs: Inputs<'_>) -> Result<Vec<Row>> {
+    let x = inputs.var("x")?;
+    let &[rows, columns, n] = x.shape() else { return Err(inputs.case.misshaped("input.x")) };
+    let centred = x.sub(&x.mean(2)?.reshape([rows, columns, 1])?)?;
+    let variance = centred.square()?.sum(2)?.scale(1.0 / (n as f32 - 1.0))?;
+    inputs.finish(&[("y", x.mean(1)?), ("sum_last", x.sum(2)?), ("var_unbiased_last", variance)], None)
 }

@@ -21,7 +21,7 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Option<Vec<Row>>> {
     match case.text("op") {
         "sdpa" => sdpa(inputs).map(Some),
         "attention_pool" => attention_pool(inputs).map(Some),
-        "sum_mean_var" => composed::sum_mean_var(inputs),
+        "sum_mean_var" => composed::sum_mean_var(inputs).map(Some),
         "bicnet_positional_table" => {
             let table = positional_table(case.size("positions")?, case.size("dim")?);
             Ok(Some(vec![case.row("output.table", &table)?]))

@@ -74,6 +74,7 @@ impl PairSource for ClipPairs {
     }
 
     fn frames(&self, video: usize) -> Result<FrameSet> {
+        let video = checked_index("ClipPairs", video, self.videos)?;
         let frames = self.world.frames(self.first + video)?;
         let size = self.world.config().size;
         let mut pixels = Vec::with_capacity(frames.len());

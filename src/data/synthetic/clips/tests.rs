@@ -176,6 +176,26 @@ fn bad_requests_are_errors() {
     assert!(world.frames(beyond).is_err() && world.captions(beyond).is_err() && world.events(beyond).is_err());
 }
 
+#[test]
+#[cfg(feature = "text")]
+fn pairs_beyond_the_last_are_errors() {
+    use crate::data::pairs::PairSource;
+    use crate::data::tokenizer::Tokenizer;
+
+    let world = ClipWorld::new(small()).unwrap();
+    let tokenizer = Tokenizer::from_words(&ClipWorld::vocabulary()).unwrap();
+    let data = ClipPairs::new(&world, Part::Validation, &tokenizer, 32).unwrap();
+    let (texts, videos) = (data.texts(), data.videos());
+    assert_eq!((videos, data.video_of(0).unwrap(), data.video_of(texts - 1).unwrap()), (4, 0, 3));
+    let beyond = |result: Result<()>, count: usize| {
+        let count = count as u64;
+        matches!(result, Err(Error::IndexOutOfRange { index, len, .. }) if [index, len] == [count, count])
+    };
+    assert!(beyond(data.video_of(texts).map(drop), texts) && beyond(data.tokens(texts).map(drop), texts));
+    assert!(data.caption(texts).is_none() && data.fits(texts).is_empty());
+    assert!(beyond(data.frames(videos).map(drop), videos));
+}
+
 /// Training reads 32 clips a step on one processor. The bound is loose: tests are not built for speed, nor run alone.
 #[test]
 fn clips_are_drawn_quickly() {
