@@ -347,6 +347,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// An [`Error::Shape`] about `argument`.
+    pub(crate) fn shape(op: &'static str, argument: &'static str, expected: impl Into<String>, got: &[usize]) -> Self {
+        Error::Shape { op, argument, expected: expected.into(), got: got.to_vec() }
+    }
+
+    /// An [`Error::ShapeMismatch`] of the shapes `left` and `right`.
+    pub(crate) fn mismatch(op: &'static str, left: &[usize], right: &[usize], why: &'static str) -> Self {
+        Error::ShapeMismatch { op, left: left.to_vec(), right: right.to_vec(), why }
+    }
+
     /// An [`Error::Io`] about `path`.
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Error::Io { action, path: path.as_ref().to_path_buf(), source }

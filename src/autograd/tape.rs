@@ -223,14 +223,7 @@ impl Tape {
     /// # Errors
     /// [`Error::Shape`] unless `loss` has one element; as [`Tape::backward_from`].
     pub fn backward(&self, loss: &Var) -> Result<Gradients> {
-        if loss.value.len() != 1 {
-            return Err(Error::Shape {
-                op: BACKWARD,
-                argument: "loss",
-                expected: "one element".into(),
-                got: loss.shape().to_vec(),
-            });
-        }
+        loss.value.expect_one(BACKWARD, "loss")?;
         let one = Tensor::from_slice(&self.0.gpu, loss.shape(), &[1.0])?;
         self.backward_from(loss, one)
     }

@@ -155,20 +155,18 @@ impl Pool {
         // Before the driver is asked, so that threads cannot exceed the limit together.
         state.reserved += bytes;
         drop(state);
-        let raw = self.create_raw(label, bytes).inspect_err(|_| self.lock().reserved -= bytes)?;
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let raw = self.create_raw(label, bytes, usage).inspect_err(|_| self.lock().reserved -= bytes)?;
         self.lock().created += 1;
         Ok(Slot { raw, bytes, batch: AtomicU64::new(0) })
     }
 
-    fn create_raw(&self, label: &'static str, bytes: u64) -> Result<wgpu::Buffer> {
+    /// A buffer that the pool does not count.
+    pub(super) fn create_raw(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let raw = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size: bytes,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation: false };
+        let raw = self.device.create_buffer(&descriptor);
         let (invalid, exhausted) = (pollster::block_on(validation.pop()), pollster::block_on(memory.pop()));
         if let Some(error) = invalid {
             return Err(Error::Gpu { op: label.into(), message: error.to_string() });

@@ -70,6 +70,14 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Of so many bytes, from and to these places, in whole words.
+    fn copy(from: (&wgpu::Buffer, u64), to: (&wgpu::Buffer, u64), bytes: u64) -> Self {
+        let (from, from_offset, to, to_offset) = (from.0.clone(), from.1, to.0.clone(), to.1);
+        Self::Copy { from, from_offset, to, to_offset, bytes: bytes.next_multiple_of(4) }
+    }
+}
+
 pub(super) struct Recorder {
     max_commands: usize,
     alignment: u64,
@@ -81,6 +89,7 @@ pub(super) struct Recorder {
     state: Mutex<State>,
 }
 
+#[derive(Default)]
 struct State {
     commands: Vec<Command>,
     flops: u64,
@@ -107,14 +116,7 @@ impl Recorder {
             status,
             arena: (report.params == ParamsIn::Uniform).then(|| Arena::new(device, max_commands)),
             timeline: options.profile.then(|| Timeline::new(device, queue, max_commands)),
-            state: Mutex::new(State {
-                commands: Vec::new(),
-                flops: 0,
-                batch: 1,
-                in_flight: VecDeque::new(),
-                staging: Vec::new(),
-                nonce: 0,
-            }),
+            state: Mutex::new(State { batch: 1, ..State::default() }),
         }
     }
 
@@ -221,13 +223,7 @@ impl Recorder {
         let mut state = self.lock();
         from.0.used_in(state.batch);
         to.0.used_in(state.batch);
-        let copy = Command::Copy {
-            from: from.0.raw().clone(),
-            from_offset: from.1,
-            to: to.0.raw().clone(),
-            to_offset: to.1,
-            bytes: bytes.next_multiple_of(4),
-        };
+        let copy = Command::copy((from.0.raw(), from.1), (to.0.raw(), to.1), bytes);
         self.push(gpu, &mut state, copy)
     }
 
@@ -250,11 +246,11 @@ impl Recorder {
 
     /// Submits the pending batch, if there is one.
     fn submit(&self, gpu: &Inner, state: &mut State) -> Result<()> {
-        if state.commands.is_empty() { gpu.health.check() } else { self.send(gpu, state, &[]).map(drop) }
+        if state.commands.is_empty() { gpu.health.check() } else { self.send(gpu, state).map(drop) }
     }
 
-    /// Encodes and submits the pending batch, followed by `reads`.
-    fn send(&self, gpu: &Inner, state: &mut State, reads: &[Read]) -> Result<wgpu::SubmissionIndex> {
+    /// Encodes and submits the pending batch.
+    fn send(&self, gpu: &Inner, state: &mut State) -> Result<wgpu::SubmissionIndex> {
         let commands = std::mem::take(&mut state.commands);
         state.flops = 0;
         state.batch += 1;
@@ -268,9 +264,6 @@ impl Recorder {
         let mut encoder =
             gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("reelgrad") });
         self.encode(&mut encoder, &commands);
-        for read in reads {
-            encoder.copy_buffer_to_buffer(&read.from, read.offset, &read.staging, read.at, Some(read.bytes));
-        }
         let index = gpu.queue.submit([encoder.finish()]);
         if let Some(timeline) = &self.timeline {
             let done = commands.iter().filter_map(|c| match c {
@@ -381,19 +374,12 @@ impl Recorder {
     ) -> Result<(wgpu::Buffer, u32, wgpu::SubmissionIndex)> {
         let mut state = self.lock();
         let staging = self.staging(gpu, &mut state, bytes)?;
-        let read = |from: &wgpu::Buffer, offset: u64, at: u64, bytes: u64| Read {
-            from: from.clone(),
-            offset,
-            staging: staging.clone(),
-            at,
-            bytes: bytes.next_multiple_of(4),
-        };
-        let filled = ranges.iter().zip(starts).filter(|(r, _)| r.2 > 0);
-        let reads: Vec<Read> = std::iter::once(read(&self.status, 0, 0, 4))
-            .chain(filled.map(|(&(buffer, offset, bytes), &at)| read(buffer.raw(), offset, at, bytes)))
-            .collect();
         let nonce = self.record_status(gpu, &mut state)?;
-        let index = self.send(gpu, &mut state, &reads)?;
+        state.commands.push(Command::copy((&self.status, 0), (&staging, 0), 4));
+        for (&(buffer, offset, bytes), &at) in ranges.iter().zip(starts).filter(|(r, _)| r.2 > 0) {
+            state.commands.push(Command::copy((buffer.raw(), offset), (&staging, at), bytes));
+        }
+        let index = self.send(gpu, &mut state)?;
         Ok((staging, nonce, index))
     }
 
@@ -417,20 +403,8 @@ impl Recorder {
             return Ok(state.staging.swap_remove(i));
         }
         state.staging.truncate(3);
-        let size = bytes.next_power_of_two().max(4096);
-        let memory = gpu.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("readback"),
-            size,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        match pollster::block_on(memory.pop()) {
-            None => Ok(buffer),
-            Some(_) => {
-                Err(Error::OutOfMemory { op: "readback".into(), bytes: size, live_bytes: gpu.pool.report().live })
-            }
-        }
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        gpu.pool.create_raw("readback", bytes.next_power_of_two().max(4096), usage)
     }
 
     /// Drops the staging buffers of readbacks.
@@ -456,15 +430,6 @@ params! {
 /// The shader that writes the number of a readback, as the last work before it.
 pub(crate) fn status_variant() -> Variant {
     Variant::own::<Status>("status", include_str!("../../shaders/status.wgsl"))
-}
-
-/// One range to copy into a staging buffer.
-struct Read {
-    from: wgpu::Buffer,
-    offset: u64,
-    staging: wgpu::Buffer,
-    at: u64,
-    bytes: u64,
 }
 
 pub(super) fn wait(gpu: &Inner, op: &'static str, index: wgpu::SubmissionIndex) -> Result<()> {

@@ -1,4 +1,5 @@
-//! Defines of the kernels whose workgroups reduce over their lanes; see `shaders/shared/lanes.wgsl`.
+//! What depends on the family in kernels whose workgroups reduce over their lanes (see `shaders/shared/lanes.wgsl`), and
+//! the checks that losses share.
 
 use super::shape::count_elements;
 use super::{MOST_ITERATIONS, expect_iterations};
@@ -47,28 +48,32 @@ pub(super) fn family(gpu: &Gpu, op: &'static str, n: usize, passes: usize) -> Re
     Ok(KernelFamily::Tiled)
 }
 
+/// How many neighbours in a row an invocation works on, in kernels whose invocations have columns of their own.
+pub(super) fn span(family: KernelFamily) -> u32 {
+    match family {
+        // Neighbouring invocations share a fetch.
+        KernelFamily::Tiled => 1,
+        // Few run side by side: a wider piece of each row keeps the memory's prefetching at work, and shares what is
+        // read for all of it.
+        KernelFamily::Subgroup { .. } => 4,
+    }
+}
+
+/// All that [`span`] returns.
+pub(super) const SPANS: [u32; 2] = [1, 4];
+
 /// Errors unless `upstream` is one f32.
 pub(super) fn expect_scalar(op: &'static str, upstream: &Tensor) -> Result<()> {
     upstream.expect_dtype(op, "upstream", DType::F32)?;
-    if upstream.len() == 1 {
-        return Ok(());
-    }
-    Err(Error::Shape { op, argument: "upstream", expected: "one element".into(), got: upstream.shape().to_vec() })
+    upstream.expect_one(op, "upstream")
 }
 
 /// The extent of a square f32 matrix.
 pub(super) fn expect_square(op: &'static str, scores: &Tensor) -> Result<usize> {
-    scores.expect_dtype(op, "scores", DType::F32)?;
-    match *scores.shape() {
-        [rows, columns] if rows == columns => {
-            count_elements(op, scores.shape())?;
-            Ok(rows)
-        }
-        _ => Err(Error::Shape {
-            op,
-            argument: "scores",
-            expected: "[batch, batch]".into(),
-            got: scores.shape().to_vec(),
-        }),
+    let [rows, columns] = scores.extents(op, "scores", "[batch, batch]")?;
+    if rows != columns {
+        return Err(Error::shape(op, "scores", "[batch, batch]", scores.shape()));
     }
+    count_elements(op, &[rows, rows])?;
+    Ok(rows)
 }

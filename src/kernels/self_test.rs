@@ -59,10 +59,18 @@ fn share(got: &[f32], expected: impl Iterator<Item = f64>, rtol: f64, atol: f64)
     errors.map(|error| if error.is_nan() { f64::INFINITY } else { error }).fold(0.0, f64::max)
 }
 
+/// The error of what must be equal.
+fn exact(equal: bool) -> Result<f64> {
+    Ok(if equal { 0.0 } else { f64::INFINITY })
+}
+
+fn wave(len: usize, step: f32) -> Vec<f32> {
+    (0..len).map(|i| (i as f32 * step).sin()).collect()
+}
+
 fn transfer(gpu: &Gpu) -> Result<f64> {
     let x = inputs();
-    let back = Tensor::from_slice(gpu, [x.len()], &x)?.to_vec()?;
-    Ok(if back == x { 0.0 } else { f64::INFINITY })
+    exact(Tensor::from_slice(gpu, [x.len()], &x)?.to_vec()? == x)
 }
 
 fn unary_ops() -> impl Iterator<Item = Unary> {
@@ -84,7 +92,7 @@ fn elementwise_values(gpu: &Gpu) -> Result<f64> {
 
 fn elementwise_gradients(gpu: &Gpu) -> Result<f64> {
     let x = inputs();
-    let upstream: Vec<f32> = (0..x.len()).map(|i| (i as f32 * 0.71).sin()).collect();
+    let upstream = wave(x.len(), 0.71);
     let x_gpu = Tensor::from_slice(gpu, [x.len()], &x)?;
     let upstream_gpu = Tensor::from_slice(gpu, [x.len()], &upstream)?;
     let mut worst = 0f64;
@@ -100,7 +108,6 @@ fn elementwise_gradients(gpu: &Gpu) -> Result<f64> {
 fn product(gpu: &Gpu) -> Result<f64> {
     // No extent is a multiple of a tile's.
     let (m, k, n) = (33, 70, 65);
-    let wave = |len: usize, step: f32| (0..len).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>();
     let (a, b) = (wave(m * k, 0.37), wave(k * n, 0.71));
     let (a_gpu, b_gpu) = (Tensor::from_slice(gpu, [m, k], &a)?, Tensor::from_slice(gpu, [k, n], &b)?);
     let y = matmul::forward(&a_gpu, &b_gpu, &matmul::Options::default())?.y.to_vec()?;
@@ -136,12 +143,11 @@ fn largest(gpu: &Gpu) -> Result<f64> {
     let x: Vec<f32> = inputs().iter().map(|v| (v * 17.0).sin()).collect();
     let (_, at) = topk::forward(&Tensor::from_slice(gpu, [x.len() / width, width], &x)?, k)?;
     let twin: Vec<u32> = x.chunks(width).flat_map(|row| topk::cpu::topk(row, k)).collect();
-    Ok(if at.to_u32()? == twin { 0.0 } else { f64::INFINITY })
+    exact(at.to_u32()? == twin)
 }
 
 fn listed_pairs(gpu: &Gpu) -> Result<f64> {
     let (width, items, pairs) = (28, 7, [[2, 0], [0, 0], [1, 3], [2, 1]]);
-    let wave = |len: usize, step: f32| (0..len).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>();
     let (texts, videos) = (wave(3 * width, 0.37), wave(4 * items * width, 0.71));
     let texts_gpu = Tensor::from_slice(gpu, [3, 1, width], &texts)?;
     let videos_gpu = Tensor::from_slice(gpu, [4, items, width], &videos)?;
@@ -155,7 +161,7 @@ fn repetition(gpu: &Gpu) -> Result<f64> {
     let tensor = Tensor::from_slice(gpu, [x.len()], &x)?;
     let run = || unary::forward(Unary::Activation(Activation::Gelu), &tensor)?.to_vec();
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-    Ok(if bits(run()?) == bits(run()?) { 0.0 } else { f64::INFINITY })
+    exact(bits(run()?) == bits(run()?))
 }
 
 #[cfg(test)]

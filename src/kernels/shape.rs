@@ -35,6 +35,15 @@ pub(super) fn expect_at_most(
     Err(Error::LimitExceeded { op, what, needed: needed as u64, limit: limit as u64, remedy })
 }
 
+/// # Errors
+/// [`Error::IndexOutOfRange`] for the first of `indices` that is not below `len`.
+pub(super) fn expect_below(op: &'static str, indices: &[u32], len: usize) -> Result<()> {
+    match indices.iter().find(|&&index| index as usize >= len) {
+        Some(&index) => Err(Error::IndexOutOfRange { op, index: index.into(), len: len as u64 }),
+        None => Ok(()),
+    }
+}
+
 /// `shape` seen as `[outer, n, inner]` around `axis`.
 ///
 /// # Errors
@@ -67,12 +76,7 @@ pub(super) fn broadcast(op: &'static str, a: &[usize], b: &[usize]) -> Result<Ve
             (x, y) if x == y => Ok(x),
             (1, y) => Ok(y),
             (x, 1) => Ok(x),
-            _ => Err(Error::ShapeMismatch {
-                op,
-                left: a.to_vec(),
-                right: b.to_vec(),
-                why: "aligned at the last dimension, extents must be equal or 1",
-            }),
+            _ => Err(Error::mismatch(op, a, b, "aligned at the last dimension, extents must be equal or 1")),
         })
         .collect()
 }
@@ -115,6 +119,11 @@ pub(super) fn merge<const N: usize>(shape: &[usize], strides: [&[usize]; N]) -> 
         merged.iter_mut().for_each(|m| m.push(1));
     }
     (extents, merged)
+}
+
+/// How many elements of the shader `n` neighbours are, where it takes four at once if they allow it; and whether it does.
+pub(super) fn in_fours(n: usize) -> (usize, bool) {
+    if n.is_multiple_of(4) { (n / 4, true) } else { (n, false) }
 }
 
 /// `values` innermost first, filled up to [`MAX_RANK`].

@@ -81,12 +81,8 @@ impl Tensor {
     pub fn uninit_of(gpu: &Gpu, label: &'static str, shape: impl Into<Vec<usize>>, dtype: DType) -> Result<Self> {
         let shape = shape.into();
         let size = shape.iter().try_fold(dtype.bytes() as u64, |n, &d| n.checked_mul(d as u64));
-        let size = size.and_then(|n| n.checked_next_multiple_of(4)).ok_or_else(|| Error::Shape {
-            op: label,
-            argument: "shape",
-            expected: "a size that fits in 64 bits".into(),
-            got: shape.clone(),
-        })?;
+        let size = size.and_then(|n| n.checked_next_multiple_of(4));
+        let size = size.ok_or_else(|| Error::shape(label, "shape", "a size that fits in 64 bits", &shape))?;
         let buffer = gpu.allocate(label, size)?;
         Ok(Self { gpu: gpu.clone(), buffer, offset: 0, shape, dtype })
     }
@@ -176,8 +172,7 @@ impl Tensor {
         if len == self.len() {
             return Ok(());
         }
-        let expected = format!("{} elements", self.len());
-        Err(Error::Shape { op: "write", argument: "data", expected, got: vec![len] })
+        Err(Error::shape("write", "data", format!("{} elements", self.len()), &[len]))
     }
 
     fn write_bytes(&self, bytes: &[u8]) -> Result<()> {
@@ -199,12 +194,8 @@ impl Tensor {
     pub fn copy_from(&self, source: &Tensor) -> Result<()> {
         source.expect_dtype("copy_from", "source", self.dtype)?;
         if self.len() != source.len() {
-            return Err(Error::ShapeMismatch {
-                op: "copy_from",
-                left: self.shape.clone(),
-                right: source.shape.clone(),
-                why: "a copy needs equal element counts",
-            });
+            let why = "a copy needs equal element counts";
+            return Err(Error::mismatch("copy_from", &self.shape, &source.shape, why));
         }
         if self.is_empty() {
             return Ok(());
@@ -282,8 +273,7 @@ impl Tensor {
         }
         let len = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).and_then(|n| n.checked_add(offset));
         if len.is_none_or(|end| end > self.len()) {
-            let expected = format!("within {} elements from {offset}", self.len());
-            return Err(Error::Shape { op: "view", argument: "shape", expected, got: shape });
+            return Err(Error::shape("view", "shape", format!("within {} elements from {offset}", self.len()), &shape));
         }
         Ok(Self { shape, offset: self.offset + (self.dtype.bytes() * offset) as u64, ..self.clone() })
     }
@@ -319,15 +309,8 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] unless it has one; as [`Tensor::to_vec`].
     pub fn item(&self) -> Result<f32> {
-        match self.to_vec()?.as_slice() {
-            [value] => Ok(*value),
-            _ => Err(Error::Shape {
-                op: "item",
-                argument: "self",
-                expected: "one element".into(),
-                got: self.shape.clone(),
-            }),
-        }
+        self.expect_one("item", "self")?;
+        Ok(self.to_vec()?[0])
     }
 
     /// Reads several tensors of floats in one round trip.
@@ -365,16 +348,41 @@ impl Tensor {
         if self.shape == expected {
             return Ok(());
         }
-        Err(Error::Shape { op, argument, expected: format!("{expected:?}"), got: self.shape.clone() })
+        Err(Error::shape(op, argument, format!("{expected:?}"), &self.shape))
+    }
+
+    /// As [`Tensor::expect_dtype`] and [`Tensor::expect_shape`].
+    pub(crate) fn expect(&self, op: &'static str, argument: &'static str, dtype: DType, shape: &[usize]) -> Result<()> {
+        self.expect_dtype(op, argument, dtype)?;
+        self.expect_shape(op, argument, shape)
+    }
+
+    /// The extents of an f32 tensor of as many dimensions as are asked for; `axes` names them in the error.
+    pub(crate) fn extents<const N: usize>(
+        &self,
+        op: &'static str,
+        argument: &'static str,
+        axes: &str,
+    ) -> Result<[usize; N]> {
+        self.expect_dtype(op, argument, DType::F32)?;
+        self.shape.as_slice().try_into().map_err(|_| Error::shape(op, argument, axes, &self.shape))
+    }
+
+    /// [`Error::Shape`] unless it has one element.
+    pub(crate) fn expect_one(&self, op: &'static str, argument: &'static str) -> Result<()> {
+        if self.len() == 1 {
+            return Ok(());
+        }
+        Err(Error::shape(op, argument, "one element", &self.shape))
     }
 }
 
 /// [`Error::Shape`] unless the product of `shape`, checked for overflow, is `len`.
-fn expect_product(op: &'static str, shape: &[usize], len: usize) -> Result<()> {
+pub(crate) fn expect_product(op: &'static str, shape: &[usize], len: usize) -> Result<()> {
     if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) == Some(len) {
         return Ok(());
     }
-    Err(Error::Shape { op, argument: "shape", expected: format!("a product of {len}"), got: shape.to_vec() })
+    Err(Error::shape(op, "shape", format!("a product of {len}"), shape))
 }
 
 impl fmt::Debug for Tensor {

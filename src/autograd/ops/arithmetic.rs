@@ -11,9 +11,7 @@ use crate::tensor::Tensor;
 impl Var {
     fn unary(&self, op: &'static str, function: Unary) -> Result<Var> {
         let y = unary::forward(function, self.value())?;
-        self.tape().record(op, &[("self", self)], y, vec![self.value().clone()], move |b| {
-            Ok(vec![Some(unary::backward(function, &b.saved[0], b.grad)?)])
-        })
+        self.derive(op, y, vec![self.value().clone()], move |b| unary::backward(function, &b.saved[0], b.grad))
     }
 
     /// One of the activation functions.
@@ -30,9 +28,7 @@ impl Var {
     /// Device errors.
     pub fn affine(&self, scale: f32, shift: f32) -> Result<Var> {
         let y = unary::forward(Unary::Affine { scale, shift }, self.value())?;
-        self.tape().record("affine", &[("self", self)], y, vec![], move |b| {
-            Ok(vec![Some(unary::forward(Unary::Affine { scale, shift: 0.0 }, b.grad)?)])
-        })
+        self.derive("affine", y, vec![], move |b| unary::forward(Unary::Affine { scale, shift: 0.0 }, b.grad))
     }
 
     /// `factor * self`.
@@ -134,9 +130,7 @@ impl Var {
     /// [`crate::Error::ShapeMismatch`].
     pub fn masked_fill(&self, mask: &Tensor, value: f32) -> Result<Var> {
         let y = binary::where_mask(self.value(), mask, value)?;
-        self.tape().record("masked_fill", &[("self", self)], y, vec![mask.clone()], |b| {
-            Ok(vec![Some(binary::where_mask_backward(b.grad, &b.saved[0])?)])
-        })
+        self.derive("masked_fill", y, vec![mask.clone()], |b| binary::where_mask_backward(b.grad, &b.saved[0]))
     }
 
     /// Drops elements in training (see [`crate::autograd::Tape::training`]); otherwise self.
@@ -156,8 +150,7 @@ impl Var {
     /// As [`Var::dropout`].
     pub fn dropout_with(&self, mask: Dropout) -> Result<Var> {
         let y = dropout::apply(self.value(), mask)?;
-        self.tape()
-            .record("dropout", &[("self", self)], y, vec![], move |b| Ok(vec![Some(dropout::apply(b.grad, mask)?)]))
+        self.derive("dropout", y, vec![], move |b| dropout::apply(b.grad, mask))
     }
 
     /// activation(dropout(self)) in one kernel.
@@ -177,8 +170,8 @@ impl Var {
     /// As [`Var::dropout`].
     pub fn dropout_activation_with(&self, mask: Dropout, activation: Activation) -> Result<Var> {
         let y = dropout::apply_activation(self.value(), mask, activation)?;
-        self.tape().record("dropout activation", &[("self", self)], y, vec![self.value().clone()], move |b| {
-            Ok(vec![Some(dropout::apply_activation_backward(&b.saved[0], b.grad, mask, activation)?)])
+        self.derive("dropout activation", y, vec![self.value().clone()], move |b| {
+            dropout::apply_activation_backward(&b.saved[0], b.grad, mask, activation)
         })
     }
 }

@@ -39,40 +39,19 @@ impl Default for AttentionOptions {
     }
 }
 
-/// The options that the kernels need, apart from tensors.
-#[derive(Clone, Copy)]
-struct Plan {
-    layout: Layout,
-    scale: f32,
-    causal: bool,
-    dropout: Option<Dropout>,
-    keys: KeysKind,
-    has_bias: bool,
-}
-
-#[derive(Clone, Copy)]
-enum KeysKind {
-    All,
-    Lengths,
-    Mask,
-}
-
-impl Plan {
-    /// `masks` holds the tensor of keys, then the bias, as far as there are any.
-    fn options<'a>(&self, masks: &'a [Tensor]) -> Options<'a> {
-        let (keys, rest) = match self.keys {
-            KeysKind::All => (Keys::All, masks),
-            KeysKind::Lengths => (Keys::Lengths(&masks[0]), &masks[1..]),
-            KeysKind::Mask => (Keys::Mask(&masks[0]), &masks[1..]),
+impl AttentionOptions {
+    /// As the kernels take them.
+    fn of_kernel<'a>(&'a self, bias: Option<&'a Tensor>, dropout: Option<Dropout>) -> Result<Options<'a>> {
+        let keys = match (&self.key_lengths, &self.key_mask) {
+            (None, None) => Keys::All,
+            (Some(lengths), None) => Keys::Lengths(lengths),
+            (None, Some(mask)) => Keys::Mask(mask),
+            (Some(_), Some(_)) => {
+                let why = "and key_mask exclude each other".to_string();
+                return Err(Error::Argument { op: "attention", argument: "key_lengths", why });
+            }
         };
-        Options {
-            layout: self.layout,
-            scale: self.scale,
-            causal: self.causal,
-            keys,
-            bias: if self.has_bias { rest.first() } else { None },
-            dropout: self.dropout,
-        }
+        Ok(Options { layout: self.layout, scale: self.scale, causal: self.causal, keys, bias, dropout })
     }
 }
 
@@ -82,40 +61,23 @@ impl Var {
     /// # Errors
     /// [`Error::Shape`], [`Error::ShapeMismatch`]; [`Error::Argument`] for both kinds of key mask at once.
     pub fn attention(&self, keys: &Var, values: &Var, options: &AttentionOptions) -> Result<Var> {
-        let (kind, mask) = match (&options.key_lengths, &options.key_mask) {
-            (None, None) => (KeysKind::All, None),
-            (Some(lengths), None) => (KeysKind::Lengths, Some(lengths.clone())),
-            (None, Some(mask)) => (KeysKind::Mask, Some(mask.clone())),
-            (Some(_), Some(_)) => {
-                let why = "and key_mask exclude each other".to_string();
-                return Err(Error::Argument { op: "attention", argument: "key_lengths", why });
-            }
-        };
-        let plan = Plan {
-            layout: options.layout,
-            scale: options.scale,
-            causal: options.causal,
-            dropout: self.tape().next_dropout(options.dropout),
-            keys: kind,
-            has_bias: options.bias.is_some(),
-        };
-        let masks: Vec<Tensor> = mask.into_iter().chain(options.bias.as_ref().map(|b| b.value().clone())).collect();
+        let bias = options.bias.as_ref();
+        let dropout = self.tape().next_dropout(options.dropout);
         let (q, k, v) = (self.value(), keys.value(), values.value());
-        let output = attention::forward(q, k, v, &plan.options(&masks))?;
+        let output = attention::forward(q, k, v, &options.of_kernel(bias.map(Var::value), dropout)?)?;
         let mut saved = vec![q.clone(), k.clone(), v.clone(), output.y.clone(), output.lse];
-        saved.extend(masks);
+        saved.extend(bias.map(|b| b.value().clone()));
         let mut inputs = vec![("self", self), ("keys", keys), ("values", values)];
-        inputs.extend(options.bias.iter().map(|b| ("bias", b)));
+        inputs.extend(bias.map(|b| ("bias", b)));
+        // A variable would keep its tape, which keeps the rule.
+        let options = AttentionOptions { bias: None, ..options.clone() };
         self.tape().record("attention", &inputs, output.y, saved, move |b| {
-            let [q, k, v, y, lse, masks @ ..] = b.saved else { unreachable!("forward saved these") };
-            let needs_bias = plan.has_bias && b.needs[3];
+            let [q, k, v, y, lse, bias @ ..] = b.saved else { unreachable!("forward saved these") };
+            let needs_bias = b.needs.get(3) == Some(&true);
             let output = attention::Output { y: y.clone(), lse: lse.clone() };
-            let g = attention::backward(q, k, v, &output, b.grad, needs_bias, &plan.options(masks))?;
-            let mut grads = vec![Some(g.q), Some(g.k), Some(g.v)];
-            if plan.has_bias {
-                grads.push(g.bias);
-            }
-            Ok(grads)
+            let options = options.of_kernel(bias.first(), dropout)?;
+            let g = attention::backward(q, k, v, &output, b.grad, needs_bias, &options)?;
+            Ok(vec![Some(g.q), Some(g.k), Some(g.v), g.bias])
         })
     }
 }

@@ -16,9 +16,7 @@ impl Var {
     pub fn hinge(&self, margin: f32, hardest: bool) -> Result<Var> {
         let negatives = if hardest { hinge::Negatives::Hardest } else { hinge::Negatives::All };
         let (loss, kept) = hinge::forward(self.value(), margin, negatives)?;
-        self.tape().record("hinge", &[("self", self)], loss, vec![self.value().clone()], move |b| {
-            Ok(vec![Some(hinge::backward(&b.saved[0], &kept, b.grad)?)])
-        })
+        self.derive("hinge", loss, vec![self.value().clone()], move |b| hinge::backward(&b.saved[0], &kept, b.grad))
     }
 
     /// The mean over rows of -log softmax(row)\[target\]: self (N, C), one target a row.
@@ -27,8 +25,8 @@ impl Var {
     /// [`crate::Error::Shape`], [`crate::Error::IndexOutOfRange`].
     pub fn cross_entropy(&self, targets: &[u32]) -> Result<Var> {
         let (loss, kept) = cross_entropy::forward(self.value(), targets)?;
-        self.tape().record("cross_entropy", &[("self", self)], loss, vec![self.value().clone()], move |b| {
-            Ok(vec![Some(cross_entropy::backward(&b.saved[0], &kept, b.grad)?)])
+        self.derive("cross_entropy", loss, vec![self.value().clone()], move |b| {
+            cross_entropy::backward(&b.saved[0], &kept, b.grad)
         })
     }
 
@@ -39,8 +37,8 @@ impl Var {
     /// [`crate::Error::Shape`] unless square.
     pub fn info_nce(&self) -> Result<Var> {
         let (loss, kept) = cross_entropy::info_nce(self.value())?;
-        self.tape().record("info_nce", &[("self", self)], loss, vec![self.value().clone()], move |b| {
-            Ok(vec![Some(cross_entropy::info_nce_backward(&b.saved[0], &kept, b.grad)?)])
+        self.derive("info_nce", loss, vec![self.value().clone()], move |b| {
+            cross_entropy::info_nce_backward(&b.saved[0], &kept, b.grad)
         })
     }
 

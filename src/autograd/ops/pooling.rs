@@ -14,8 +14,8 @@ impl Var {
     pub fn masked_mean(&self, mask: Option<&Tensor>) -> Result<Var> {
         let y = pooling::mean(self.value(), mask)?;
         let length = self.shape()[1];
-        self.tape().record("masked_mean", &[("self", self)], y, mask.cloned().into_iter().collect(), move |b| {
-            Ok(vec![Some(pooling::mean_backward(b.grad, length, b.saved.first())?)])
+        self.derive("masked_mean", y, mask.cloned().into_iter().collect(), move |b| {
+            pooling::mean_backward(b.grad, length, b.saved.first())
         })
     }
 
@@ -28,8 +28,8 @@ impl Var {
         let (y, positions) = pooling::max(self.value(), mask, masked)?;
         let length = self.shape()[1];
         let saved = std::iter::once(positions).chain(mask.cloned()).collect();
-        self.tape().record("masked_max", &[("self", self)], y, saved, move |b| {
-            Ok(vec![Some(pooling::max_backward(b.grad, &b.saved[0], length, b.saved.get(1), masked)?)])
+        self.derive("masked_max", y, saved, move |b| {
+            pooling::max_backward(b.grad, &b.saved[0], length, b.saved.get(1), masked)
         })
     }
 

@@ -13,9 +13,7 @@ impl Var {
     /// Device errors.
     pub fn softmax(&self) -> Result<Var> {
         let y = softmax::softmax(self.value(), 1.0, None)?;
-        self.tape().record("softmax", &[("self", self)], y.clone(), vec![y], |b| {
-            Ok(vec![Some(softmax::softmax_backward(&b.saved[0], b.grad, 1.0)?)])
-        })
+        self.derive("softmax", y.clone(), vec![y], |b| softmax::softmax_backward(&b.saved[0], b.grad, 1.0))
     }
 
     /// Log-softmax over the last dimension.
@@ -24,9 +22,7 @@ impl Var {
     /// Device errors.
     pub fn log_softmax(&self) -> Result<Var> {
         let y = softmax::log_softmax(self.value(), 1.0, None)?;
-        self.tape().record("log_softmax", &[("self", self)], y.clone(), vec![y], |b| {
-            Ok(vec![Some(softmax::log_softmax_backward(&b.saved[0], b.grad, 1.0)?)])
-        })
+        self.derive("log_softmax", y.clone(), vec![y], |b| softmax::log_softmax_backward(&b.saved[0], b.grad, 1.0))
     }
 
     /// log Σ e^x over the last dimension, which is removed.
@@ -35,8 +31,8 @@ impl Var {
     /// Device errors.
     pub fn logsumexp(&self) -> Result<Var> {
         let y = softmax::logsumexp(self.value(), 1.0, None)?;
-        self.tape().record("logsumexp", &[("self", self)], y.clone(), vec![self.value().clone(), y], |b| {
-            Ok(vec![Some(softmax::logsumexp_backward(&b.saved[0], 1.0, None, &b.saved[1], b.grad)?)])
+        self.derive("logsumexp", y.clone(), vec![self.value().clone(), y], |b| {
+            softmax::logsumexp_backward(&b.saved[0], 1.0, None, &b.saved[1], b.grad)
         })
     }
 
@@ -74,8 +70,8 @@ impl Var {
     /// Device errors.
     pub fn normalize(&self, divisor: Divisor) -> Result<Var> {
         let (y, stats) = l2_normalize::forward(self.value(), divisor)?;
-        self.tape().record("l2_normalize", &[("self", self)], y.clone(), vec![y, stats], move |b| {
-            Ok(vec![Some(l2_normalize::backward(&b.saved[0], b.grad, &b.saved[1], divisor)?)])
+        self.derive("l2_normalize", y.clone(), vec![y, stats], move |b| {
+            l2_normalize::backward(&b.saved[0], b.grad, &b.saved[1], divisor)
         })
     }
 
@@ -86,8 +82,7 @@ impl Var {
     pub fn sum(&self, axis: usize) -> Result<Var> {
         let y = reduce::sum(self.value(), axis)?;
         let n = self.shape()[axis];
-        self.tape()
-            .record("sum", &[("self", self)], y, vec![], move |b| Ok(vec![Some(reduce::expand(b.grad, axis, n, 1.0)?)]))
+        self.derive("sum", y, vec![], move |b| reduce::expand(b.grad, axis, n, 1.0))
     }
 
     /// The mean over dimension `axis`, which is removed.
@@ -97,9 +92,7 @@ impl Var {
     pub fn mean(&self, axis: usize) -> Result<Var> {
         let y = reduce::mean(self.value(), axis)?;
         let n = self.shape()[axis];
-        self.tape().record("mean", &[("self", self)], y, vec![], move |b| {
-            Ok(vec![Some(reduce::expand(b.grad, axis, n, 1.0 / n as f32)?)])
-        })
+        self.derive("mean", y, vec![], move |b| reduce::expand(b.grad, axis, n, 1.0 / n as f32))
     }
 
     /// The largest over dimension `axis`, which is removed; the gradient goes to the first of equals.
@@ -109,9 +102,7 @@ impl Var {
     pub fn max(&self, axis: usize) -> Result<Var> {
         let (y, indices) = reduce::max(self.value(), axis)?;
         let n = self.shape()[axis];
-        self.tape().record("max", &[("self", self)], y, vec![indices], move |b| {
-            Ok(vec![Some(reduce::max_backward(b.grad, &b.saved[0], axis, n)?)])
-        })
+        self.derive("max", y, vec![indices], move |b| reduce::max_backward(b.grad, &b.saved[0], axis, n))
     }
 
     /// The sum of all elements: a scalar.

@@ -19,7 +19,7 @@ impl Var {
     pub fn reshape(&self, shape: impl Into<Vec<usize>>) -> Result<Var> {
         let y = self.value().reshape(shape)?;
         let from = self.shape().to_vec();
-        self.tape().record("reshape", &[("self", self)], y, vec![], move |b| Ok(vec![Some(b.grad.reshape(from)?)]))
+        self.derive("reshape", y, vec![], move |b| b.grad.reshape(from))
     }
 
     /// Dimension `i` of the result is dimension `order[i]` of self.
@@ -29,9 +29,7 @@ impl Var {
     pub fn permute(&self, order: &[usize]) -> Result<Var> {
         let y = permute::permute(self.value(), order)?;
         let inverse = permute::inverse(order);
-        self.tape().record("permute", &[("self", self)], y, vec![], move |b| {
-            Ok(vec![Some(permute::permute(b.grad, &inverse)?)])
-        })
+        self.derive("permute", y, vec![], move |b| permute::permute(b.grad, &inverse))
     }
 
     /// The last two dimensions swapped.
@@ -41,8 +39,7 @@ impl Var {
     pub fn transpose(&self) -> Result<Var> {
         let rank = self.shape().len();
         if rank < 2 {
-            let expected = "at least two dimensions".to_string();
-            return Err(Error::Shape { op: "transpose", argument: "self", expected, got: self.shape().to_vec() });
+            return Err(Error::shape("transpose", "self", "at least two dimensions", self.shape()));
         }
         let mut order: Vec<usize> = (0..rank).collect();
         order.swap(rank - 2, rank - 1);
@@ -59,10 +56,7 @@ impl Var {
                 let columns: Vec<u32> = (0..n as u32).collect();
                 self.pick(&Tensor::from_u32(self.value().gpu(), [n], &columns)?)
             }
-            _ => {
-                let expected = "(N, N)".to_string();
-                Err(Error::Shape { op: "diagonal", argument: "self", expected, got: self.shape().to_vec() })
-            }
+            _ => Err(Error::shape("diagonal", "self", "(N, N)", self.shape())),
         }
     }
 
@@ -73,9 +67,7 @@ impl Var {
     pub fn pick(&self, at: &Tensor) -> Result<Var> {
         let y = pick::forward(self.value(), at)?;
         let width = self.value().width();
-        self.tape().record("pick", &[("self", self)], y, vec![at.clone()], move |b| {
-            Ok(vec![Some(pick::backward(b.grad, &b.saved[0], width)?)])
-        })
+        self.derive("pick", y, vec![at.clone()], move |b| pick::backward(b.grad, &b.saved[0], width))
     }
 
     /// The elements of `range` along `axis`.
@@ -85,9 +77,7 @@ impl Var {
     pub fn slice(&self, axis: usize, range: Range<usize>) -> Result<Var> {
         let y = permute::slice(self.value(), axis, range.clone())?;
         let n = self.shape()[axis];
-        self.tape().record("slice", &[("self", self)], y, vec![], move |b| {
-            Ok(vec![Some(permute::slice_backward(b.grad, axis, range.start, n)?)])
-        })
+        self.derive("slice", y, vec![], move |b| permute::slice_backward(b.grad, axis, range.start, n))
     }
 
     /// Self in parts of at most `most` along the first dimension (or as few as views allow), one after another: views where
@@ -122,9 +112,7 @@ impl Var {
     pub fn embedding(&self, ids: &[u32], shape: &[usize]) -> Result<Var> {
         let y = embedding::forward(self.value(), ids, shape)?;
         let (rows, kept) = (self.shape()[0], ids.to_vec());
-        self.tape().record("embedding", &[("self", self)], y, vec![], move |b| {
-            Ok(vec![Some(embedding::backward(b.grad, &kept, rows)?)])
-        })
+        self.derive("embedding", y, vec![], move |b| embedding::backward(b.grad, &kept, rows))
     }
 
     /// Cross-correlation of self (B, Cin, L) with `weight` (Cout, Cin, K): (B, Cout, L').
@@ -152,25 +140,18 @@ impl Var {
     /// # Errors
     /// [`Error::Shape`], [`Error::ShapeMismatch`].
     pub fn patch_embed(&self, weight: &Var) -> Result<Var> {
-        let &[outputs, channels, patch, across] = weight.shape() else { return Err(not_patches(weight)) };
-        if patch != across {
-            return Err(not_patches(weight));
-        }
+        let (outputs, channels, patch) = match *weight.shape() {
+            [outputs, channels, patch, across] if patch == across => (outputs, channels, patch),
+            _ => return Err(Error::shape("patch_embed", "weight", "(out, channels, patch, patch)", weight.shape())),
+        };
         let columns = patches::unfold(self.value(), patch)?;
         let shape = self.shape().to_vec();
-        let columns = self.tape().record("unfold patches", &[("self", self)], columns, vec![], move |b| {
-            Ok(vec![Some(patches::fold(b.grad, &shape, patch)?)])
-        })?;
+        let columns = self.derive("unfold patches", columns, vec![], move |b| patches::fold(b.grad, &shape, patch))?;
         let images = self.shape()[0];
         let y = columns.linear(&weight.reshape([outputs, channels * patch * patch])?, None, None, None)?;
         let per_image = y.value().rows() / images.max(1);
         y.reshape([images, per_image, outputs])
     }
-}
-
-fn not_patches(weight: &Var) -> Error {
-    let expected = "(out, channels, patch, patch)".to_string();
-    Error::Shape { op: "patch_embed", argument: "weight", expected, got: weight.shape().to_vec() }
 }
 
 /// The parts one after another along `axis`; their other extents are equal.

@@ -90,8 +90,7 @@ pub fn backward(
         ("lse", &output.lse, &[sizes.batch, sizes.heads, sizes.queries]),
         ("gradient", dy, q.shape()),
     ] {
-        tensor.expect_dtype(OP, argument, DType::F32)?;
-        tensor.expect_shape(OP, argument, shape)?;
+        tensor.expect(OP, argument, DType::F32, shape)?;
     }
     let masks = Masks::new(OP, &sizes, options)?;
     let gpu = q.gpu();

@@ -13,7 +13,7 @@ mod tests;
 use super::launch;
 use crate::gpu::{Gpu, KernelFamily};
 use crate::kernels::elementwise::dropout::Dropout;
-use crate::kernels::shape::{expect_at_most, product};
+use crate::kernels::shape::{expect_at_most, in_fours, product};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -92,37 +92,28 @@ struct Sizes {
 impl Sizes {
     /// Those of `q`, with `k` and `v` checked against them.
     fn check(op: &'static str, q: &Tensor, k: &Tensor, v: Option<&Tensor>, layout: Layout) -> Result<Self> {
-        let inputs = [("q", Some(q)), ("k", Some(k)), ("v", v)];
-        for (argument, tensor) in inputs.into_iter().filter_map(|(name, t)| Some((name, t?))) {
-            tensor.expect_dtype(op, argument, DType::F32)?;
-            expect_scores(op, tensor.shape())?;
-        }
-        let shape = |argument, expected: &str, t: &Tensor| Error::Shape {
-            op,
-            argument,
-            expected: expected.into(),
-            got: t.shape().to_vec(),
-        };
-        let sizes = match (layout, q.shape(), k.shape()) {
-            (Layout::TokensFirst { heads }, &[batch, queries, width], k_shape) => {
+        expect_scores(op, q.shape())?;
+        expect_scores(op, k.shape())?;
+        let sizes = match layout {
+            Layout::TokensFirst { heads } => {
+                let [batch, queries, width] = q.extents(op, "q", "[B, Tq, heads * d]")?;
                 if heads == 0 || !width.is_multiple_of(heads) {
                     let why = format!("({heads}) do not divide the width {width}");
                     return Err(Error::Argument { op, argument: "heads", why });
                 }
-                let &[_, keys, _] = k_shape else { return Err(shape("k", "[B, Tk, heads * d]", k)) };
+                let [_, keys, _] = k.extents(op, "k", "[B, Tk, heads * d]")?;
                 k.expect_shape(op, "k", &[batch, keys, width])?;
                 Self { batch, heads, queries, keys, width: width / heads, tokens_first: true }
             }
-            (Layout::HeadsFirst, &[batch, heads, queries, width], k_shape) => {
-                let &[_, _, keys, _] = k_shape else { return Err(shape("k", "[B, H, Tk, d]", k)) };
+            Layout::HeadsFirst => {
+                let [batch, heads, queries, width] = q.extents(op, "q", "[B, H, Tq, d]")?;
+                let [_, _, keys, _] = k.extents(op, "k", "[B, H, Tk, d]")?;
                 k.expect_shape(op, "k", &[batch, heads, keys, width])?;
                 Self { batch, heads, queries, keys, width, tokens_first: false }
             }
-            (Layout::TokensFirst { .. }, ..) => return Err(shape("q", "[B, Tq, heads * d]", q)),
-            (Layout::HeadsFirst, ..) => return Err(shape("q", "[B, H, Tq, d]", q)),
         };
         if let Some(v) = v {
-            v.expect_shape(op, "v", k.shape())?;
+            v.expect(op, "v", DType::F32, k.shape())?;
         }
         if !(1..=MAX_WIDTH).contains(&sizes.width) {
             let why = format!("have {} channels; 1 to {MAX_WIDTH} are possible", sizes.width);
@@ -145,7 +136,7 @@ impl Sizes {
 
     /// Elements, or vec4s, in a row of one head.
     fn units(&self) -> usize {
-        if self.width.is_multiple_of(4) { self.width / 4 } else { self.width }
+        in_fours(self.width).0
     }
 
     /// Strides between heads and between rows, in units, where a head has `rows`.
@@ -189,12 +180,10 @@ impl Masks {
         match options.keys {
             Keys::All => {}
             Keys::Lengths(lengths) => {
-                lengths.expect_dtype(op, "lengths", DType::U32)?;
-                lengths.expect_shape(op, "lengths", &[batch])?;
+                lengths.expect(op, "lengths", DType::U32, &[batch])?;
             }
             Keys::Mask(mask) => {
-                mask.expect_dtype(op, "mask", DType::F32)?;
-                mask.expect_shape(op, "mask", &[batch, keys])?;
+                mask.expect(op, "mask", DType::F32, &[batch, keys])?;
             }
         }
         if let Some(bias) = options.bias {
@@ -204,7 +193,7 @@ impl Masks {
                 && bias.shape().iter().zip([batch, heads, queries]).all(|(&got, full)| got == full || got == 1);
             if !fits {
                 let expected = format!("[{batch} or 1, {heads} or 1, {queries} or 1, {keys}]");
-                return Err(Error::Shape { op, argument: "bias", expected, got: bias.shape().to_vec() });
+                return Err(Error::shape(op, "bias", expected, bias.shape()));
             }
         }
         let (mask, variant) = match (options.keys, options.bias) {
@@ -439,8 +428,7 @@ pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, options: &Options<'_>) -> Res
 pub fn probabilities(q: &Tensor, k: &Tensor, lse: &Tensor, options: &Options<'_>) -> Result<Tensor> {
     const OP: &str = "attention probabilities";
     let sizes = Sizes::check(OP, q, k, None, options.layout)?;
-    lse.expect_dtype(OP, "lse", DType::F32)?;
-    lse.expect_shape(OP, "lse", &[sizes.batch, sizes.heads, sizes.queries])?;
+    lse.expect(OP, "lse", DType::F32, &[sizes.batch, sizes.heads, sizes.queries])?;
     expect_scores(OP, &sizes.scores())?;
     let masks = Masks::new(OP, &sizes, options)?;
     let y = Tensor::uninit(q.gpu(), OP, sizes.scores())?;

@@ -36,25 +36,15 @@ impl Binary {
     /// All of them.
     pub const ALL: [Self; 6] = [Self::Add, Self::Sub, Self::Mul, Self::Div, Self::Min, Self::Max];
 
-    fn name(self) -> &'static str {
+    /// The op forward, backward, and the shader's define.
+    fn names(self) -> [&'static str; 3] {
         match self {
-            Self::Add => "add",
-            Self::Sub => "sub",
-            Self::Mul => "mul",
-            Self::Div => "div",
-            Self::Min => "min",
-            Self::Max => "max",
-        }
-    }
-
-    fn backward_name(self) -> &'static str {
-        match self {
-            Self::Add => "add backward",
-            Self::Sub => "sub backward",
-            Self::Mul => "mul backward",
-            Self::Div => "div backward",
-            Self::Min => "min backward",
-            Self::Max => "max backward",
+            Self::Add => ["add", "add backward", "ADD"],
+            Self::Sub => ["sub", "sub backward", "SUB"],
+            Self::Mul => ["mul", "mul backward", "MUL"],
+            Self::Div => ["div", "div backward", "DIV"],
+            Self::Min => ["min", "min backward", "MIN"],
+            Self::Max => ["max", "max backward", "MAX"],
         }
     }
 }
@@ -75,14 +65,7 @@ impl Function {
     }
 
     fn defines(self) -> Vec<(&'static str, u32)> {
-        let op = |op: Binary| match op {
-            Binary::Add => ("ADD", 1),
-            Binary::Sub => ("SUB", 1),
-            Binary::Mul => ("MUL", 1),
-            Binary::Div => ("DIV", 1),
-            Binary::Min => ("MIN", 1),
-            Binary::Max => ("MAX", 1),
-        };
+        let op = |op: Binary| (op.names()[2], 1);
         match self {
             Self::Forward(b) => vec![op(b)],
             Self::Grad(b) => vec![op(b), ("GRAD", 1)],
@@ -149,8 +132,9 @@ params! {
 /// [`Error::ShapeMismatch`] if they do not broadcast; [`Error::DType`] unless both are f32; [`Error::LimitExceeded`] if
 /// the broadcast needs more than five dimensions; device errors.
 pub fn forward(op: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let shape = broadcast(op.name(), a.shape(), b.shape())?;
-    run(op.name(), Function::Forward(op), a, b, None, &shape, 0.0)
+    let [name, ..] = op.names();
+    let shape = broadcast(name, a.shape(), b.shape())?;
+    run(name, Function::Forward(op), a, b, None, &shape, 0.0)
 }
 
 /// The gradients of [`forward`] for a and b, where `wanted` says so, from the output's gradient `g`.
@@ -164,31 +148,20 @@ pub fn backward(
     g: &Tensor,
     wanted: [bool; 2],
 ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-    let name = op.backward_name();
+    let [_, name, _] = op.names();
     let shape = broadcast(name, a.shape(), b.shape())?;
-    g.expect_dtype(name, "gradient", DType::F32)?;
-    g.expect_shape(name, "gradient", &shape)?;
-    let times = |other: &Tensor| run(name, Function::Forward(Binary::Mul), g, other, None, &shape, 0.0);
-    let chosen = |x: &Tensor, other: &Tensor| run(name, Function::Grad(op), x, other, Some(g), &shape, 0.0);
-    let da = || -> Result<Tensor> {
-        let full = match op {
-            Binary::Add | Binary::Sub => g.clone(),
-            Binary::Mul => times(b)?,
-            Binary::Div => run(name, Function::Forward(Binary::Div), g, b, None, &shape, 0.0)?,
-            Binary::Min | Binary::Max => chosen(a, b)?,
-        };
-        reduce::sum_to(&full, a.shape(), 1.0)
+    g.expect(name, "gradient", DType::F32, &shape)?;
+    // The gradient for x, the first argument or the second, before it is summed.
+    let full = |x: &Tensor, other: &Tensor, first: bool| match op {
+        Binary::Add | Binary::Sub => Ok(g.clone()),
+        Binary::Div if !first => run(name, Function::Grad(op), other, x, Some(g), &shape, 0.0),
+        Binary::Mul | Binary::Div => run(name, Function::Forward(op), g, other, None, &shape, 0.0),
+        Binary::Min | Binary::Max => run(name, Function::Grad(op), x, other, Some(g), &shape, 0.0),
     };
-    let db = || -> Result<Tensor> {
-        let full = match op {
-            Binary::Add | Binary::Sub => g.clone(),
-            Binary::Mul => times(a)?,
-            Binary::Div => chosen(a, b)?,
-            Binary::Min | Binary::Max => chosen(b, a)?,
-        };
-        reduce::sum_to(&full, b.shape(), if op == Binary::Sub { -1.0 } else { 1.0 })
-    };
-    Ok((wanted[0].then(da).transpose()?, wanted[1].then(db).transpose()?))
+    let da = wanted[0].then(|| reduce::sum_to(&full(a, b, true)?, a.shape(), 1.0)).transpose()?;
+    let sign = if op == Binary::Sub { -1.0 } else { 1.0 };
+    let db = wanted[1].then(|| reduce::sum_to(&full(b, a, false)?, b.shape(), sign)).transpose()?;
+    Ok((da, db))
 }
 
 /// a += b, in place. The two must not share memory.
@@ -200,12 +173,7 @@ pub fn add_assign(a: &Tensor, b: &Tensor) -> Result<()> {
     a.expect_dtype(OP, "a", DType::F32)?;
     b.expect_dtype(OP, "b", DType::F32)?;
     if a.len() != b.len() {
-        return Err(Error::ShapeMismatch {
-            op: OP,
-            left: a.shape().to_vec(),
-            right: b.shape().to_vec(),
-            why: "adding in place needs equal element counts",
-        });
+        return Err(Error::mismatch(OP, a.shape(), b.shape(), "adding in place needs equal element counts"));
     }
     let n = count_elements(OP, a.shape())?;
     let (a, b) = (a.reshape([n])?, b.reshape([n])?);
@@ -225,12 +193,7 @@ pub fn where_mask(x: &Tensor, mask: &Tensor, value: f32) -> Result<Tensor> {
     const OP: &str = "where_mask";
     let shape = broadcast(OP, x.shape(), mask.shape())?;
     if shape != x.shape() {
-        return Err(Error::ShapeMismatch {
-            op: OP,
-            left: x.shape().to_vec(),
-            right: mask.shape().to_vec(),
-            why: "the mask must broadcast to the first",
-        });
+        return Err(Error::mismatch(OP, x.shape(), mask.shape(), "the mask must broadcast to the first"));
     }
     run(OP, Function::Where, x, mask, None, &shape, value)
 }

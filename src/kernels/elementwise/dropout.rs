@@ -120,8 +120,7 @@ pub fn apply_activation_backward(x: &Tensor, g: &Tensor, dropout: Dropout, activ
         return unary::backward(Unary::Activation(activation), x, g);
     }
     x.expect_dtype("dropout backward", "x", DType::F32)?;
-    g.expect_dtype("dropout backward", "gradient", DType::F32)?;
-    g.expect_shape("dropout backward", "gradient", x.shape())?;
+    g.expect("dropout backward", "gradient", DType::F32, x.shape())?;
     run("dropout backward", &[x, g], dropout, &variant(Some(activation), true))
 }
 

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use crate::kernels::launch;
-use crate::kernels::shape::{MAX_RANK, around, count_elements, expect_at_most, innermost_first, merge, strides};
+use crate::kernels::shape::{
+    MAX_RANK, around, count_elements, expect_at_most, in_fours, innermost_first, merge, strides,
+};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -19,7 +21,7 @@ params! {
 }
 
 params! {
-    struct PadParams { count: u32, n: u32, m: u32, inner: u32, start: u32 }
+    struct PadParams { walk: [u32; 5] as [count, n, m, inner, start] }
 }
 
 fn variant(rank: usize, vec4: bool) -> Variant {
@@ -102,28 +104,19 @@ pub fn slice(x: &Tensor, axis: usize, range: Range<usize>) -> Result<Tensor> {
 pub fn slice_backward(g: &Tensor, axis: usize, start: usize, n: usize) -> Result<Tensor> {
     const OP: &str = "slice backward";
     g.expect_dtype(OP, "gradient", DType::F32)?;
-    let [_, m, inner] = around(OP, g.shape(), axis)?;
+    let [outer, m, inner] = around(OP, g.shape(), axis)?;
     check_range(OP, &(start..start.saturating_add(m)), n)?;
     let mut shape = g.shape().to_vec();
     shape[axis] = n;
-    let len = count_elements(OP, &shape)?;
+    count_elements(OP, &shape)?;
     if m == 0 {
         return Tensor::zeros(g.gpu(), OP, shape);
     }
     let dx = Tensor::uninit(g.gpu(), OP, shape)?;
-    if len > 0 {
-        let vec4 = inner % 4 == 0;
-        let width = if vec4 { 4 } else { 1 };
-        let count = len / width;
-        let params = PadParams {
-            count: count as u32,
-            n: n as u32,
-            m: m as u32,
-            inner: (inner / width) as u32,
-            start: start as u32,
-        };
-        launch(OP, &pad_variant(vec4), &[g, &dx], &params, g.gpu().grid(count.div_ceil(256)), 0)?;
-    }
+    let (inner, vec4) = in_fours(inner);
+    let count = outer * n * inner;
+    let params = PadParams { walk: [count, n, m, inner, start].map(|n| n as u32) };
+    launch(OP, &pad_variant(vec4), &[g, &dx], &params, g.gpu().grid(count.div_ceil(256)), 0)?;
     Ok(dx)
 }
 
@@ -143,12 +136,8 @@ pub fn concat(parts: &[&Tensor], axis: usize) -> Result<Tensor> {
         part.expect_dtype(OP, "parts", first.dtype())?;
         let same = |d: usize| d == axis || part.shape()[d] == first.shape()[d];
         if part.shape().len() != first.shape().len() || !(0..first.shape().len()).all(same) {
-            return Err(Error::ShapeMismatch {
-                op: OP,
-                left: first.shape().to_vec(),
-                right: part.shape().to_vec(),
-                why: "all extents but that of the axis must be equal",
-            });
+            let why = "all extents but that of the axis must be equal";
+            return Err(Error::mismatch(OP, first.shape(), part.shape(), why));
         }
     }
     let mut shape = first.shape().to_vec();

@@ -94,8 +94,7 @@ pub fn forward(op: Unary, x: &Tensor) -> Result<Tensor> {
 /// [`crate::Error::Shape`] unless g has x's shape; [`crate::Error::DType`] unless both are f32; device errors.
 pub fn backward(op: Unary, x: &Tensor, g: &Tensor) -> Result<Tensor> {
     x.expect_dtype("elementwise backward", "x", DType::F32)?;
-    g.expect_dtype("elementwise backward", "gradient", DType::F32)?;
-    g.expect_shape("elementwise backward", "gradient", x.shape())?;
+    g.expect("elementwise backward", "gradient", DType::F32, x.shape())?;
     let dx = Tensor::uninit(x.gpu(), "elementwise backward", x.shape())?;
     let grid = x.gpu().grid(x.len().div_ceil(256));
     launch("elementwise backward", &variant(op, true), &[x, g, &dx], &params(op, x.len()), grid, 0)?;

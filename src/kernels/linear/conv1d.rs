@@ -26,13 +26,12 @@ pub struct Conv1d {
 }
 
 params! {
-    struct Params { count: u32, cin: u32, cout: u32, taps: u32, length: u32, steps: u32, stride: u32, padding: u32 }
+    struct Params { count: u32, walk: [u32; 7] as [cin, cout, taps, length, steps, stride, padding] }
 }
 
 params! {
     struct WeightParams {
-        count: u32, positions: u32, slots: u32, cin: u32, cout: u32, taps: u32, length: u32, steps: u32, stride: u32,
-        padding: u32,
+        count: u32, positions: u32, slots: u32, walk: [u32; 7] as [cin, cout, taps, length, steps, stride, padding],
     }
 }
 
@@ -75,8 +74,7 @@ impl Extents {
     fn new(op: &'static str, x: [usize; 3], weight: [usize; 3], conv: Conv1d) -> Result<Self> {
         let ([batch, cin, length], [cout, of, taps]) = (x, weight);
         if of != cin {
-            let why = "the weight's second axis is x's channels";
-            return Err(Error::ShapeMismatch { op, left: x.to_vec(), right: weight.to_vec(), why });
+            return Err(Error::mismatch(op, &x, &weight, "the weight's second axis is x's channels"));
         }
         if conv.stride == 0 {
             return Err(Error::Argument { op, argument: "stride", why: "is 0".into() });
@@ -87,7 +85,7 @@ impl Extents {
         count_elements(op, &[conv.stride])?;
         if taps == 0 || taps > padded {
             let expected = format!("[channels out, channels in, 1 to {padded}]");
-            return Err(Error::Shape { op, argument: "weight", expected, got: weight.to_vec() });
+            return Err(Error::shape(op, "weight", expected, &weight));
         }
         let steps = (padded - taps) / conv.stride + 1;
         for extents in [x, weight, [batch, cout, steps]] {
@@ -100,29 +98,15 @@ impl Extents {
         [self.batch, self.cout, self.steps]
     }
 
-    fn params(self, count: usize) -> Params {
-        Params {
-            count: count as u32,
-            cin: self.cin as u32,
-            cout: self.cout as u32,
-            taps: self.taps as u32,
-            length: self.length as u32,
-            steps: self.steps as u32,
-            stride: self.conv.stride as u32,
-            padding: self.conv.padding as u32,
-        }
+    /// As the shaders take it.
+    fn walk(self) -> [u32; 7] {
+        let Self { cin, cout, taps, length, steps, conv: Conv1d { stride, padding }, .. } = self;
+        [cin, cout, taps, length, steps, stride, padding].map(|n| n as u32)
     }
 
     fn flops(self) -> u64 {
         [self.batch, self.cout, self.steps, self.cin, self.taps].iter().fold(2, |n, &d| n.saturating_mul(d as u64))
     }
-}
-
-/// The three extents of `tensor`.
-fn three(op: &'static str, argument: &'static str, tensor: &Tensor, axes: &str) -> Result<[usize; 3]> {
-    tensor.expect_dtype(op, argument, DType::F32)?;
-    let got = tensor.shape();
-    got.try_into().map_err(|_| Error::Shape { op, argument, expected: axes.into(), got: got.to_vec() })
 }
 
 const X: &str = "[batch, channels, length]";
@@ -136,22 +120,14 @@ const WEIGHT: &str = "[channels out, channels in, taps]";
 /// 1 <= K <= L + 2 padding; [`Error::Argument`] for a stride of 0; [`Error::LimitExceeded`]; device errors.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv1d) -> Result<Tensor> {
     let op = "conv1d";
-    let e = Extents::new(op, three(op, "x", x, X)?, three(op, "weight", weight, WEIGHT)?, conv)?;
+    let e = Extents::new(op, x.extents(op, "x", X)?, weight.extents(op, "weight", WEIGHT)?, conv)?;
     if let Some(bias) = bias {
-        bias.expect_dtype(op, "bias", DType::F32)?;
-        bias.expect_shape(op, "bias", &[e.cout])?;
+        bias.expect(op, "bias", DType::F32, &[e.cout])?;
     }
     expect_iterations(x.gpu(), op, e.cin.saturating_mul(e.taps + 2))?;
     let y = Tensor::uninit(x.gpu(), op, e.y_shape())?;
     let tensors: Vec<&Tensor> = [x, weight, &y].into_iter().chain(bias).collect();
-    launch(
-        op,
-        &variant(bias.is_some(), false),
-        &tensors,
-        &e.params(y.len()),
-        x.gpu().grid(y.len().div_ceil(64)),
-        e.flops(),
-    )?;
+    run(op, &variant(bias.is_some(), false), &tensors, &y, e)?;
     Ok(y)
 }
 
@@ -161,15 +137,20 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv1d)
 /// As [`forward`]; [`Error::Shape`] unless the gradient is that of such an x.
 pub fn backward_x(gradient: &Tensor, weight: &Tensor, length: usize, conv: Conv1d) -> Result<Tensor> {
     let op = "conv1d backward";
-    let weight_shape @ [_, cin, _] = three(op, "weight", weight, WEIGHT)?;
-    let [batch, ..] = three(op, "gradient", gradient, X)?;
+    let weight_shape @ [_, cin, _] = weight.extents(op, "weight", WEIGHT)?;
+    let [batch, _, _] = gradient.extents(op, "gradient", X)?;
     let e = Extents::new(op, [batch, cin, length], weight_shape, conv)?;
     gradient.expect_shape(op, "gradient", &e.y_shape())?;
     expect_iterations(gradient.gpu(), op, e.taps.saturating_mul(e.cout.saturating_add(2)))?;
     let dx = Tensor::uninit(gradient.gpu(), op, [batch, cin, length])?;
-    let grid = gradient.gpu().grid(dx.len().div_ceil(64));
-    launch(op, &variant(false, true), &[gradient, weight, &dx], &e.params(dx.len()), grid, e.flops())?;
+    run(op, &variant(false, true), &[gradient, weight, &dx], &dx, e)?;
     Ok(dx)
+}
+
+/// An invocation for each element of `result`.
+fn run(op: &'static str, variant: &Variant, tensors: &[&Tensor], result: &Tensor, e: Extents) -> Result<()> {
+    let params = Params { count: result.len() as u32, walk: e.walk() };
+    launch(op, variant, tensors, &params, result.gpu().grid(result.len().div_ceil(64)), e.flops())
 }
 
 /// The gradient of [`forward`]'s weight, [Cout, Cin, `taps`], from its x and its result's gradient, [B, Cout, M].
@@ -178,8 +159,8 @@ pub fn backward_x(gradient: &Tensor, weight: &Tensor, length: usize, conv: Conv1
 /// As [`forward`]; [`Error::Shape`] unless the gradient is that of such a weight.
 pub fn backward_weight(gradient: &Tensor, x: &Tensor, taps: usize, conv: Conv1d) -> Result<Tensor> {
     let op = "conv1d backward weight";
-    let x_shape @ [_, cin, _] = three(op, "x", x, X)?;
-    let [_, cout, _] = three(op, "gradient", gradient, X)?;
+    let x_shape @ [_, cin, _] = x.extents(op, "x", X)?;
+    let [_, cout, _] = gradient.extents(op, "gradient", X)?;
     let e = Extents::new(op, x_shape, [cout, cin, taps], conv)?;
     gradient.expect_shape(op, "gradient", &e.y_shape())?;
     reduce(op, e, &[gradient, x], &[cout, cin, taps], Sums::Products)
@@ -191,7 +172,7 @@ pub fn backward_weight(gradient: &Tensor, x: &Tensor, taps: usize, conv: Conv1d)
 /// [`Error::Shape`] unless the gradient has three axes; [`Error::DType`] unless it is f32; device errors.
 pub fn backward_bias(gradient: &Tensor) -> Result<Tensor> {
     let op = "conv1d backward bias";
-    let [batch, cout, steps] = three(op, "gradient", gradient, X)?;
+    let [batch, cout, steps] = gradient.extents(op, "gradient", X)?;
     count_elements(op, &[batch, cout, steps])?;
     let conv = Conv1d { stride: 1, padding: 0 };
     let e = Extents { batch, cin: 1, cout, taps: 1, length: steps, steps, conv };
@@ -213,18 +194,7 @@ fn reduce(op: &'static str, e: Extents, inputs: &[&Tensor], shape: &[usize], fir
         return Tensor::zeros(gpu, op, shape);
     }
     let positions = e.batch * e.steps;
-    let mut params = WeightParams {
-        count: 0,
-        positions: positions as u32,
-        slots: 0,
-        cin: e.cin as u32,
-        cout: e.cout as u32,
-        taps: e.taps as u32,
-        length: e.length as u32,
-        steps: e.steps as u32,
-        stride: e.conv.stride as u32,
-        padding: e.conv.padding as u32,
-    };
+    let mut params = WeightParams { count: 0, positions: positions as u32, slots: 0, walk: e.walk() };
     let mut slots = first_slots(positions, rows);
     let mut stage = |slots: usize, tensors: &[&Tensor], of: Sums| -> Result<()> {
         params.count = count_elements(op, &[rows, slots])? as u32;

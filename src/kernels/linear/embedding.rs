@@ -1,9 +1,9 @@
 //! Rows of a table by number, and their gradient, a sum over the uses of each row in a fixed order.
 
 use crate::kernels::launch;
-use crate::kernels::shape::count_elements;
+use crate::kernels::shape::{count_elements, expect_below, in_fours};
 use crate::shader::{Variant, params};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Tensor, expect_product};
 use crate::{Error, Result};
 
 const GATHER: &str = include_str!("../../../shaders/linear/embedding.wgsl");
@@ -32,20 +32,6 @@ pub(crate) fn variants() -> Vec<Variant> {
     [false, true].into_iter().flat_map(|vec4| [gather_variant(vec4), sum_variant(vec4)]).collect()
 }
 
-/// The width of a row in elements of the shader, and whether those are of four channels.
-fn lanes(width: usize) -> (usize, bool) {
-    if width.is_multiple_of(4) { (width / 4, true) } else { (width, false) }
-}
-
-/// # Errors
-/// [`Error::IndexOutOfRange`] for the first of `ids` that is not below `rows`.
-fn check_ids(op: &'static str, ids: &[u32], rows: usize) -> Result<()> {
-    match ids.iter().find(|&&id| id as usize >= rows) {
-        Some(&id) => Err(Error::IndexOutOfRange { op, index: id.into(), len: rows as u64 }),
-        None => Ok(()),
-    }
-}
-
 /// Rows `ids` of `table`, [V, D], in the order of `ids`: `shape` with D appended, where the product of `shape` is the
 /// number of ids.
 ///
@@ -54,16 +40,9 @@ fn check_ids(op: &'static str, ids: &[u32], rows: usize) -> Result<()> {
 /// the table; [`Error::DType`] unless the table is f32; [`Error::LimitExceeded`]; device errors.
 pub fn forward(table: &Tensor, ids: &[u32], shape: &[usize]) -> Result<Tensor> {
     let op = "embedding";
-    table.expect_dtype(op, "table", DType::F32)?;
-    let &[rows, width] = table.shape() else {
-        let expected = "[rows, channels]".into();
-        return Err(Error::Shape { op, argument: "table", expected, got: table.shape().to_vec() });
-    };
-    if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) != Some(ids.len()) {
-        let expected = format!("a product of {}", ids.len());
-        return Err(Error::Shape { op, argument: "shape", expected, got: shape.to_vec() });
-    }
-    check_ids(op, ids, rows)?;
+    let [rows, width] = table.extents(op, "table", "[rows, channels]")?;
+    expect_product(op, shape, ids.len())?;
+    expect_below(op, ids, rows)?;
     count_elements(op, &[rows, width])?;
     count_elements(op, &[ids.len(), width])?;
     let gpu = table.gpu();
@@ -72,7 +51,7 @@ pub fn forward(table: &Tensor, ids: &[u32], shape: &[usize]) -> Result<Tensor> {
         return Ok(y);
     }
     let ids = Tensor::from_u32(gpu, [ids.len()], ids)?;
-    let (width, vec4) = lanes(width);
+    let (width, vec4) = in_fours(width);
     let count = ids.len() * width;
     // Of a table beyond a binding each part writes the rows that it has.
     for part in table.parts() {
@@ -103,9 +82,9 @@ pub fn backward(gradient: &Tensor, ids: &[u32], rows: usize) -> Result<Tensor> {
     let width = gradient.width();
     if gradient.shape().is_empty() || gradient.rows() != ids.len() {
         let expected = format!("[.., channels] of {} rows", ids.len());
-        return Err(Error::Shape { op, argument: "gradient", expected, got: gradient.shape().to_vec() });
+        return Err(Error::shape(op, "gradient", expected, gradient.shape()));
     }
-    check_ids(op, ids, rows)?;
+    expect_below(op, ids, rows)?;
     count_elements(op, &[rows, width])?;
     count_elements(op, &[ids.len(), width])?;
     let gpu = gradient.gpu();
@@ -184,7 +163,7 @@ impl Buckets {
             self.starts.iter().map(|s| s + before).chain(self.members.iter().chain(&self.targets).copied()).collect();
         let targets = plan.len() - self.targets.len();
         let plan = Tensor::from_u32(gpu, [plan.len()], &plan)?;
-        let (width, vec4) = lanes(from.width());
+        let (width, vec4) = in_fours(from.width());
         for part in to.parts() {
             // Targets ascend.
             let sums = [part.start, part.end].map(|row| self.targets.partition_point(|&t| (t as usize) < row));

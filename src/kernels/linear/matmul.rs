@@ -89,8 +89,8 @@ pub struct Output {
 
 params! {
     struct Params {
-        m: u32, n: u32, k: u32, alpha: f32, stride_a: u32, stride_b: u32, stride_y: u32, k_step: u32, k_count: u32,
-        first_m: u32, first_n: u32, first_z: u32, flags: u32,
+        extents: [u32; 3] as [m, n, k], alpha: f32, strides: [u32; 3] as [stride_a, stride_b, stride_y], k_step: u32,
+        k_count: u32, first: [u32; 3] as [first_m, first_n, first_z], flags: u32,
     }
     flags [BIAS, RESIDUAL, KEEP, DOWN]
 }
@@ -100,6 +100,32 @@ params! {
     flags [BIAS, RESIDUAL, KEEP]
 }
 
+/// How operands are stored and fetched: what a matmul's kernel is specialised for.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    transpose_a: bool,
+    transpose_b: bool,
+    /// Whether a and b can be fetched as vec4: both rows' lengths are multiples of 4.
+    vec: bool,
+    /// Whether y can be stored so, too.
+    vec_out: bool,
+    /// Whether b is f16.
+    half: bool,
+}
+
+impl Layout {
+    fn new([m, n, k]: [usize; 3], transpose_a: bool, transpose_b: bool, half: bool) -> Self {
+        let rows = [if transpose_a { m } else { k }, if transpose_b { k } else { n }];
+        let vec = rows.iter().all(|len| len.is_multiple_of(4));
+        Self { transpose_a, transpose_b, vec, vec_out: vec && n.is_multiple_of(4), half }
+    }
+
+    /// Whether the kernel itself can do more than scale. Others leave it to the reduction, which keeps variants few.
+    fn fuses(self) -> bool {
+        self.vec_out && !self.transpose_a
+    }
+}
+
 /// The extents of a product and how its operands are stored.
 #[derive(Clone, Copy, Debug)]
 struct Problem {
@@ -107,29 +133,9 @@ struct Problem {
     m: usize,
     n: usize,
     k: usize,
-    transpose_a: bool,
-    transpose_b: bool,
     stride_a: usize,
     stride_b: usize,
-    /// Whether b is f16.
-    half: bool,
-}
-
-impl Problem {
-    /// Whether a and b can be fetched as vec4: both rows' lengths are multiples of 4.
-    fn vec(&self) -> bool {
-        let (a, b) = (if self.transpose_a { self.m } else { self.k }, if self.transpose_b { self.k } else { self.n });
-        a.is_multiple_of(4) && b.is_multiple_of(4)
-    }
-
-    fn vec_out(&self) -> bool {
-        self.vec() && self.n.is_multiple_of(4)
-    }
-
-    /// Whether the kernel itself can do more than scale. Others leave it to the reduction, which keeps variants few.
-    fn fuses(&self) -> bool {
-        self.vec_out() && !self.transpose_a
-    }
+    layout: Layout,
 }
 
 fn tiles() -> impl Iterator<Item = Tile> {
@@ -170,23 +176,6 @@ fn most_slices(p: &Problem) -> usize {
 /// The length of a slice of k: whole steps of either kernel, so that only k's own end is ragged.
 fn slice_len(k: usize, slices: usize) -> usize {
     k.div_ceil(slices).next_multiple_of(16)
-}
-
-/// What a matmul's kernel is specialised for.
-#[derive(Clone, Copy)]
-struct Layout {
-    transpose_a: bool,
-    transpose_b: bool,
-    vec: bool,
-    vec_out: bool,
-    half: bool,
-}
-
-impl Layout {
-    fn of(p: &Problem) -> Self {
-        let (transpose_a, transpose_b) = (p.transpose_a, p.transpose_b);
-        Self { transpose_a, transpose_b, vec: p.vec(), vec_out: p.vec_out(), half: p.half }
-    }
 }
 
 /// Without `epilogue` the kernel only scales; with it come bias, activation (0: none) and residual.
@@ -322,7 +311,7 @@ fn multiply_and_reduce(
     let most = plan.slices.min(room.max(problem.k.div_ceil(LONGEST)));
     let slices = problem.k.div_ceil(slice_len(problem.k, most));
     let plan = Plan { slices, ..plan };
-    if slices == 1 && (epilogue.code.is_none() || problem.fuses()) {
+    if slices == 1 && (epilogue.code.is_none() || problem.layout.fuses()) {
         return multiply([a, b, y], problem, &plan, epilogue);
     }
     let partial = Tensor::uninit(a.gpu(), "matmul partial sums", [slices, y.len()])?;
@@ -348,33 +337,27 @@ fn check(a: &Tensor, b: &Tensor, options: &Options) -> Result<(Problem, Vec<usiz
             let (rows, columns) = if transposed { (columns, rows) } else { (rows, columns) };
             Ok((batch.to_vec(), rows, columns))
         }
-        _ => {
-            let expected = "two dimensions or more".into();
-            Err(Error::Shape { op: OP, argument, expected, got: t.shape().to_vec() })
-        }
+        _ => Err(Error::shape(OP, argument, "two dimensions or more", t.shape())),
     };
     let (batch_a, mut m, k) = matrix(a, "a", options.transpose_a)?;
     let (batch_b, k_b, n) = matrix(b, "b", options.transpose_b)?;
     if half && !k_b.is_multiple_of(4) {
-        let expected = "rows of a multiple of four halves".into();
-        return Err(Error::Shape { op: OP, argument: "b", expected, got: b.shape().to_vec() });
+        return Err(Error::shape(OP, "b", "rows of a multiple of four halves", b.shape()));
     }
-    let mismatch = |why| Error::ShapeMismatch { op: OP, left: a.shape().to_vec(), right: b.shape().to_vec(), why };
     if k != k_b {
-        return Err(mismatch("the inner extents differ"));
+        return Err(Error::mismatch(OP, a.shape(), b.shape(), "the inner extents differ"));
     }
     if batch_a != batch_b && !batch_a.is_empty() && !batch_b.is_empty() {
-        return Err(mismatch("the batch dimensions must be equal, or one operand must have none"));
+        let why = "the batch dimensions must be equal, or one operand must have none";
+        return Err(Error::mismatch(OP, a.shape(), b.shape(), why));
     }
     let batch = if batch_a.is_empty() { &batch_b } else { &batch_a };
     let shape = [batch.as_slice(), &[m, n]].concat();
     if let Some(bias) = options.bias {
-        bias.expect_dtype(OP, "bias", DType::F32)?;
-        bias.expect_shape(OP, "bias", &[n])?;
+        bias.expect(OP, "bias", DType::F32, &[n])?;
     }
     if let Some(residual) = options.residual {
-        residual.expect_dtype(OP, "residual", DType::F32)?;
-        residual.expect_shape(OP, "residual", &shape)?;
+        residual.expect(OP, "residual", DType::F32, &shape)?;
     }
     let mut z: usize = batch.iter().product();
     for shape in [a.shape(), b.shape(), &shape] {
@@ -387,8 +370,8 @@ fn check(a: &Tensor, b: &Tensor, options: &Options) -> Result<(Problem, Vec<usiz
     }
     let stride_a = if batch_a.is_empty() || z == 1 { 0 } else { m * k };
     let stride_b = if batch_b.is_empty() || z == 1 { 0 } else { k * n };
-    let (transpose_a, transpose_b) = (options.transpose_a, options.transpose_b);
-    Ok((Problem { z, m, n, k, transpose_a, transpose_b, stride_a, stride_b, half }, shape))
+    let layout = Layout::new([m, n, k], options.transpose_a, options.transpose_b, half);
+    Ok((Problem { z, m, n, k, stride_a, stride_b, layout }, shape))
 }
 
 /// What follows a product, in the kernel that ends it.
@@ -444,7 +427,7 @@ fn parts(p: &Problem, plan: &Plan) -> Vec<Part> {
 }
 
 fn multiply([a, b, y]: [&Tensor; 3], p: &Problem, plan: &Plan, epilogue: &Epilogue) -> Result<()> {
-    let variant = variant(plan.tile, Layout::of(p), epilogue.code);
+    let variant = variant(plan.tile, p.layout, epilogue.code);
     let extras = epilogue.tensors(a.gpu())?;
     let tensors: Vec<&Tensor> = [a, b, y].into_iter().chain(&extras).collect();
     // The longer way goes on outside, so that the operand that is met again and again is the smaller one.
@@ -452,18 +435,12 @@ fn multiply([a, b, y]: [&Tensor; 3], p: &Problem, plan: &Plan, epilogue: &Epilog
     let k_count = slice_len(p.k, plan.slices) as u32;
     for Part { first, count, flops } in parts(p, plan) {
         let params = Params {
-            m: p.m as u32,
-            n: p.n as u32,
-            k: p.k as u32,
+            extents: [p.m, p.n, p.k].map(|n| n as u32),
             alpha: epilogue.options.alpha,
-            stride_a: p.stride_a as u32,
-            stride_b: p.stride_b as u32,
-            stride_y: (p.m * p.n) as u32,
+            strides: [p.stride_a, p.stride_b, p.m * p.n].map(|n| n as u32),
             k_step: if plan.slices > 1 { k_count } else { 0 },
             k_count,
-            first_m: first[0],
-            first_n: first[1],
-            first_z: first[2],
+            first,
             flags: epilogue.flags() | if down { DOWN } else { 0 },
         };
         let grid = if down { count } else { [count[1], count[0], count[2]] };

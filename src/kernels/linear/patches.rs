@@ -60,8 +60,7 @@ pub fn fold(rows: &Tensor, shape: &[usize], patch: usize) -> Result<Tensor> {
 /// Parameters but for the count, the shape of the rows, and whether four pixels can be read at once.
 fn plan(op: &'static str, shape: &[usize], patch: usize) -> Result<(Params, [usize; 2], bool)> {
     let &[n, channels, height, width] = shape else {
-        let expected = "[images, channels, height, width]".into();
-        return Err(Error::Shape { op, argument: "images", expected, got: shape.to_vec() });
+        return Err(Error::shape(op, "images", "[images, channels, height, width]", shape));
     };
     if patch == 0 {
         return Err(Error::Argument { op, argument: "patch", why: "is 0".into() });

@@ -2,10 +2,10 @@
 
 use crate::gpu::KernelFamily;
 use crate::kernels::loss::total;
-use crate::kernels::shape::count_elements;
+use crate::kernels::shape::{count_elements, expect_below};
 use crate::kernels::{lanes, launch};
 use crate::shader::{Variant, params};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 const WGSL: &str = include_str!("../../../shaders/loss/cross_entropy.wgsl");
@@ -71,18 +71,11 @@ fn grad_params(n: usize, c: usize) -> (GradParams, usize) {
 /// software adapters for some two million classes; device errors.
 pub fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Tensor, Saved)> {
     let op = "cross_entropy";
-    logits.expect_dtype(op, "logits", DType::F32)?;
-    let &[n, c] = logits.shape() else {
-        let got = logits.shape().to_vec();
-        return Err(Error::Shape { op, argument: "logits", expected: "[rows, classes]".into(), got });
-    };
+    let [n, c] = logits.extents(op, "logits", "[rows, classes]")?;
     if targets.len() != n {
-        let expected = format!("one a row, [{n}]");
-        return Err(Error::Shape { op, argument: "targets", expected, got: vec![targets.len()] });
+        return Err(Error::shape(op, "targets", format!("one a row, [{n}]"), &[targets.len()]));
     }
-    if let Some(&index) = targets.iter().find(|&&t| t as usize >= c) {
-        return Err(Error::IndexOutOfRange { op, index: index.into(), len: c as u64 });
-    }
+    expect_below(op, targets, c)?;
     count_elements(op, logits.shape())?;
     let gpu = logits.gpu();
     let targets = Tensor::from_u32(gpu, [n], targets)?;

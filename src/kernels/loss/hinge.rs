@@ -121,19 +121,19 @@ pub mod cpu {
                     term(b, d, d);
                 }),
                 Negatives::Hardest => {
-                    let hardest = |score: &dyn Fn(usize) -> f64| {
-                        others.clone().reduce(|best, b| if score(b) > score(best) { b } else { best })
-                    };
-                    if let Some(b) = hardest(&|b| scores[d * n + b]) {
-                        term(d, b, d);
-                    }
-                    if let Some(b) = hardest(&|b| scores[b * n + d]) {
-                        term(b, d, d);
-                    }
+                    let in_row = hardest(others.clone(), |b| scores[d * n + b]);
+                    let in_column = hardest(others, |b| scores[b * n + d]);
+                    in_row.into_iter().for_each(|b| term(d, b, d));
+                    in_column.into_iter().for_each(|b| term(b, d, d));
                 }
             }
         }
         (loss, gradient)
+    }
+
+    /// The place with the highest score; the first of equals.
+    fn hardest(places: impl Iterator<Item = usize>, score: impl Fn(usize) -> f64) -> Option<usize> {
+        places.reduce(|best, b| if score(b) > score(best) { b } else { best })
     }
 }
 

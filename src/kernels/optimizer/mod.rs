@@ -208,12 +208,10 @@ fn expect_flat(op: &'static str, argument: &'static str, tensor: &Tensor, group:
     tensor.expect_dtype(op, argument, DType::F32)?;
     match *tensor.shape() {
         [len] if len >= group.end => Ok(()),
-        _ => Err(Error::Shape {
-            op,
-            argument,
-            expected: format!("[at least {}], as the group's ranges reach", group.end),
-            got: tensor.shape().to_vec(),
-        }),
+        _ => {
+            let expected = format!("[at least {}], as the group's ranges reach", group.end);
+            Err(Error::shape(op, argument, expected, tensor.shape()))
+        }
     }
 }
 
@@ -283,8 +281,7 @@ pub fn step(
     let op = "optimizer";
     expect_flat(op, "params", params, group)?;
     for (argument, tensor) in [("grads", grads), ("m", m), ("v", v)] {
-        tensor.expect_dtype(op, argument, DType::F32)?;
-        tensor.expect_shape(op, argument, params.shape())?;
+        tensor.expect(op, argument, DType::F32, params.shape())?;
     }
     let mut each = 0;
     if let Some(scale) = scale {

@@ -1,8 +1,9 @@
 //! Attention pooling: a weighted sum over the length, with weights from a softmax of given logits.
 
-use super::{Extents, Masked, SPANS, fill_of, span};
+use super::{Extents, Masked, fill_of};
 use crate::gpu::KernelFamily;
 use crate::kernels::elementwise::dropout::Dropout;
+use crate::kernels::lanes::SPANS;
 use crate::kernels::launch;
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
@@ -31,7 +32,7 @@ pub struct Pooled {
 
 params! {
     struct Params {
-        bundles: u32, per_row: u32, length: u32, width: u32, fill: f32, threshold: u32, scale: f32,
+        extents: [u32; 4] as [bundles, per_row, length, width], fill: f32, threshold: u32, scale: f32,
         words: [u32; 4] as [seed_low, seed_high, stream_low, stream_high],
     }
 }
@@ -120,27 +121,22 @@ impl Call {
         let shared = logits.shape() == [e.batch, e.length];
         if !shared && logits.shape() != e.full() {
             let expected = format!("{:?} or {:?}", e.full(), &e.full()[..2]);
-            return Err(Error::Shape { op, argument, expected, got: logits.shape().to_vec() });
+            return Err(Error::shape(op, argument, expected, logits.shape()));
         }
         if let Some(dropout) = options.dropout {
             dropout.check(op)?;
         }
         let dropout = options.dropout.filter(|d| d.probability > 0.0);
         let fill = fill_of(mask, options.masked);
-        let span = span(x.gpu().family());
-        let (per_row, bundles) = e.bundles(span);
         let params = Params {
-            bundles,
-            per_row,
-            length: e.length as u32,
-            width: e.width() as u32,
+            extents: e.words(),
             fill: fill.unwrap_or(0.0),
             threshold: dropout.map_or(0, |d| d.threshold()),
             scale: dropout.map_or(1.0, |d| d.scale()),
             words: dropout.map_or([0; 4], |d| d.words()),
         };
         let kind = Kind {
-            span,
+            span: e.span,
             vec4: e.vec4(),
             shared,
             masked: mask.is_some(),
@@ -167,8 +163,7 @@ pub fn attention(x: &Tensor, logits: &Tensor, mask: Option<&Tensor>, options: At
         weights.fill_zero()?;
     }
     let tensors: Vec<&Tensor> = [x, logits, &weights, &y].into_iter().chain(mask).collect();
-    let grid = x.gpu().grid(params.bundles.div_ceil(64) as usize);
-    launch(op, &forward_variant(kind), &tensors, &params, grid, 0)?;
+    launch(op, &forward_variant(kind), &tensors, &params, e.grid(x.gpu()), 0)?;
     Ok(Pooled { y, weights })
 }
 
@@ -188,8 +183,7 @@ pub fn attention_backward(
     let Pooled { y, weights } = pooled;
     let Call { extents: e, kind, params } = Call::check(op, x, weights, "weights", mask, options)?;
     for (tensor, argument) in [(gradient, "gradient"), (y, "y")] {
-        tensor.expect_dtype(op, argument, DType::F32)?;
-        tensor.expect_shape(op, argument, &e.pooled())?;
+        tensor.expect(op, argument, DType::F32, &e.pooled())?;
     }
     let gpu = x.gpu();
     let dx = Tensor::uninit(gpu, op, x.shape())?;
@@ -198,12 +192,12 @@ pub fn attention_backward(
     let tensors: Vec<&Tensor> = [x, weights, y, gradient, &dx, &dlogits].into_iter().chain(mask).collect();
     let variant = backward_variant(kind, gpu.family());
     if kind.shared {
-        let Params { length, width, threshold, scale, words, .. } = params;
+        let Params { extents: [_, _, length, width], threshold, scale, words, .. } = params;
         let rows = e.batch * e.length;
         let params = RowParams { rows: rows as u32, length, width, threshold, scale, words };
         launch(op, &variant, &tensors, &params, gpu.grid(rows), 0)?;
     } else {
-        launch(op, &variant, &tensors, &params, gpu.grid(params.bundles.div_ceil(64) as usize), 0)?;
+        launch(op, &variant, &tensors, &params, e.grid(gpu), 0)?;
     }
     Ok((dx, dlogits))
 }

@@ -4,12 +4,12 @@ mod attention;
 
 pub use attention::{AttentionPool, Pooled, attention, attention_backward};
 
-use super::{expect_iterations, launch};
-use crate::gpu::{Gpu, KernelFamily};
-use crate::kernels::shape::count_elements;
+use super::{expect_iterations, lanes, launch};
+use crate::Result;
+use crate::gpu::Gpu;
+use crate::kernels::shape::{count_elements, in_fours};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
-use crate::{Error, Result};
 
 const MEAN: &str = include_str!("../../../shaders/pooling/pool_mean.wgsl");
 const MAX: &str = include_str!("../../../shaders/pooling/pool_max.wgsl");
@@ -26,11 +26,11 @@ pub enum Masked {
 }
 
 params! {
-    struct MeanParams { bundles: u32, per_row: u32, length: u32, width: u32 }
+    struct MeanParams { extents: [u32; 4] as [bundles, per_row, length, width] }
 }
 
 params! {
-    struct MaxParams { bundles: u32, per_row: u32, length: u32, width: u32, fill: f32 }
+    struct MaxParams { extents: [u32; 4] as [bundles, per_row, length, width], fill: f32 }
 }
 
 fn mean_variant(span: u32, vec4: bool, masked: bool, grad: bool) -> Variant {
@@ -44,22 +44,9 @@ fn max_variant(span: u32, vec4: bool, masked: bool, fill: bool, grad: bool) -> V
     variant.on("VEC4", vec4).on("MASKED", masked && !grad).on("FILL", fill).on("GRAD", grad)
 }
 
-/// How many neighbouring elements of a row one invocation works on.
-fn span(family: KernelFamily) -> u32 {
-    match family {
-        // Neighbouring invocations read neighbouring elements.
-        KernelFamily::Tiled => 1,
-        // Few invocations run side by side: a wider piece of each row keeps the memory's prefetching at work.
-        KernelFamily::Subgroup { .. } => 4,
-    }
-}
-
-/// All that [`span`] returns.
-const SPANS: [u32; 2] = [1, 4];
-
 pub(crate) fn variants() -> Vec<Variant> {
     let mut all = attention::variants();
-    for (span, vec4) in SPANS.into_iter().flat_map(|span| [(span, false), (span, true)]) {
+    for (span, vec4) in lanes::SPANS.into_iter().flat_map(|span| [(span, false), (span, true)]) {
         for masked in [false, true] {
             all.extend([false, true].map(|grad| mean_variant(span, vec4, masked, grad)));
             all.push(max_variant(span, vec4, masked, false, false));
@@ -76,39 +63,32 @@ struct Extents {
     batch: usize,
     length: usize,
     channels: usize,
+    /// See [`lanes::span`].
+    span: u32,
 }
 
 impl Extents {
     /// Those of `x`, [B, S, D], after checks of it and of the mask.
     fn of(op: &'static str, x: &Tensor, mask: Option<&Tensor>) -> Result<Self> {
-        x.expect_dtype(op, "x", DType::F32)?;
-        let &[batch, length, channels] = x.shape() else {
-            let expected = "[batch, length, channels]".into();
-            return Err(Error::Shape { op, argument: "x", expected, got: x.shape().to_vec() });
-        };
-        Self { batch, length, channels }.checked(op, x.gpu(), mask)
+        Self::check(op, x.gpu(), x.extents(op, "x", "[batch, length, channels]")?, mask)
     }
 
     /// Those of a gradient `g`, [B, D], of what was pooled over `length`.
     fn of_gradient(op: &'static str, g: &Tensor, length: usize, mask: Option<&Tensor>) -> Result<Self> {
-        g.expect_dtype(op, "gradient", DType::F32)?;
-        let &[batch, channels] = g.shape() else {
-            let expected = "[batch, channels]".into();
-            return Err(Error::Shape { op, argument: "gradient", expected, got: g.shape().to_vec() });
-        };
-        Self { batch, length, channels }.checked(op, g.gpu(), mask)
+        let [batch, channels] = g.extents(op, "gradient", "[batch, channels]")?;
+        Self::check(op, g.gpu(), [batch, length, channels], mask)
     }
 
-    fn checked(self, op: &'static str, gpu: &Gpu, mask: Option<&Tensor>) -> Result<Self> {
-        count_elements(op, &[self.batch, self.length, self.channels])?;
-        count_elements(op, &[self.batch, self.channels])?;
+    fn check(op: &'static str, gpu: &Gpu, full: [usize; 3], mask: Option<&Tensor>) -> Result<Self> {
+        let [batch, length, channels] = full;
+        count_elements(op, &full)?;
+        count_elements(op, &[batch, channels])?;
         // No kernel passes more often than three times over the length, or once over the channels.
-        expect_iterations(gpu, op, self.length.saturating_mul(3).max(self.channels / 4).saturating_add(16))?;
+        expect_iterations(gpu, op, length.saturating_mul(3).max(channels / 4).saturating_add(16))?;
         if let Some(mask) = mask {
-            mask.expect_dtype(op, "mask", DType::F32)?;
-            mask.expect_shape(op, "mask", &[self.batch, self.length])?;
+            mask.expect(op, "mask", DType::F32, &[batch, length])?;
         }
-        Ok(self)
+        Ok(Self { batch, length, channels, span: lanes::span(gpu.family()) })
     }
 
     fn full(self) -> [usize; 3] {
@@ -124,15 +104,15 @@ impl Extents {
         self.channels.is_multiple_of(4)
     }
 
-    /// Channels in elements of the shader.
-    fn width(self) -> usize {
-        if self.vec4() { self.channels / 4 } else { self.channels }
+    /// Invocations for all and for each item of the batch; the length; channels in elements of the shader.
+    fn words(self) -> [u32; 4] {
+        let (width, _) = in_fours(self.channels);
+        let per_row = width.div_ceil(self.span as usize);
+        [self.batch * per_row, per_row, self.length, width].map(|n| n as u32)
     }
 
-    /// Invocations for each item of the batch, and for all.
-    fn bundles(self, span: u32) -> (u32, u32) {
-        let per_row = self.width().div_ceil(span as usize);
-        (per_row as u32, (self.batch * per_row) as u32)
+    fn grid(self, gpu: &Gpu) -> [u32; 3] {
+        gpu.grid(self.words()[0].div_ceil(64) as usize)
     }
 }
 
@@ -141,8 +121,8 @@ impl Extents {
 /// A weight of 0 hides its position, whatever x holds there.
 ///
 /// # Errors
-/// [`Error::Shape`] unless x is [B, S, D] and the mask [B, S]; [`Error::DType`] unless both are f32;
-/// [`Error::LimitExceeded`] on software adapters for more than 21,839 positions; device errors.
+/// [`crate::Error::Shape`] unless x is [B, S, D] and the mask [B, S]; [`crate::Error::DType`] unless both are f32;
+/// [`crate::Error::LimitExceeded`] on software adapters for more than 21,839 positions; device errors.
 pub fn mean(x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     let op = "mean pooling";
     let e = Extents::of(op, x, mask)?;
@@ -166,12 +146,8 @@ pub fn mean_backward(gradient: &Tensor, length: usize, mask: Option<&Tensor>) ->
 }
 
 fn mean_launch(op: &'static str, e: Extents, tensors: &[&Tensor], masked: bool, grad: bool) -> Result<()> {
-    let gpu = tensors[0].gpu();
-    let span = span(gpu.family());
-    let (per_row, bundles) = e.bundles(span);
-    let params = MeanParams { bundles, per_row, length: e.length as u32, width: e.width() as u32 };
-    let variant = mean_variant(span, e.vec4(), masked, grad);
-    launch(op, &variant, tensors, &params, gpu.grid(bundles.div_ceil(64) as usize), 0)
+    let variant = mean_variant(e.span, e.vec4(), masked, grad);
+    launch(op, &variant, tensors, &MeanParams { extents: e.words() }, e.grid(tensors[0].gpu()), 0)
 }
 
 /// The maximum over the length, [B, D], and its position, u32 [B, D], for [`max_backward`].
@@ -187,7 +163,7 @@ pub fn max(x: &Tensor, mask: Option<&Tensor>, masked: Masked) -> Result<(Tensor,
     let at = Tensor::uninit_of(x.gpu(), op, e.pooled(), DType::U32)?;
     let fill = fill_of(mask, masked);
     let tensors: Vec<&Tensor> = [x, &at, &y].into_iter().chain(mask).collect();
-    max_launch(op, e, &tensors, |span| max_variant(span, e.vec4(), mask.is_some(), fill.is_some(), false), fill)?;
+    max_launch(op, e, &tensors, &max_variant(e.span, e.vec4(), mask.is_some(), fill.is_some(), false), fill)?;
     Ok((y, at))
 }
 
@@ -205,28 +181,17 @@ pub fn max_backward(
 ) -> Result<Tensor> {
     let op = "max pooling backward";
     let e = Extents::of_gradient(op, gradient, length, mask)?;
-    positions.expect_dtype(op, "positions", DType::U32)?;
-    positions.expect_shape(op, "positions", gradient.shape())?;
+    positions.expect(op, "positions", DType::U32, gradient.shape())?;
     let dx = Tensor::uninit(gradient.gpu(), op, e.full())?;
     let fill = fill_of(mask, masked);
     let tensors: Vec<&Tensor> = [gradient, positions, &dx].into_iter().chain(mask.filter(|_| fill.is_some())).collect();
-    max_launch(op, e, &tensors, |span| max_variant(span, e.vec4(), false, fill.is_some(), true), fill)?;
+    max_launch(op, e, &tensors, &max_variant(e.span, e.vec4(), false, fill.is_some(), true), fill)?;
     Ok(dx)
 }
 
-fn max_launch(
-    op: &'static str,
-    e: Extents,
-    tensors: &[&Tensor],
-    variant: impl Fn(u32) -> Variant,
-    fill: Option<f32>,
-) -> Result<()> {
-    let gpu = tensors[0].gpu();
-    let span = span(gpu.family());
-    let (per_row, bundles) = e.bundles(span);
-    let params =
-        MaxParams { bundles, per_row, length: e.length as u32, width: e.width() as u32, fill: fill.unwrap_or(0.0) };
-    launch(op, &variant(span), tensors, &params, gpu.grid(bundles.div_ceil(64) as usize), 0)
+fn max_launch(op: &'static str, e: Extents, tensors: &[&Tensor], variant: &Variant, fill: Option<f32>) -> Result<()> {
+    let params = MaxParams { extents: e.words(), fill: fill.unwrap_or(0.0) };
+    launch(op, variant, tensors, &params, e.grid(tensors[0].gpu()), 0)
 }
 
 /// What masked positions count as, where there are any.

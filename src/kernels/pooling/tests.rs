@@ -1,5 +1,4 @@
 use super::*;
-use crate::Gpu;
 use crate::kernels::elementwise::dropout::Dropout;
 use crate::kernels::elementwise::unary::cpu::value_and_derivative;
 use crate::kernels::elementwise::unary::{Activation, Unary};
@@ -7,6 +6,7 @@ use crate::kernels::testing::{
     assert_close, assert_slices_close, differences, gpus, inner, noise, noise_tensor, to_f32, to_f64,
 };
 use crate::parity::golden;
+use crate::{Error, Gpu};
 
 const FILLS: [Masked; 3] = [Masked::Hide, Masked::Fill(-1e10), Masked::Fill(-1e19)];
 /// Batch, length, channels: one of each, both editions, more than a workgroup, a length that is no round number.

@@ -1,7 +1,7 @@
 //! One element of each row: by its column, or by its rank among the row's negatives.
 
 use crate::gpu::KernelFamily;
-use crate::kernels::shape::count_elements;
+use crate::kernels::shape::{count_elements, expect_below};
 use crate::kernels::{lanes, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
@@ -44,12 +44,9 @@ pub(crate) fn variants() -> Vec<Variant> {
 /// [`Error::Shape`], [`Error::DType`]; device errors.
 pub fn forward(x: &Tensor, at: &Tensor) -> Result<Tensor> {
     let op = "pick";
-    x.expect_dtype(op, "x", DType::F32)?;
-    let &[rows, width] = x.shape() else {
-        return Err(Error::Shape { op, argument: "x", expected: "(rows, width)".into(), got: x.shape().to_vec() });
-    };
+    let [rows, width] = x.extents(op, "x", "(rows, width)")?;
     count_elements(op, &[rows + 64, width])?;
-    expect_columns(op, at, rows)?;
+    at.expect(op, "at", DType::U32, &[rows])?;
     let y = Tensor::uninit(x.gpu(), op, [rows])?;
     if rows > 0 {
         let params = Params { rows: rows as u32, width: width as u32 };
@@ -67,7 +64,7 @@ pub fn backward(upstream: &Tensor, at: &Tensor, width: usize) -> Result<Tensor> 
     upstream.expect_dtype(op, "upstream", DType::F32)?;
     let rows = upstream.len();
     count_elements(op, &[rows + 64, width])?;
-    expect_columns(op, at, rows)?;
+    at.expect(op, "at", DType::U32, &[rows])?;
     let dx = Tensor::uninit(upstream.gpu(), op, [rows, width])?;
     if !dx.is_empty() {
         let params = Params { rows: rows as u32, width: width as u32 };
@@ -75,11 +72,6 @@ pub fn backward(upstream: &Tensor, at: &Tensor, width: usize) -> Result<Tensor> 
         launch(op, &grad_variant(), &[upstream, at, &dx], &params, grid, 0)?;
     }
     Ok(dx)
-}
-
-fn expect_columns(op: &'static str, at: &Tensor, rows: usize) -> Result<()> {
-    at.expect_dtype(op, "at", DType::U32)?;
-    at.expect_shape(op, "at", &[rows])
 }
 
 /// For each row of `scores` (n, n) the column at place `places[i]` when the row is sorted from high to low with its
@@ -92,12 +84,9 @@ pub fn at_rank(scores: &Tensor, places: &[u32]) -> Result<Tensor> {
     let op = "pick at rank";
     let n = lanes::expect_square(op, scores)?;
     if places.len() != n {
-        let expected = format!("[{n}]");
-        return Err(Error::Shape { op, argument: "places", expected, got: vec![places.len()] });
+        return Err(Error::shape(op, "places", format!("[{n}]"), &[places.len()]));
     }
-    if let Some(&place) = places.iter().find(|&&p| p as usize >= n) {
-        return Err(Error::IndexOutOfRange { op, index: place.into(), len: n as u64 });
-    }
+    expect_below(op, places, n)?;
     let gpu = scores.gpu();
     let at = Tensor::uninit_of(gpu, op, [n], DType::U32)?;
     if n > 0 {

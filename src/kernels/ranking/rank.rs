@@ -12,7 +12,7 @@
 //! | video to its best caption | columns | each caption's video | 0, 1, 2, … |
 
 use crate::gpu::{Gpu, KernelFamily};
-use crate::kernels::shape::count_elements;
+use crate::kernels::shape::{count_elements, expect_below};
 use crate::kernels::{lanes, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
@@ -39,7 +39,9 @@ pub struct Rank {
 }
 
 params! {
-    struct Params { rows: u32, columns: u32, row_start: u32, column_start: u32, queries: u32, chunks: u32 }
+    struct Params {
+        extents: [u32; 2] as [rows, columns], start: [u32; 2] as [row_start, column_start], queries: u32, chunks: u32,
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -76,37 +78,19 @@ pub(crate) fn variants() -> Vec<Variant> {
 }
 
 /// The extents of a tile that must lie within `rows` by `columns`.
-fn tile_extents(
-    op: &'static str,
-    tile: &Tensor,
-    start: (usize, usize),
-    whole: (usize, usize),
-) -> Result<(usize, usize)> {
-    tile.expect_dtype(op, "tile", DType::F32)?;
+fn tile_extents(op: &'static str, tile: &Tensor, start: (usize, usize), whole: (usize, usize)) -> Result<[usize; 2]> {
+    let [rows, columns] = tile.extents(op, "tile", "[rows, columns]")?;
     let fits = |at: usize, len: usize, end: usize| at.checked_add(len).is_some_and(|e| e <= end);
-    match *tile.shape() {
-        [rows, columns] if fits(start.0, rows, whole.0) && fits(start.1, columns, whole.1) => {
-            count_elements(op, tile.shape())?;
-            Ok((rows, columns))
-        }
-        _ => Err(Error::Shape {
-            op,
-            argument: "tile",
-            expected: format!("[rows, columns] within {whole:?} from {start:?}"),
-            got: tile.shape().to_vec(),
-        }),
+    if !(fits(start.0, rows, whole.0) && fits(start.1, columns, whole.1)) {
+        return Err(Error::shape(op, "tile", format!("[rows, columns] within {whole:?} from {start:?}"), tile.shape()));
     }
+    count_elements(op, &[rows, columns])?;
+    Ok([rows, columns])
 }
 
-fn params(extents: (usize, usize), start: (usize, usize), queries: usize, chunks: usize) -> Params {
-    Params {
-        rows: extents.0 as u32,
-        columns: extents.1 as u32,
-        row_start: start.0 as u32,
-        column_start: start.1 as u32,
-        queries: queries as u32,
-        chunks: chunks as u32,
-    }
+fn params(extents: [usize; 2], start: (usize, usize), queries: usize, chunks: usize) -> Params {
+    let start = [start.0 as u32, start.1 as u32];
+    Params { extents: extents.map(|n| n as u32), start, queries: queries as u32, chunks: chunks as u32 }
 }
 
 /// Ranks the targets of all queries over the tiles of one matrix.
@@ -154,7 +138,7 @@ impl Ranking {
         })
     }
 
-    fn extents(&self, tile: &Tensor, start: (usize, usize)) -> Result<(usize, usize)> {
+    fn extents(&self, tile: &Tensor, start: (usize, usize)) -> Result<[usize; 2]> {
         tile_extents("rank", tile, start, (self.row_groups.len(), self.column_groups.len()))
     }
 
@@ -163,9 +147,9 @@ impl Ranking {
     /// # Errors
     /// [`Error::Shape`] if the tile reaches beyond the whole; device errors.
     pub fn find_targets(&self, tile: &Tensor, start: (usize, usize)) -> Result<()> {
-        let (rows, columns) = self.extents(tile, start)?;
+        let [rows, columns] = self.extents(tile, start)?;
         let chunks = columns.div_ceil(256);
-        let params = params((rows, columns), start, self.best.len(), chunks);
+        let params = params([rows, columns], start, self.best.len(), chunks);
         let tensors = [tile, &self.row_groups, &self.column_groups, &self.best];
         let grid = tile.gpu().grid(rows * chunks);
         launch("rank targets", &variant(Kernel::Best(self.queries)), &tensors, &params, grid, 0)
@@ -176,25 +160,18 @@ impl Ranking {
     /// # Errors
     /// [`Error::Shape`] if the tile reaches beyond the whole; device errors.
     pub fn count(&self, tile: &Tensor, start: (usize, usize)) -> Result<()> {
-        let (rows, columns) = self.extents(tile, start)?;
-        let (kernel, chunks, groups) = match self.queries {
-            Queries::Rows => {
-                let family = tile.gpu().family();
-                let chunks = columns.div_ceil(64 * lanes::count(family));
-                (
-                    Kernel::CountRows { vec4: columns.is_multiple_of(4) && start.1.is_multiple_of(4), family },
-                    chunks,
-                    rows * chunks,
-                )
-            }
-            Queries::Columns => {
-                let chunks = columns.div_ceil(64);
-                (Kernel::CountColumns, chunks, rows.div_ceil(64) * chunks)
-            }
+        let [rows, columns] = self.extents(tile, start)?;
+        let family = tile.gpu().family();
+        let vec4 = columns.is_multiple_of(4) && start.1.is_multiple_of(4);
+        // The rows and columns of a workgroup.
+        let (kernel, tall, wide) = match self.queries {
+            Queries::Rows => (Kernel::CountRows { vec4, family }, 1, 64 * lanes::count(family)),
+            Queries::Columns => (Kernel::CountColumns, 64, 64),
         };
-        let params = params((rows, columns), start, self.best.len(), chunks);
+        let chunks = columns.div_ceil(wide);
+        let params = params([rows, columns], start, self.best.len(), chunks);
         let tensors = [tile, &self.row_groups, &self.column_groups, &self.best, &self.counts];
-        launch("rank", &variant(kernel), &tensors, &params, tile.gpu().grid(groups), 0)
+        launch("rank", &variant(kernel), &tensors, &params, tile.gpu().grid(rows.div_ceil(tall) * chunks), 0)
     }
 
     /// Waits for the ranks of all queries. `origin` names the scores in errors.
@@ -248,9 +225,7 @@ impl GroupMax {
     /// [`Error::IndexOutOfRange`] for a group beyond `groups`; device errors.
     pub fn new(gpu: &Gpu, row_groups: &[u32], groups: usize, columns: usize) -> Result<Self> {
         let op = "group max";
-        if let Some(&index) = row_groups.iter().find(|&&g| g as usize >= groups) {
-            return Err(Error::IndexOutOfRange { op, index: index.into(), len: groups as u64 });
-        }
+        expect_below(op, row_groups, groups)?;
         count_elements(op, &[groups, columns])?;
         let best = Tensor::uninit_of(gpu, op, [groups, columns], DType::U32)?;
         best.fill_zero()?;
@@ -263,9 +238,9 @@ impl GroupMax {
     /// [`Error::Shape`] if the tile reaches beyond the whole; device errors.
     pub fn add(&self, tile: &Tensor, start: (usize, usize)) -> Result<()> {
         let extents = tile_extents("group max", tile, start, (self.row_groups.len(), self.columns))?;
-        let chunks = extents.1.div_ceil(256);
+        let chunks = extents[1].div_ceil(256);
         let params = params(extents, start, self.columns, chunks);
-        let grid = tile.gpu().grid(extents.0 * chunks);
+        let grid = tile.gpu().grid(extents[0] * chunks);
         launch("group max", &variant(Kernel::Pool), &[tile, &self.row_groups, &self.best], &params, grid, 0)
     }
 
@@ -276,7 +251,7 @@ impl GroupMax {
     pub fn finish(&self) -> Result<Tensor> {
         let gpu = self.best.gpu();
         let values = Tensor::uninit(gpu, "group max", self.best.shape())?;
-        let params = params((0, 0), (0, 0), values.len(), 1);
+        let params = params([0, 0], (0, 0), values.len(), 1);
         let grid = gpu.grid(values.len().div_ceil(256));
         launch("group max", &variant(Kernel::Decode), &[&self.best, &values], &params, grid, 0)?;
         Ok(values)

@@ -87,16 +87,14 @@ fn search(x: &Tensor, k: usize, search: Search) -> Result<(Tensor, Tensor)> {
     if x.rows() * k == 0 {
         return Ok((Tensor::uninit(x.gpu(), op, shape.clone())?, Tensor::uninit_of(x.gpu(), op, shape, DType::U32)?));
     }
-    let (values, indices) = match search {
-        Search::Rounds => rounds(x, k)?,
-        Search::Select { .. } => {
-            let (mut found, mut parts) = select_parts(x, None, k)?;
-            while parts > 1 {
-                (found, parts) = select_parts(&found.0, Some(&found.1), k)?;
-            }
-            found
-        }
+    let (mut found, mut parts) = match search {
+        Search::Rounds => (rounds(x, k)?, 1),
+        Search::Select { .. } => select_parts(x, None, k)?,
     };
+    while parts > 1 {
+        (found, parts) = select_parts(&found.0, Some(&found.1), k)?;
+    }
+    let (values, indices) = found;
     Ok((values.reshape(shape.clone())?, indices.reshape(shape)?))
 }
 

@@ -71,10 +71,8 @@ pub fn forward(x: &Tensor, divisor: Divisor) -> Result<(Tensor, Tensor)> {
 pub fn backward(y: &Tensor, g: &Tensor, stats: &Tensor, divisor: Divisor) -> Result<Tensor> {
     const OP: &str = "l2_normalize backward";
     y.expect_dtype(OP, "y", DType::F32)?;
-    g.expect_dtype(OP, "gradient", DType::F32)?;
-    stats.expect_dtype(OP, "stats", DType::F32)?;
-    g.expect_shape(OP, "gradient", y.shape())?;
-    stats.expect_shape(OP, "stats", &[y.rows(), 2])?;
+    g.expect(OP, "gradient", DType::F32, y.shape())?;
+    stats.expect(OP, "stats", DType::F32, &[y.rows(), 2])?;
     count_elements(OP, y.shape())?;
     let dx = Tensor::uninit(y.gpu(), OP, y.shape())?;
     if !y.is_empty() {

@@ -3,7 +3,7 @@
 use crate::kernels::launch;
 use crate::kernels::rows::RowPlan;
 use crate::kernels::rows::reduce;
-use crate::kernels::shape::count_elements;
+use crate::kernels::shape::{count_elements, in_fours};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -98,16 +98,13 @@ fn check(
     x.expect_dtype(op, "x", DType::F32)?;
     count_elements(op, x.shape())?;
     if x.shape().is_empty() {
-        let expected = "at least one dimension".into();
-        return Err(Error::Shape { op, argument: "x", expected, got: vec![] });
+        return Err(Error::shape(op, "x", "at least one dimension", &[]));
     }
     for (argument, tensor) in same {
-        tensor.expect_dtype(op, argument, DType::F32)?;
-        tensor.expect_shape(op, argument, x.shape())?;
+        tensor.expect(op, argument, DType::F32, x.shape())?;
     }
     for (argument, tensor) in rows {
-        tensor.expect_dtype(op, argument, DType::F32)?;
-        tensor.expect_shape(op, argument, &[x.width()])?;
+        tensor.expect(op, argument, DType::F32, &[x.width()])?;
     }
     Ok(())
 }
@@ -153,8 +150,7 @@ pub fn backward(
 ) -> Result<(Tensor, Tensor, Tensor)> {
     const OP: &str = "layer_norm backward";
     check(OP, x, &[("gradient", dy)], &[("gain", gain)])?;
-    stats.expect_dtype(OP, "stats", DType::F32)?;
-    stats.expect_shape(OP, "stats", &[x.rows(), 2])?;
+    stats.expect(OP, "stats", DType::F32, &[x.rows(), 2])?;
     let gpu = x.gpu();
     let dx = Tensor::uninit(gpu, OP, x.shape())?;
     if x.is_empty() {
@@ -166,8 +162,7 @@ pub fn backward(
     launch(OP, &backward_variant(plan), &[dy, x, gain, stats, &dx], &params, plan.grid(gpu), 0)?;
 
     let blocks = x.rows().div_ceil(ROWS_PER_BLOCK);
-    let vec4 = x.width().is_multiple_of(4);
-    let n = if vec4 { x.width() / 4 } else { x.width() };
+    let (n, vec4) = in_fours(x.width());
     let dgain = Tensor::uninit(gpu, OP, [blocks, x.width()])?;
     let dbias = Tensor::uninit(gpu, OP, [blocks, x.width()])?;
     let params = ColumnParams {

@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::gpu::{Gpu, KernelFamily};
 use crate::kernels::expect_iterations;
+use crate::kernels::shape::in_fours;
 use crate::shader::Variant;
 
 /// How the rows of a matrix are spread over invocations; see `shaders/shared/row.wgsl`.
@@ -36,8 +37,7 @@ impl RowPlan {
     /// # Errors
     /// [`Error::LimitExceeded`] for rows that are too wide for a software adapter.
     pub(in crate::kernels) fn new(op: &'static str, gpu: &Gpu, rows: usize, width: usize) -> Result<Self> {
-        let vec4 = width.is_multiple_of(4);
-        let elements = if vec4 { width / 4 } else { width };
+        let (elements, vec4) = in_fours(width);
         let lanes = match (gpu.family(), elements) {
             (KernelFamily::Subgroup { size: lanes }, _) if elements <= Self::MOST_STEPS * lanes as usize => {
                 return Ok(Self { lanes, subgroup: true, vec4, steps: 0, rows });

@@ -4,7 +4,7 @@
 //! which order depends on the shape alone, so that results repeat bit for bit.
 
 use crate::kernels::launch;
-use crate::kernels::shape::{around, count_elements};
+use crate::kernels::shape::{around, count_elements, in_fours};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -18,7 +18,7 @@ const ROUND: usize = 64;
 const WIDE: usize = 16;
 
 params! {
-    struct ReduceParams { count: u32, n: u32, inner: u32, blocks: u32, span: u32, step: u32, factor: f32 }
+    struct ReduceParams { walk: [u32; 6] as [count, n, inner, blocks, span, step], factor: f32 }
 }
 
 params! {
@@ -55,6 +55,14 @@ fn removed(shape: &[usize], axis: usize) -> Vec<usize> {
     [&shape[..axis], &shape[axis + 1..]].concat()
 }
 
+/// With an axis of extent `n` more, or [`Error::IndexOutOfRange`].
+fn inserted(op: &'static str, shape: &[usize], axis: usize, n: usize) -> Result<Vec<usize>> {
+    if axis > shape.len() {
+        return Err(Error::IndexOutOfRange { op, index: axis as u64, len: shape.len() as u64 + 1 });
+    }
+    Ok([&shape[..axis], &[n], &shape[axis..]].concat())
+}
+
 /// The sum over `axis`, which disappears from the shape.
 ///
 /// # Errors
@@ -83,12 +91,7 @@ pub fn sum_to(x: &Tensor, shape: &[usize], factor: f32) -> Result<Tensor> {
     let missing = x.shape().len().checked_sub(shape.len());
     let fits = |missing: usize| shape.iter().zip(&x.shape()[missing..]).all(|(&s, &e)| s == e || s == 1);
     let Some(missing) = missing.filter(|&m| fits(m)) else {
-        return Err(Error::ShapeMismatch {
-            op: OP,
-            left: x.shape().to_vec(),
-            right: shape.to_vec(),
-            why: "the second must broadcast to the first",
-        });
+        return Err(Error::mismatch(OP, x.shape(), shape, "the second must broadcast to the first"));
     };
     let mut extents = x.shape().to_vec();
     let mut current = x.clone();
@@ -124,11 +127,7 @@ pub fn sum_to(x: &Tensor, shape: &[usize], factor: f32) -> Result<Tensor> {
 /// [`Error::IndexOutOfRange`] if `axis` is beyond x's dimensions; [`Error::LimitExceeded`]; device errors.
 pub fn expand(x: &Tensor, axis: usize, n: usize, factor: f32) -> Result<Tensor> {
     const OP: &str = "expand";
-    let mut shape = x.shape().to_vec();
-    if axis > shape.len() {
-        return Err(Error::IndexOutOfRange { op: OP, index: axis as u64, len: shape.len() as u64 + 1 });
-    }
-    shape.insert(axis, n);
+    let shape = inserted(OP, x.shape(), axis, n)?;
     expand_view(OP, x, around(OP, &shape, axis)?, factor)?.reshape(shape)
 }
 
@@ -176,13 +175,8 @@ pub fn max(x: &Tensor, axis: usize) -> Result<(Tensor, Tensor)> {
 pub fn max_backward(g: &Tensor, indices: &Tensor, axis: usize, n: usize) -> Result<Tensor> {
     const OP: &str = "max backward";
     g.expect_dtype(OP, "gradient", DType::F32)?;
-    indices.expect_dtype(OP, "indices", DType::U32)?;
-    indices.expect_shape(OP, "indices", g.shape())?;
-    let mut shape = g.shape().to_vec();
-    if axis > shape.len() {
-        return Err(Error::IndexOutOfRange { op: OP, index: axis as u64, len: shape.len() as u64 + 1 });
-    }
-    shape.insert(axis, n);
+    indices.expect(OP, "indices", DType::U32, g.shape())?;
+    let shape = inserted(OP, g.shape(), axis, n)?;
     count_elements(OP, &shape)?;
     let [_, n, inner] = around(OP, &shape, axis)?;
     let dx = Tensor::uninit(g.gpu(), OP, shape)?;
@@ -230,15 +224,7 @@ fn run(
     let inner = if vec4 { inner / 4 } else { inner };
     let count = outer * blocks * inner;
     let (span, step) = if inner >= WIDE || blocks == 1 { (n.div_ceil(blocks), 1) } else { (1, blocks) };
-    let params = ReduceParams {
-        count: count as u32,
-        n: n as u32,
-        inner: inner as u32,
-        blocks: blocks as u32,
-        span: span as u32,
-        step: step as u32,
-        factor,
-    };
+    let params = ReduceParams { walk: [count, n, inner, blocks, span, step].map(|n| n as u32), factor };
     launch(op, &variant(kind, vec4), tensors, &params, tensors[0].gpu().grid(count.div_ceil(64)), 0)
 }
 
@@ -255,10 +241,9 @@ fn run_expand(op: &'static str, tensors: &[&Tensor], n: usize, inner: usize, max
     if y.is_empty() {
         return Ok(());
     }
-    let vec4 = inner.is_multiple_of(4);
-    let width = if vec4 { 4 } else { 1 };
-    let count = y.len() / width;
-    let params = ExpandParams { count: count as u32, n: n as u32, inner: (inner / width) as u32, factor };
+    let (units, vec4) = in_fours(inner);
+    let count = y.len() / inner * units;
+    let params = ExpandParams { count: count as u32, n: n as u32, inner: units as u32, factor };
     launch(op, &expand_variant(max, vec4), tensors, &params, y.gpu().grid(count.div_ceil(256)), 0)
 }
 

@@ -24,27 +24,12 @@ enum Kind {
 impl Kind {
     const ALL: [Self; 3] = [Self::Softmax, Self::LogSoftmax, Self::LogSumExp];
 
-    fn define(self) -> (&'static str, u32) {
+    /// The op forward, backward, and the shader's define.
+    fn names(self) -> [&'static str; 3] {
         match self {
-            Self::Softmax => ("SOFTMAX", 1),
-            Self::LogSoftmax => ("LOG_SOFTMAX", 1),
-            Self::LogSumExp => ("LOGSUMEXP", 1),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Softmax => "softmax",
-            Self::LogSoftmax => "log_softmax",
-            Self::LogSumExp => "logsumexp",
-        }
-    }
-
-    fn backward_name(self) -> &'static str {
-        match self {
-            Self::Softmax => "softmax backward",
-            Self::LogSoftmax => "log_softmax backward",
-            Self::LogSumExp => "logsumexp backward",
+            Self::Softmax => ["softmax", "softmax backward", "SOFTMAX"],
+            Self::LogSoftmax => ["log_softmax", "log_softmax backward", "LOG_SOFTMAX"],
+            Self::LogSumExp => ["logsumexp", "logsumexp backward", "LOGSUMEXP"],
         }
     }
 }
@@ -55,7 +40,7 @@ params! {
 
 fn variant(kind: Kind, backward: bool, masked: bool, plan: RowPlan) -> Variant {
     let (name, source) = if backward { ("softmax_backward", BACKWARD) } else { ("softmax", FORWARD) };
-    plan.specialise(Variant::own::<Params>(name, source)).all([kind.define()]).on("MASK", masked)
+    plan.specialise(Variant::own::<Params>(name, source)).set(kind.names()[2], 1).on("MASK", masked)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
@@ -119,11 +104,10 @@ pub fn logsumexp(x: &Tensor, scale: f32, mask: Option<&Tensor>) -> Result<Tensor
 /// # Errors
 /// [`Error::Shape`] unless `lse` and `g` have x's shape without its last dimension; as [`softmax`].
 pub fn logsumexp_backward(x: &Tensor, scale: f32, mask: Option<&Tensor>, lse: &Tensor, g: &Tensor) -> Result<Tensor> {
-    let op = Kind::LogSumExp.backward_name();
+    let [_, op, _] = Kind::LogSumExp.names();
     let mask_stride = check(op, x, mask)?;
     lse.expect_shape(op, "lse", outer(x))?;
-    g.expect_shape(op, "gradient", outer(x))?;
-    g.expect_dtype(op, "gradient", DType::F32)?;
+    g.expect(op, "gradient", DType::F32, outer(x))?;
     let dx = Tensor::uninit(x.gpu(), op, x.shape())?;
     let plan = RowPlan::new(op, x.gpu(), x.rows(), x.width())?;
     let tensors: Vec<&Tensor> = [lse, g, x].into_iter().chain(mask).chain([&dx]).collect();
@@ -147,13 +131,12 @@ fn check(op: &'static str, x: &Tensor, mask: Option<&Tensor>) -> Result<usize> {
     } else if mask.len() == x.width() && mask.width() == x.width() {
         Ok(0)
     } else {
-        let expected = format!("{:?} or [{}]", x.shape(), x.width());
-        Err(Error::Shape { op, argument: "mask", expected, got: mask.shape().to_vec() })
+        Err(Error::shape(op, "mask", format!("{:?} or [{}]", x.shape(), x.width()), mask.shape()))
     }
 }
 
 fn forward(kind: Kind, x: &Tensor, scale: f32, mask: Option<&Tensor>) -> Result<Tensor> {
-    let op = kind.name();
+    let [op, ..] = kind.names();
     let mask_stride = check(op, x, mask)?;
     let y = Tensor::uninit(x.gpu(), op, if kind == Kind::LogSumExp { outer(x) } else { x.shape() })?;
     if x.width() == 0 && !y.is_empty() {
@@ -168,10 +151,9 @@ fn forward(kind: Kind, x: &Tensor, scale: f32, mask: Option<&Tensor>) -> Result<
 }
 
 fn backward(kind: Kind, y: &Tensor, g: &Tensor, scale: f32) -> Result<Tensor> {
-    let op = kind.backward_name();
+    let [_, op, _] = kind.names();
     check(op, y, None)?;
-    g.expect_shape(op, "gradient", y.shape())?;
-    g.expect_dtype(op, "gradient", DType::F32)?;
+    g.expect(op, "gradient", DType::F32, y.shape())?;
     let dx = Tensor::uninit(y.gpu(), op, y.shape())?;
     let plan = RowPlan::new(op, y.gpu(), y.rows(), y.width())?;
     run(op, &variant(kind, true, false, plan), &[y, g, &dx], y, plan, 0, scale)?;
@@ -239,7 +221,8 @@ pub mod cpu {
         (0..x.len()).map(value).collect()
     }
 
-    fn valid(mask: Option<&[f32]>, i: usize) -> bool {
+    /// Whether element `i` takes part.
+    pub(in crate::kernels) fn valid(mask: Option<&[f32]>, i: usize) -> bool {
         mask.is_none_or(|m| m[i] > 0.5)
     }
 }

@@ -67,15 +67,9 @@ struct Extents {
 
 impl Extents {
     fn of(op: &'static str, x: &Tensor, y: &Tensor, matrix: &Tensor) -> Result<Self> {
-        for (argument, tensor) in [("x", x), ("y", y), ("matrix", matrix)] {
-            tensor.expect_dtype(op, argument, DType::F32)?;
-        }
-        let &[texts, rows, videos, frames] = x.shape() else {
-            let expected = "[texts, rows, videos, frames]".into();
-            return Err(Error::Shape { op, argument: "x", expected, got: x.shape().to_vec() });
-        };
-        y.expect_shape(op, "y", x.shape())?;
-        matrix.expect_shape(op, "matrix", &[rows, rows])?;
+        let [texts, rows, videos, frames] = x.extents(op, "x", "[texts, rows, videos, frames]")?;
+        y.expect(op, "y", DType::F32, x.shape())?;
+        matrix.expect(op, "matrix", DType::F32, &[rows, rows])?;
         count_elements(op, x.shape())?;
         count_elements(op, &[texts, videos, rows])?;
         expect_at_most(op, "number of rows", rows, MOST_ROWS, "use fewer words")?;
@@ -234,8 +228,7 @@ fn run_backward(
     let e = Extents::of(op, x, y, matrix)?;
     let inverse = inverse_temperature(op, temperature)?;
     for (argument, tensor) in [("upstream", upstream), ("scores", scores)] {
-        tensor.expect_dtype(op, argument, DType::F32)?;
-        tensor.expect_shape(op, argument, &e.scores())?;
+        tensor.expect(op, argument, DType::F32, &e.scores())?;
     }
     let gpu = x.gpu();
     let [for_x, for_y, for_matrix] = wanted;

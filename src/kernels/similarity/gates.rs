@@ -30,12 +30,12 @@ const MASK: u32 = 1;
 const WHICH: u32 = 2;
 
 params! {
-    struct Params { rows: u32, videos: u32, frames: u32, flags: u32, inverse: f32 }
+    struct Params { extents: [u32; 3] as [rows, videos, frames], flags: u32, inverse: f32 }
     flags [MASK, WHICH]
 }
 
 params! {
-    struct GramParams { rows: u32, videos: u32, frames: u32, tiles: u32, span: u32, parts: u32 }
+    struct GramParams { extents: [u32; 3] as [rows, videos, frames], tiles: u32, span: u32, parts: u32 }
 }
 
 /// How rows are spread over invocations: lanes that share one, rows side by side, rows one after another.
@@ -78,18 +78,13 @@ fn grid(gpu: &Gpu, rows: usize) -> [u32; 3] {
 /// Text rows, videos of each, frames, and Gram matrices, after checks; a row has as many videos as there are matrices,
 /// unless its videos are `listed`.
 fn extents(op: &'static str, dots: &Tensor, grams: &Tensor, listed: bool) -> Result<[usize; 4]> {
-    dots.expect_dtype(op, "dots", DType::F32)?;
+    let [texts, videos, frames] = dots.extents(op, "dots", "[rows, videos, frames]")?;
     grams.expect_dtype(op, "grams", DType::F32)?;
-    let &[texts, videos, frames] = dots.shape() else {
-        let expected = "[rows, videos, frames]".into();
-        return Err(Error::Shape { op, argument: "dots", expected, got: dots.shape().to_vec() });
-    };
     let items = match *grams.shape() {
         [items, a, b] if a == frames && b == frames && (listed || items == videos) => items,
         _ => {
-            let expected =
-                format!("[{}, {frames}, {frames}]", if listed { "items".into() } else { videos.to_string() });
-            return Err(Error::Shape { op, argument: "grams", expected, got: grams.shape().to_vec() });
+            let items = if listed { "items".into() } else { videos.to_string() };
+            return Err(Error::shape(op, "grams", format!("[{items}, {frames}, {frames}]"), grams.shape()));
         }
     };
     count_elements(op, dots.shape())?;
@@ -118,12 +113,10 @@ pub fn forward(
     let [texts, videos, frames, items] = extents(OP, dots, grams, which.is_some())?;
     let inverse = inverse_temperature(OP, temperature)?;
     if let Some(mask) = mask {
-        mask.expect_dtype(OP, "mask", DType::F32)?;
-        mask.expect_shape(OP, "mask", &[items, frames])?;
+        mask.expect(OP, "mask", DType::F32, &[items, frames])?;
     }
     if let Some(which) = which {
-        which.expect_dtype(OP, "which", DType::U32)?;
-        which.expect_shape(OP, "which", &[texts, videos])?;
+        which.expect(OP, "which", DType::U32, &[texts, videos])?;
     }
     let gpu = dots.gpu();
     if dots.is_empty() || items == 0 {
@@ -132,7 +125,7 @@ pub fn forward(
     let gates = Tensor::uninit(gpu, OP, dots.shape())?;
     let rows = texts * videos;
     let flags = if mask.is_some() { MASK } else { 0 } | if which.is_some() { WHICH } else { 0 };
-    let params = Params { rows: rows as u32, videos: items as u32, frames: frames as u32, flags, inverse };
+    let params = Params { extents: [rows, items, frames].map(|n| n as u32), flags, inverse };
     let tensors = [dots, grams, mask.unwrap_or(dots), which.unwrap_or(dots), &gates];
     let flops = 2 * (rows * frames * frames) as u64;
     launch(OP, &variant(gpu.family()), &tensors, &params, grid(gpu, rows), flops)?;
@@ -156,8 +149,7 @@ pub fn backward(
     let op = BACKWARD;
     let [rows, videos, frames, _] = extents(op, gates, grams, false)?;
     let inverse = inverse_temperature(op, temperature)?;
-    upstream.expect_dtype(op, "upstream", DType::F32)?;
-    upstream.expect_shape(op, "upstream", gates.shape())?;
+    upstream.expect(op, "upstream", DType::F32, gates.shape())?;
     let gpu = gates.gpu();
     let [for_dots, for_grams] = wanted;
     if gates.is_empty() || wanted == [false; 2] {
@@ -167,8 +159,7 @@ pub fn backward(
     // The second gradient starts from the slopes, which come with the first.
     let ddots = Tensor::uninit(gpu, op, gates.shape())?;
     let slopes = Tensor::uninit(gpu, op, [rows, videos])?;
-    let params =
-        Params { rows: (rows * videos) as u32, videos: videos as u32, frames: frames as u32, flags: 0, inverse };
+    let params = Params { extents: [rows * videos, videos, frames].map(|n| n as u32), flags: 0, inverse };
     let flops = 2 * (gates.len() * frames) as u64;
     let tensors = [upstream, gates, grams, &ddots, &slopes];
     launch(op, &dots_variant(gpu.family()), &tensors, &params, grid(gpu, rows * videos), flops)?;
@@ -183,14 +174,8 @@ fn grams_gradient([rows, videos, frames]: [usize; 3], gates: &Tensor, slopes: &T
     expect_iterations(gpu, BACKWARD, span + 1)?;
     let (parts, tiles) = (rows.div_ceil(span), frames.div_ceil(4));
     count_elements(BACKWARD, &[parts, videos, 16 * tiles * tiles])?;
-    let params = GramParams {
-        rows: rows as u32,
-        videos: videos as u32,
-        frames: frames as u32,
-        tiles: tiles as u32,
-        span: span as u32,
-        parts: parts as u32,
-    };
+    let extents = [rows, videos, frames].map(|n| n as u32);
+    let params = GramParams { extents, tiles: tiles as u32, span: span as u32, parts: parts as u32 };
     let partial = Tensor::uninit(gpu, BACKWARD, [parts, videos, frames, frames])?;
     let grid = gpu.grid((parts * videos * tiles * tiles).div_ceil(64));
     let flops = 2 * (gates.len() * frames) as u64;

@@ -163,20 +163,15 @@ fn run(
 
 /// Queries of a text, items of a video, and width.
 fn check(queries: &Tensor, items: &Tensor, pairs: &[[u32; 2]]) -> Result<[usize; 3]> {
-    queries.expect_dtype(OP, "queries", DType::F32)?;
+    let [texts, count, width] = queries.extents(OP, "queries", "[texts, queries, width]")?;
     items.is_half(OP, "items")?;
-    let wrong = |argument, tensor: &Tensor, expected: &str| {
-        Err(Error::Shape { op: OP, argument, expected: expected.into(), got: tensor.shape().to_vec() })
-    };
-    let &[texts, count, width] = queries.shape() else {
-        return wrong("queries", queries, "[texts, queries, width]");
-    };
     if width == 0 || !width.is_multiple_of(4) {
-        return wrong("queries", queries, "a width that is a multiple of 4, and above 0");
+        let expected = "a width that is a multiple of 4, and above 0";
+        return Err(Error::shape(OP, "queries", expected, queries.shape()));
     }
     let (videos, per_video) = match *items.shape() {
         [videos, per_video, last] if last == width => (videos, per_video),
-        _ => return wrong("items", items, &format!("[videos, items, {width}]")),
+        _ => return Err(Error::shape(OP, "items", format!("[videos, items, {width}]"), items.shape())),
     };
     let mut numbers = pairs.iter().flat_map(|&[text, video]| [(text, texts), (video, videos)]);
     if let Some((index, len)) = numbers.find(|&(index, len)| index as usize >= len) {

@@ -11,9 +11,9 @@
 //! products are never in memory. The kernels are those of [`crate::kernels::linear::matmul`] with this end.
 
 use crate::gpu::KernelFamily;
-use crate::kernels::shape::count_elements;
+use crate::kernels::shape::{count_elements, in_fours};
 use crate::kernels::tile::{DISPATCH_FLOPS, Tile, runs, units};
-use crate::kernels::{expect_iterations, launch};
+use crate::kernels::{expect_iterations, lanes, launch};
 use crate::shader::{Variant, params};
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
@@ -32,12 +32,12 @@ const MASK: u32 = 1;
 const SCALE: u32 = 2;
 
 params! {
-    struct Params { queries: u32, videos: u32, clips: u32, width: u32, tiles: u32, first: u32, flags: u32 }
+    struct Params { extents: [u32; 4] as [queries, videos, clips, width], tiles: u32, first: u32, flags: u32 }
     flags [MASK, SCALE]
 }
 
 params! {
-    struct GradParams { queries: u32, videos: u32, clips: u32, width: u32, per_row: u32, flags: u32 }
+    struct GradParams { extents: [u32; 4] as [queries, videos, clips, width], per_row: u32, flags: u32 }
     flags [SCALE]
 }
 
@@ -69,33 +69,19 @@ fn variant(tile: Tile, vec: bool, half: bool) -> Variant {
     variant.on("VEC", vec).on("HALF", half)
 }
 
-/// One of the two gradients' kernels.
-fn grad_variant(name: &'static str, source: &'static str, vec: bool, span: u32) -> Variant {
-    Variant::own::<GradParams>(name, source).set("SPAN", span).on("VEC", vec)
-}
-
 fn queries_variant(vec: bool, span: u32) -> Variant {
-    grad_variant("max_similarity_queries", QUERIES, vec, span)
+    Variant::own::<GradParams>("max_similarity_queries", QUERIES).set("SPAN", span).on("VEC", vec)
 }
 
 fn clips_variant(vec: bool, span: u32) -> Variant {
-    grad_variant("max_similarity_clips", CLIPS, vec, span)
-}
-
-/// How many neighbours in a row an invocation of the gradients works on: one where neighbouring invocations share a
-/// fetch, more where each fetch of a position costs as much as one of a row's elements.
-fn span(family: KernelFamily) -> u32 {
-    match family {
-        KernelFamily::Tiled => 1,
-        KernelFamily::Subgroup { .. } => 4,
-    }
+    Variant::own::<GradParams>("max_similarity_clips", CLIPS).set("SPAN", span).on("VEC", vec)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
     for vec in [false, true] {
         all.extend(tiles().flat_map(|tile| [false, true].map(|half| variant(tile, vec, half))));
-        all.extend([1, 4].into_iter().flat_map(|span| [queries_variant(vec, span), clips_variant(vec, span)]));
+        all.extend(lanes::SPANS.into_iter().flat_map(|span| [queries_variant(vec, span), clips_variant(vec, span)]));
     }
     all
 }
@@ -114,31 +100,21 @@ struct Extents {
 impl Extents {
     /// Those of the operands, after checks of them and of what has an element for each clip.
     fn of(op: &'static str, q: &Tensor, x: &Tensor, per_clip: [(&'static str, Option<&Tensor>); 2]) -> Result<Self> {
-        q.expect_dtype(op, "queries", DType::F32)?;
-        let &[queries, width] = q.shape() else {
-            return Err(Error::Shape {
-                op,
-                argument: "queries",
-                expected: "[queries, width]".into(),
-                got: q.shape().to_vec(),
-            });
-        };
+        let [queries, width] = q.extents(op, "queries", "[queries, width]")?;
         let half = x.is_half(op, "clips")?;
         let e = match *x.shape() {
             [videos, clips, last] if last == width && width > 0 => Self { queries, videos, clips, width, half },
             _ => {
                 let expected = format!("[videos, clips, {width}], and a width above 0");
-                return Err(Error::Shape { op, argument: "clips", expected, got: x.shape().to_vec() });
+                return Err(Error::shape(op, "clips", expected, x.shape()));
             }
         };
         if half && !width.is_multiple_of(2) {
-            let expected = "an even width, as f16 are read in pairs".into();
-            return Err(Error::Shape { op, argument: "clips", expected, got: x.shape().to_vec() });
+            return Err(Error::shape(op, "clips", "an even width, as f16 are read in pairs", x.shape()));
         }
         for (argument, tensor) in per_clip {
             if let Some(tensor) = tensor {
-                tensor.expect_dtype(op, argument, DType::F32)?;
-                tensor.expect_shape(op, argument, &[e.videos, e.clips])?;
+                tensor.expect(op, argument, DType::F32, &[e.videos, e.clips])?;
             }
         }
         count_elements(op, &[e.queries, e.width])?;
@@ -150,6 +126,11 @@ impl Extents {
     /// Whether rows can be read as vec4.
     fn vec(self) -> bool {
         self.width.is_multiple_of(4)
+    }
+
+    /// As shaders take them, with a row's `width`.
+    fn words(self, width: usize) -> [u32; 4] {
+        [self.queries, self.videos, self.clips, width].map(|n| n as u32)
     }
 }
 
@@ -199,15 +180,7 @@ fn run(
     let flags = if mask.is_some() { MASK } else { 0 } | if scale.is_some() { SCALE } else { 0 };
     let flops = 2 * (e.queries * e.clips * e.width) as u64 / tiles as u64;
     for (first, groups) in runs(total, units(flops, most_flops)) {
-        let params = Params {
-            queries: e.queries as u32,
-            videos: e.videos as u32,
-            clips: e.clips as u32,
-            width: e.width as u32,
-            tiles: tiles as u32,
-            first,
-            flags,
-        };
+        let params = Params { extents: e.words(e.width), tiles: tiles as u32, first, flags };
         launch(OP, &variant, &tensors, &params, gpu.grid(groups as usize), flops * u64::from(groups))?;
     }
     Ok((scores, positions))
@@ -229,23 +202,15 @@ pub fn backward(
 ) -> Result<[Option<Tensor>; 2]> {
     clips.expect_dtype(BACKWARD, "clips", DType::F32)?;
     let e = Extents::of(BACKWARD, q, clips, [("scale", scale), ("scale", None)])?;
-    upstream.expect_dtype(BACKWARD, "upstream", DType::F32)?;
-    upstream.expect_shape(BACKWARD, "upstream", &[e.queries, e.videos])?;
-    positions.expect_dtype(BACKWARD, "positions", DType::U32)?;
-    positions.expect_shape(BACKWARD, "positions", &[e.queries, e.videos])?;
-    let width = if e.vec() { e.width / 4 } else { e.width };
-    let span = span(q.gpu().family());
+    upstream.expect(BACKWARD, "upstream", DType::F32, &[e.queries, e.videos])?;
+    positions.expect(BACKWARD, "positions", DType::U32, &[e.queries, e.videos])?;
+    let (width, _) = in_fours(e.width);
+    let span = lanes::span(q.gpu().family());
     let columns = e.clips.saturating_add(e.queries).saturating_mul(span as usize + 2);
     expect_iterations(q.gpu(), BACKWARD, columns.max(e.videos).saturating_add(1))?;
     let per_row = width.div_ceil(span as usize);
-    let params = GradParams {
-        queries: e.queries as u32,
-        videos: e.videos as u32,
-        clips: e.clips as u32,
-        width: width as u32,
-        per_row: per_row as u32,
-        flags: if scale.is_some() { SCALE } else { 0 },
-    };
+    let flags = if scale.is_some() { SCALE } else { 0 };
+    let params = GradParams { extents: e.words(width), per_row: per_row as u32, flags };
     let gradient = |like: &Tensor, other: &Tensor, variant: Variant, rows: usize| -> Result<Tensor> {
         if upstream.is_empty() || clips.is_empty() {
             return Tensor::zeros(q.gpu(), BACKWARD, like.shape());

@@ -91,21 +91,13 @@ impl Rows {
 fn masked_rows(op: &'static str, scores: &Tensor, mask: Option<&Tensor>) -> Result<Rows> {
     scores.expect_dtype(op, "scores", DType::F32)?;
     count_elements(op, scores.shape())?;
-    let rows = scores.rows();
+    let (rows, width) = (scores.rows(), scores.width());
     let groups = match mask {
         None => rows,
-        Some(mask) => {
-            mask.expect_dtype(op, "mask", DType::F32)?;
-            match *mask.shape() {
-                [groups, n] if n == scores.width() && (rows == 0 || groups > 0 && rows.is_multiple_of(groups)) => {
-                    groups
-                }
-                _ => {
-                    let expected = format!("[a divisor of {rows}, {}]", scores.width());
-                    return Err(Error::Shape { op, argument: "mask", expected, got: mask.shape().to_vec() });
-                }
-            }
-        }
+        Some(mask) => match mask.extents(op, "mask", "[groups, n]")? {
+            [groups, n] if n == width && rows.is_multiple_of(groups) => groups,
+            _ => return Err(Error::shape(op, "mask", format!("[a divisor of {rows}, {width}]"), mask.shape())),
+        },
     };
     Ok(Rows { groups, first: 0, stride: groups, mask_first: 0 })
 }
@@ -156,8 +148,7 @@ pub fn rows_backward(
     let at = masked_rows(BACKWARD, scores, mask)?;
     let scale = inverse_temperature(BACKWARD, temperature)?;
     for (argument, tensor) in [("y", y), ("lse", lse), ("gradient", g)] {
-        tensor.expect_dtype(BACKWARD, argument, DType::F32)?;
-        tensor.expect_shape(BACKWARD, argument, &scores.shape()[..scores.shape().len().saturating_sub(1)])?;
+        tensor.expect(BACKWARD, argument, DType::F32, &scores.shape()[..scores.shape().len().saturating_sub(1)])?;
     }
     if scores.is_empty() { Ok(()) } else { at.run(scores, mask, scale, [y, lse], Some(g)) }
 }
@@ -184,15 +175,15 @@ impl Extents {
     fn of(op: &'static str, texts: &Tensor, items: &Tensor, mask: Option<&Tensor>) -> Result<Self> {
         texts.expect_dtype(op, "texts", DType::F32)?;
         items.expect_dtype(op, "items", DType::F32)?;
-        let (&[count, width], &[videos, per_video, last]) = (texts.shape(), items.shape()) else {
-            return Err(mismatch(op, texts, items));
+        let (count, videos, per_video, width) = match (texts.shape(), items.shape()) {
+            (&[count, width], &[videos, items, last]) if last == width && width > 0 => (count, videos, items, width),
+            (left, right) => {
+                let why = "texts must be [texts, width] and items [videos, items, width], with a width above 0";
+                return Err(Error::mismatch(op, left, right, why));
+            }
         };
-        if last != width || width == 0 {
-            return Err(mismatch(op, texts, items));
-        }
         if let Some(mask) = mask {
-            mask.expect_dtype(op, "mask", DType::F32)?;
-            mask.expect_shape(op, "mask", &[videos, per_video])?;
+            mask.expect(op, "mask", DType::F32, &[videos, per_video])?;
         }
         count_elements(op, &[count, videos])?;
         count_elements(op, &[videos, per_video])?;
@@ -226,11 +217,6 @@ impl Extents {
             })
             .collect()
     }
-}
-
-fn mismatch(op: &'static str, texts: &Tensor, items: &Tensor) -> Error {
-    let why = "texts must be [texts, width] and items [videos, items, width], with a width above 0";
-    Error::ShapeMismatch { op, left: texts.shape().to_vec(), right: items.shape().to_vec(), why }
 }
 
 impl Part {
@@ -320,8 +306,7 @@ fn run_backward(
     let e = Extents::of(BACKWARD, texts, items, mask)?;
     let scale = inverse_temperature(BACKWARD, temperature)?;
     for (argument, tensor) in [("y", y), ("lse", lse), ("upstream", upstream)] {
-        tensor.expect_dtype(BACKWARD, argument, DType::F32)?;
-        tensor.expect_shape(BACKWARD, argument, &[e.texts, e.videos])?;
+        tensor.expect(BACKWARD, argument, DType::F32, &[e.texts, e.videos])?;
     }
     let gradient = |wanted: bool, like: &Tensor| {
         let make = if e.is_empty() { Tensor::zeros } else { Tensor::uninit };
@@ -352,6 +337,8 @@ fn add(total: &Tensor, sum: &Tensor, first: bool) -> Result<()> {
 
 /// The same in plain Rust, on one row and in f64.
 pub mod cpu {
+    use crate::kernels::rows::softmax::cpu::valid;
+
     /// Σ q s and log Σ exp(s / temperature) over the entries whose mask is above 0.5.
     pub fn forward(scores: &[f64], mask: Option<&[f32]>, temperature: f64) -> (f64, f64) {
         let seen: Vec<f64> = (0..scores.len()).filter(|&i| valid(mask, i)).map(|i| scores[i]).collect();
@@ -369,10 +356,6 @@ pub mod cpu {
         let (y, lse) = forward(scores, mask, temperature);
         let slope = |s: f64| (s / temperature - lse).exp() * (1.0 + (s - y) / temperature);
         (0..scores.len()).map(|i| if valid(mask, i) { g * slope(scores[i]) } else { 0.0 }).collect()
-    }
-
-    fn valid(mask: Option<&[f32]>, i: usize) -> bool {
-        mask.is_none_or(|m| m[i] > 0.5)
     }
 }
 

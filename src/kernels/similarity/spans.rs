@@ -122,28 +122,21 @@ impl Extents {
         queries.expect_dtype(op, "queries", DType::F32)?;
         let half = clips.is_half(op, "clips")?;
         let (&[n, width], &[videos, length, _]) = (queries.shape(), clips.shape()) else {
-            return Err(Error::ShapeMismatch {
-                op,
-                left: queries.shape().to_vec(),
-                right: clips.shape().to_vec(),
-                why: "queries are (queries, width), clips (videos, length, width)",
-            });
+            let why = "queries are (queries, width), clips (videos, length, width)";
+            return Err(Error::mismatch(op, queries.shape(), clips.shape(), why));
         };
         search.candidates.expect_dtype(op, "candidates", DType::U32)?;
         let candidates = search.candidates.width();
         search.candidates.expect_shape(op, "candidates", &[n, candidates])?;
-        search.mask.expect_dtype(op, "mask", DType::F32)?;
-        search.mask.expect_shape(op, "mask", &[videos, length])?;
+        search.mask.expect(op, "mask", DType::F32, &[videos, length])?;
         if half && !width.is_multiple_of(2) {
             let why = "must be even for clips in half precision".into();
             return Err(Error::Argument { op, argument: "width", why });
         }
         let e = Self { queries: n, candidates, videos, length, width, half };
         for Stream { queries, clips } in search.streams() {
-            queries.expect_dtype(op, "queries", DType::F32)?;
-            queries.expect_shape(op, "queries", &[n, width])?;
-            clips.expect_dtype(op, "clips", search.first.clips.dtype())?;
-            clips.expect_shape(op, "clips", &[videos, length, width])?;
+            queries.expect(op, "queries", DType::F32, &[n, width])?;
+            clips.expect(op, "clips", search.first.clips.dtype(), &[videos, length, width])?;
         }
         expect_at_most(op, "width of vectors", width, MAX_WIDTH, SHORTER)?;
         // The shaders step beyond the end of a length by up to 64, and of a width by up to 4 * 16.
@@ -193,8 +186,7 @@ fn predict(op: &'static str, search: &Search, predictor: &Predictor, logits: boo
     let e = Extents::of(op, search)?;
     let taps = predictor.start.len();
     for (argument, tensor) in [("start", predictor.start), ("end", predictor.end)] {
-        tensor.expect_dtype(op, argument, DType::F32)?;
-        tensor.expect_shape(op, argument, &[taps])?;
+        tensor.expect(op, argument, DType::F32, &[taps])?;
     }
     if taps.is_multiple_of(2) {
         return Err(Error::Argument { op, argument: "start", why: format!("has {taps} taps, an even number") });
@@ -313,15 +305,9 @@ fn check_decode(
     weights: &Tensor,
     lengths: &Range<usize>,
 ) -> Result<[usize; 3]> {
-    starts.expect_dtype(op, "starts", DType::F32)?;
-    ends.expect_dtype(op, "ends", DType::F32)?;
-    weights.expect_dtype(op, "weights", DType::F32)?;
-    let &[queries, candidates, length] = starts.shape() else {
-        let expected = "(queries, candidates, length)".into();
-        return Err(Error::Shape { op, argument: "starts", expected, got: starts.shape().to_vec() });
-    };
-    ends.expect_shape(op, "ends", starts.shape())?;
-    weights.expect_shape(op, "weights", &[queries, candidates])?;
+    let [queries, candidates, length] = starts.extents(op, "starts", "(queries, candidates, length)")?;
+    ends.expect(op, "ends", DType::F32, starts.shape())?;
+    weights.expect(op, "weights", DType::F32, &[queries, candidates])?;
     let choices = choices(lengths, length);
     // The shaders step beyond the end by up to 256.
     count_elements(op, &[queries, candidates + 256, length + 256])?;

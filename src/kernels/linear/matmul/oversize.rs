@@ -24,13 +24,13 @@ fn bytes(rows: usize, width: usize) -> u64 {
 /// [`forward`] in parts: of rows of the result; else of its columns, which are rows of b; else of terms of its sums, added
 /// in order. A part that is still too large is cut again.
 pub(super) fn run(a: &Tensor, b: &Tensor, options: &Options, p: &Problem, shape: &[usize]) -> Result<Output> {
-    let a = a.reshape(if p.transpose_a { [p.k, p.m] } else { [p.m, p.k] })?;
+    let a = a.reshape(if p.layout.transpose_a { [p.k, p.m] } else { [p.m, p.k] })?;
     let residual = options.residual.map(|r| r.reshape([p.m, p.n])).transpose()?;
     let options = Options { residual: residual.as_ref(), ..*options };
     let output = match a.bytes() > limit(&a) {
         // Of rows and columns of it, rows are cheap to take.
-        true if p.transpose_a => by_terms(&a, b, &options, p),
-        false if bytes(p.m, p.n) <= limit(&a) && p.transpose_b => by_columns(&a, b, &options, p),
+        true if p.layout.transpose_a => by_terms(&a, b, &options, p),
+        false if bytes(p.m, p.n) <= limit(&a) && p.layout.transpose_b => by_columns(&a, b, &options, p),
         false if bytes(p.m, p.n) <= limit(&a) => by_terms(&a, b, &options, p),
         _ => by_rows(&a, b, &options, p),
     }?;
@@ -66,9 +66,9 @@ fn columns(t: &Tensor, range: &Range<usize>) -> Result<Tensor> {
 fn by_rows(a: &Tensor, b: &Tensor, options: &Options, p: &Problem) -> Result<Output> {
     let whole = || Tensor::uninit(a.gpu(), OP, [p.m, p.n]);
     let (y, pre_activation) = (whole()?, options.keep_pre_activation.then(whole).transpose()?);
-    let rows = [bytes(1, p.n), if p.transpose_a { 0 } else { bytes(1, p.k) }];
+    let rows = [bytes(1, p.n), if p.layout.transpose_a { 0 } else { bytes(1, p.k) }];
     for range in cut(a, p.m, &rows)? {
-        let of_a = if p.transpose_a { columns(a, &range) } else { a.rows_view(range.clone()) }?;
+        let of_a = if p.layout.transpose_a { columns(a, &range) } else { a.rows_view(range.clone()) }?;
         let residual = options.residual.map(|r| r.rows_view(range.clone())).transpose()?;
         let part = forward(&of_a, b, &Options { residual: residual.as_ref(), ..*options })?;
         y.rows_view(range.clone())?.copy_from(&part.y)?;
@@ -97,11 +97,15 @@ fn by_columns(a: &Tensor, b: &Tensor, options: &Options, p: &Problem) -> Result<
 
 fn by_terms(a: &Tensor, b: &Tensor, options: &Options, p: &Problem) -> Result<Output> {
     let mut sum: Option<Tensor> = None;
-    let rows = [bytes(1, p.n), if p.transpose_a { bytes(1, p.m) } else { 0 }];
+    let rows = [bytes(1, p.n), if p.layout.transpose_a { bytes(1, p.m) } else { 0 }];
     for range in cut(a, p.k, &rows)? {
-        let terms = if p.transpose_a { a.rows_view(range.clone()) } else { columns(a, &range) }?;
-        let plain =
-            Options { transpose_a: p.transpose_a, alpha: options.alpha, residual: sum.as_ref(), ..Options::default() };
+        let terms = if p.layout.transpose_a { a.rows_view(range.clone()) } else { columns(a, &range) }?;
+        let plain = Options {
+            transpose_a: p.layout.transpose_a,
+            alpha: options.alpha,
+            residual: sum.as_ref(),
+            ..Options::default()
+        };
         sum = Some(forward(&terms, &b.rows_view(range)?, &plain)?.y);
     }
     let whole = || Tensor::uninit(a.gpu(), OP, [p.m, p.n]);

@@ -92,8 +92,8 @@ fn slices_of_k_add_up() {
 fn no_slice_of_k_is_too_long() {
     for gpu in gpus() {
         for (m, n, k) in [(1, 1, 1 << 31), (128, 128, LONGEST + 1), (8, 4096, 300_001), (4096, 4096, 1 << 19)] {
-            let (transpose_a, transpose_b) = (true, false);
-            let p = Problem { z: 1, m, n, k, transpose_a, transpose_b, stride_a: 0, stride_b: 0, half: false };
+            let layout = Layout::new([m, n, k], true, false, false);
+            let p = Problem { z: 1, m, n, k, stride_a: 0, stride_b: 0, layout };
             let slices = Plan::new(&gpu, &p).slices;
             assert!(slice_len(k, slices) <= LONGEST, "{m} {n} {k}: {slices} slices");
         }
