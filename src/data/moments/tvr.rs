@@ -138,22 +138,19 @@ impl TvrDataset {
             }
         }
         for listed in listed.queries {
-            let place = match &listed.video {
-                Some(id) => {
-                    let missing = || query.missing("video of query", listed.id);
-                    let Some(place) = problems.check(places.get(id).copied().ok_or_else(missing))? else { continue };
-                    Some(place)
-                }
-                None => None,
-            };
             let name = listed.id.to_string();
-            let count = query.rows(&name).and_then(|count| {
+            let place = listed.video.as_ref().map(|id| {
+                let missing = || Error::missing(query.file.path(), "video of query", &name);
+                places.get(id).copied().ok_or_else(missing)
+            });
+            let place = place.transpose().and_then(|place| {
+                let count = query.rows(&name)?;
                 if reads_values {
                     query.values(&name, count.min(options.max_tokens))?;
                 }
-                Ok(count)
+                Ok(place)
             });
-            if problems.check(count)?.is_some() {
+            if let Some(place) = problems.check(place)? {
                 videos.push(place);
                 split.queries.push(listed);
             }
@@ -247,10 +244,6 @@ impl Features {
     /// The first `count` rows of a dataset.
     fn values(&self, name: &str, count: usize) -> Result<Array> {
         self.file.dataset(name)?.rows(0..count)
-    }
-
-    fn missing(&self, kind: &'static str, id: u64) -> Error {
-        Error::Missing { path: self.file.path().to_path_buf(), kind, id: id.to_string() }
     }
 }
 
