@@ -110,17 +110,11 @@ impl Split {
         let by_id: HashMap<&str, &VideoCaptions> = self.videos.iter().map(|v| (v.id.as_str(), v)).collect();
         let mut videos = Vec::new();
         for id in ids {
-            match by_id.get(id.as_str()) {
-                Some(&video) => videos.push(video.clone()),
-                None => problems.report(missing(path.as_ref(), "video", id))?,
-            }
+            let video = by_id.get(id.as_str()).ok_or_else(|| Error::missing(&path, "video", id));
+            videos.extend(problems.check(video)?.map(|&video| video.clone()));
         }
         Ok(Split { videos, paragraphs: self.paragraphs })
     }
-}
-
-fn missing(path: &Path, kind: &'static str, id: impl ToString) -> Error {
-    Error::Missing { path: path.to_path_buf(), kind, id: id.to_string() }
 }
 
 /// Collects a [`Split`] and checks what is added.
@@ -158,7 +152,7 @@ impl<'a> Builder<'a> {
             return self.problems.report(Error::malformed(self.path, place, "the video id is blank"));
         }
         if video.captions.is_empty() {
-            return self.problems.report(missing(self.path, "caption of video", &video.id));
+            return self.problems.report(Error::missing(self.path, "caption of video", &video.id));
         }
         let given = video.captions.len();
         video.captions.retain(|caption| !caption.trim().is_empty());
@@ -179,7 +173,7 @@ impl<'a> Builder<'a> {
                 let seen = entry.get();
                 let known = &mut self.split.videos[seen.video];
                 if seen.whole || whole {
-                    return self.problems.report(duplicate(self.path, place, video.id));
+                    return self.problems.report(Error::duplicate(self.path, place, "video", video.id));
                 }
                 if (&known.file, known.start, known.end) != (&video.file, video.start, video.end) {
                     let problem = format!("the video {:?} has another file or stretch than above", video.id);
@@ -198,10 +192,6 @@ impl<'a> Builder<'a> {
         }
         Ok(self.split)
     }
-}
-
-fn duplicate(path: &Path, place: &str, id: String) -> Error {
-    Error::Duplicate { path: path.to_path_buf(), place: place.to_owned(), kind: "video", id }
 }
 
 /// Collects ids and checks that they are not blank and differ.
@@ -223,7 +213,7 @@ impl<'a> Ids<'a> {
             return self.problems.report(Error::malformed(self.path, place, "the video id is blank"));
         }
         if !self.seen.insert(id.to_owned()) {
-            return self.problems.report(duplicate(self.path, place, id.to_owned()));
+            return self.problems.report(Error::duplicate(self.path, place, "video", id));
         }
         self.list.push(id.to_owned());
         Ok(())

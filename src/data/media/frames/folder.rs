@@ -43,7 +43,6 @@ pub fn read_image(path: impl AsRef<Path>) -> Result<Image> {
 /// A folder with the frames of one video: `<anything>_<number>` or `<number>`, with the extension jpg, jpeg or png.
 #[derive(Clone, Debug)]
 pub struct FrameFolder {
-    path: PathBuf,
     files: Vec<PathBuf>,
 }
 
@@ -66,26 +65,14 @@ impl FrameFolder {
             }
         }
         if frames.is_empty() {
-            let id = "<number>.jpg or .png".to_owned();
-            return Err(Error::Missing { path: path.to_path_buf(), kind: "frame", id });
+            return Err(Error::missing(path, "frame", "<number>.jpg or .png"));
         }
         frames.sort();
         if let Some(pair) = frames.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            let place = pair[1].1.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let id = pair[0].0.to_string();
-            return Err(Error::Duplicate { path: path.to_path_buf(), place, kind: "frame", id });
+            let place = pair[1].1.file_name().unwrap_or_default().to_string_lossy();
+            return Err(Error::duplicate(path, place, "frame", pair[0].0));
         }
-        Ok(Self { path: path.to_path_buf(), files: frames.into_iter().map(|(_, file)| file).collect() })
-    }
-
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The frames' files, in order.
-    pub fn files(&self) -> &[PathBuf] {
-        &self.files
+        Ok(Self { files: frames.into_iter().map(|(_, file)| file).collect() })
     }
 
     /// Reads the chosen frames, at most `max_frames`.

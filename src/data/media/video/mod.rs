@@ -65,7 +65,7 @@ impl VideoSource {
         if exact.is_dir() {
             return Ok(VideoSource::Frames(exact));
         }
-        Err(Error::Missing { path: folder.to_path_buf(), kind: "video", id: id.to_owned() })
+        Err(Error::missing(folder, "video", id))
     }
 
     /// Reads the video as a network's input. Folders of frames need no `ffmpeg`, but the feature `images`.
