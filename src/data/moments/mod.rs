@@ -184,11 +184,18 @@ pub trait MomentSource: Send + Sync {
     /// The widths that all features share.
     fn widths(&self) -> Widths;
 
+    /// The corpus and the queries.
+    fn split(&self) -> &MomentSplit;
+
     /// The corpus.
-    fn videos(&self) -> &[MomentVideo];
+    fn videos(&self) -> &[MomentVideo] {
+        &self.split().videos
+    }
 
     /// The queries.
-    fn queries(&self) -> &[MomentQuery];
+    fn queries(&self) -> &[MomentQuery] {
+        &self.split().queries
+    }
 
     /// The place in [`MomentSource::videos`] of a query's video; `None` where labels are withheld.
     ///

@@ -4,10 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::annotations::tvr::{DURATIONS, annotations};
-use super::{
-    Clips, MomentQuery, MomentSource, MomentSplit, MomentVideo, Problems, Timing, Widths, l2_normalize_rows, read_tvr,
-    resample,
-};
+use super::{Clips, MomentSource, MomentSplit, Problems, Timing, Widths, l2_normalize_rows, read_tvr, resample};
 use crate::data::formats::hdf5::FeatureFile;
 use crate::data::{checked_index, extents, require};
 use crate::tensor::Array;
@@ -85,6 +82,7 @@ impl Default for TvrOptions {
 /// differ by one clip are cut to the shorter.
 #[derive(Debug)]
 pub struct TvrDataset {
+    /// The queries and videos that have features.
     split: MomentSplit,
     /// The place of each query's video.
     videos: Vec<Option<usize>>,
@@ -160,11 +158,6 @@ impl TvrDataset {
         }
         Ok(Self { split, videos, clips, video, sub, query, options })
     }
-
-    /// The queries and videos that have features.
-    pub fn split(&self) -> &MomentSplit {
-        &self.split
-    }
 }
 
 impl MomentSource for TvrDataset {
@@ -177,12 +170,8 @@ impl MomentSource for TvrDataset {
         }
     }
 
-    fn videos(&self) -> &[MomentVideo] {
-        &self.split.videos
-    }
-
-    fn queries(&self) -> &[MomentQuery] {
-        &self.split.queries
+    fn split(&self) -> &MomentSplit {
+        &self.split
     }
 
     fn video_of(&self, query: usize) -> Result<Option<usize>> {

@@ -5,9 +5,7 @@ use std::collections::HashMap;
 use super::stream;
 use super::words::words;
 use crate::data::checked_index;
-use crate::data::moments::{
-    Clips, MomentQuery, MomentSource, MomentSplit, MomentVideo, Timing, Widths, l2_normalize_rows,
-};
+use crate::data::moments::{Clips, MomentQuery, MomentSource, MomentSplit, Timing, Widths, l2_normalize_rows};
 use crate::random::Random;
 use crate::tensor::Array;
 use crate::{Error, Result};
@@ -186,12 +184,8 @@ impl MomentSource for SimulatedActivityNet {
         Widths { query: self.options.word_width, video: self.options.clip_width, sub: 0 }
     }
 
-    fn videos(&self) -> &[MomentVideo] {
-        &self.split.videos
-    }
-
-    fn queries(&self) -> &[MomentQuery] {
-        &self.split.queries
+    fn split(&self) -> &MomentSplit {
+        &self.split
     }
 
     fn video_of(&self, query: usize) -> Result<Option<usize>> {
