@@ -58,24 +58,11 @@ impl VideoCaptions {
     }
 }
 
-/// What a query of a split is, which decides how results are scored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evaluation {
-    /// The only caption of its video: as many queries as videos.
-    OneCaption,
-    /// One of the captions of its video; a video is found by the best of its captions.
-    MultiCaption,
-    /// All sentences of its video as one paragraph; scored as [`Evaluation::OneCaption`].
-    Paragraph,
-}
-
 /// Videos in the order of their file, each with its captions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Split {
     /// The videos; no id occurs twice.
     pub videos: Vec<VideoCaptions>,
-    /// Whether each video has one caption that joins all its sentences.
-    pub paragraphs: bool,
 }
 
 impl Split {
@@ -85,21 +72,10 @@ impl Split {
     }
 
     /// Every caption with its video, as places in [`Split::videos`] and in its captions: what training goes through by
-    /// default, and the queries of [`Evaluation::MultiCaption`].
+    /// default.
     pub fn items(&self) -> impl Iterator<Item = (usize, usize)> {
         let videos = self.videos.iter().enumerate();
         videos.flat_map(|(video, v)| (0..v.captions.len()).map(move |caption| (video, caption)))
-    }
-
-    /// What its queries are.
-    pub fn evaluation(&self) -> Evaluation {
-        if self.paragraphs {
-            Evaluation::Paragraph
-        } else if self.videos.iter().any(|v| v.captions.len() > 1) {
-            Evaluation::MultiCaption
-        } else {
-            Evaluation::OneCaption
-        }
     }
 
     /// The videos `ids`, in that order. `path` is the file that holds the captions, for the error.
@@ -113,7 +89,7 @@ impl Split {
             let video = by_id.get(id.as_str()).ok_or_else(|| Error::missing(&path, "video", id));
             videos.extend(problems.check(video)?.map(|&video| video.clone()));
         }
-        Ok(Split { videos, paragraphs: self.paragraphs })
+        Ok(Split { videos })
     }
 }
 

@@ -60,8 +60,7 @@ fn video(path: &Path, place: &str, row: Row) -> Result<VideoCaptions> {
 }
 
 impl Split {
-    /// Writes the neutral form that [`read_jsonl`] reads, one video a line, atomically. That the captions are
-    /// paragraphs has no place there.
+    /// Writes the neutral form that [`read_jsonl`] reads, one video a line, atomically.
     ///
     /// # Errors
     /// [`Error::Io`].

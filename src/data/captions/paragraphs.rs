@@ -74,7 +74,7 @@ fn paragraphs(moments: &MomentSplit, bare: fn(&MomentVideo) -> VideoCaptions) ->
         let sentences = sentences.get(video.id.as_str())?;
         Some(VideoCaptions { captions: vec![sentences.join(" ")], ..bare(video) })
     });
-    Split { videos: described.collect(), paragraphs: true }
+    Split { videos: described.collect() }
 }
 
 fn read_json_ids(path: &Path, problems: &mut Problems) -> Result<Vec<String>> {
