@@ -41,7 +41,7 @@ pub fn read_lsmdc(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Spl
             }
             Ok(VideoCaptions::new(id, vec![sentence.to_owned()]))
         });
-        builder.add(&place, video)
+        builder.add(&place, video, false)
     })?;
     builder.finish()
 }

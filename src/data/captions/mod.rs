@@ -112,17 +112,8 @@ impl<'a> Builder<'a> {
         Self { path, problems, split: Split::default(), index: HashMap::new() }
     }
 
-    /// Adds captions to a video that may be known already.
-    fn add(&mut self, place: &str, video: Result<VideoCaptions>) -> Result<()> {
-        self.insert(place, video, false)
-    }
-
-    /// Adds a new video with all its captions.
-    fn add_whole(&mut self, place: &str, video: Result<VideoCaptions>) -> Result<()> {
-        self.insert(place, video, true)
-    }
-
-    fn insert(&mut self, place: &str, video: Result<VideoCaptions>, whole: bool) -> Result<()> {
+    /// Adds captions to a video that may be known already, or a `whole` video, which must be the only one of its id.
+    fn add(&mut self, place: &str, video: Result<VideoCaptions>, whole: bool) -> Result<()> {
         let Some(mut video) = self.problems.check(video)? else { return Ok(()) };
         if video.id.trim().is_empty() {
             return self.problems.report(Error::malformed(self.path, place, "the video id is blank"));

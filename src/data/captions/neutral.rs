@@ -41,7 +41,7 @@ pub fn read_jsonl(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Spl
         let place = format!("line {number}");
         let whole = row.as_ref().is_ok_and(|row| row.captions.is_some());
         let video = row.and_then(|row| video(path, &place, row));
-        if whole { builder.add_whole(&place, video) } else { builder.add(&place, video) }
+        builder.add(&place, video, whole)
     })?;
     builder.finish()
 }

@@ -110,7 +110,7 @@ impl FeatureSet {
     pub fn read(&self) -> Result<Array> {
         match self.shape.first() {
             Some(&rows) => self.rows(0..rows),
-            None => self.checked(vec![], 0, || Ok(self.dataset.read_array::<Value>()?.into_raw_vec_and_offset().0)),
+            None => self.selected(vec![], 0, &SliceInfo::all(0)),
         }
     }
 
@@ -140,25 +140,19 @@ impl FeatureSet {
         }
         let mut selection = SliceInfo::all(self.shape.len());
         selection.selections[0] = SliceInfoElem::Slice { start: range.start as u64, end: range.end as u64, step: 1 };
-        self.checked(shape, range.start, || {
-            Ok(self.dataset.read_slice::<Value>(&selection)?.into_raw_vec_and_offset().0)
-        })
+        self.selected(shape, range.start, &selection)
     }
 
-    /// The result of `read`, if it fills `shape` with finite numbers and is not too much. `first` is the number of the
-    /// first row, for the error.
-    fn checked(
-        &self,
-        shape: Vec<usize>,
-        first: usize,
-        read: impl FnOnce() -> std::result::Result<Vec<Value>, H5Error>,
-    ) -> Result<Array> {
+    /// The values of `selection`, if they fill `shape` with finite numbers and are not too many. `first` is the number of
+    /// the first row, for the error.
+    fn selected(&self, shape: Vec<usize>, first: usize, selection: &SliceInfo) -> Result<Array> {
         if byte_count(&shape, Dtype::F32).is_none_or(|bytes| bytes > MAX_READ_BYTES) {
             let problem =
                 format!("shape {shape:?} is over the limit of {MAX_READ_BYTES} bytes a read; read fewer rows");
             return Err(Error::malformed(&self.path, &self.place, problem));
         }
-        let values = read().map_err(|e| failed(&self.path, "read", &self.place, e))?;
+        let read = self.dataset.read_slice::<Value>(selection);
+        let values = read.map_err(|e| failed(&self.path, "read", &self.place, e))?.into_raw_vec_and_offset().0;
         let array = Array::new(shape, bytemuck::allocation::cast_vec(values))?;
         find_non_finite(&self.path, &self.place, first, &array)?;
         Ok(array)

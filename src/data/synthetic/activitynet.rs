@@ -165,11 +165,6 @@ impl SimulatedActivityNet {
         Ok(Self { options, split, words, video_of, queries_of, tokens, projected })
     }
 
-    /// How features are simulated.
-    pub fn options(&self) -> &SimulationOptions {
-        &self.options
-    }
-
     /// Adds the projected vectors of `words` to `sum`.
     fn add_words(&self, sum: &mut [f32], words: impl IntoIterator<Item = u32>) {
         for word in words {

@@ -12,7 +12,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 #[cfg(feature = "images")]
-use super::frames::FrameFolder;
+use super::frames::read_frames;
 use super::frames::{Choice, FrameSet, Sampling};
 use super::pixels::Preprocess;
 use crate::{Error, Result};
@@ -92,7 +92,7 @@ impl VideoSource {
                 FrameSet::new(pixels, chosen.len(), *max_frames)
             }
             #[cfg(feature = "images")]
-            VideoSource::Frames(folder) => FrameFolder::open(folder)?.load(*choice, *max_frames, preprocess),
+            VideoSource::Frames(folder) => read_frames(folder, *choice, *max_frames, preprocess),
             #[cfg(not(feature = "images"))]
             VideoSource::Frames(folder) => {
                 Err(Error::malformed(folder, "frames", "reading them needs the crate's feature `images`"))
