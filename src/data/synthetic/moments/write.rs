@@ -120,10 +120,8 @@ impl MomentWorld {
         })?;
         let parts = PARTS.map(|(part, name)| (name, self.split(part)));
         write_tvr(folder, &parts.each_ref().map(|(name, part)| (*name, part)))?;
-        let subtitles = self
-            .videos
-            .iter()
-            .map(|video| Subtitles { vid_name: &video.id, sub: video.lines.iter().map(Subtitle::of).collect() });
+        let lines = self.videos.iter().map(|video| (&video.id, video.lines.iter().map(subtitle).collect()));
+        let subtitles = lines.map(|(vid_name, sub)| Subtitles { vid_name, sub });
         atomic::write_lines(&folder.join("tvqa_preprocessed_subtitles.jsonl"), subtitles)?;
         atomic::write_lines(&manifest, [MomentManifest::new(self)])
     }
@@ -143,9 +141,7 @@ struct Subtitle<'a> {
     end: f64,
 }
 
-impl<'a> Subtitle<'a> {
-    fn of((text, stretch): &'a (String, Stretch)) -> Self {
-        let [start, end] = stretch.window();
-        Self { text, start, end }
-    }
+fn subtitle((text, stretch): &(String, Stretch)) -> Subtitle<'_> {
+    let [start, end] = stretch.window();
+    Subtitle { text, start, end }
 }
