@@ -366,4 +366,14 @@ impl Error {
     pub fn malformed(path: impl AsRef<Path>, place: impl ToString, problem: impl ToString) -> Self {
         Error::Malformed { path: path.as_ref().to_path_buf(), place: place.to_string(), problem: problem.to_string() }
     }
+
+    /// An [`Error::Missing`] of `id` in `path`.
+    pub fn missing(path: impl AsRef<Path>, kind: &'static str, id: impl ToString) -> Self {
+        Error::Missing { path: path.as_ref().to_path_buf(), kind, id: id.to_string() }
+    }
+
+    /// An [`Error::Duplicate`] of `id` at `place` in `path`.
+    pub fn duplicate(path: impl AsRef<Path>, place: impl ToString, kind: &'static str, id: impl ToString) -> Self {
+        Error::Duplicate { path: path.as_ref().to_path_buf(), place: place.to_string(), kind, id: id.to_string() }
+    }
 }

@@ -1,5 +1,6 @@
 //! Datasets: annotations, feature files, and the synthetic world.
 
+mod batch;
 pub mod bicnet;
 pub mod captions;
 pub mod formats;

@@ -1,7 +1,9 @@
 //! A small corpus in memory, and a network of random weights for it.
 
 use reelgrad::autograd::{Tape, Var};
-use reelgrad::data::moments::{Clips, MomentQuery, MomentSource, MomentVideo, Problems, Widths, pad_clips};
+use reelgrad::data::moments::{
+    Clips, MomentQuery, MomentSource, MomentSplit, MomentVideo, Problems, Widths, pad_clips,
+};
 use reelgrad::models::Model;
 use reelgrad::models::reloclnet::{Padding, Reloclnet, ReloclnetConfig, Streams, upload_streams};
 use reelgrad::retrieval::moments::{IndexOptions, IndexedVideo, MomentIndex, MomentSearchOptions};
@@ -50,8 +52,7 @@ pub fn options() -> MomentSearchOptions {
 
 /// Noise for features.
 pub struct Corpus {
-    videos: Vec<MomentVideo>,
-    queries: Vec<MomentQuery>,
+    split: MomentSplit,
     pub clips: Vec<Clips>,
     pub tokens: Vec<Array>,
 }
@@ -65,13 +66,8 @@ impl Corpus {
             duration: seconds(i) * n as f64,
             index: 100 + 7 * i as u64,
         };
-        let query = |i: usize| MomentQuery {
-            id: 50 - i as u64,
-            text: format!("query {i}"),
-            video: Some(format!("video {i}")),
-            windows: vec![[0.0, 1.5]],
-            kind: None,
-            saliency: Vec::new(),
+        let query = |i: usize| {
+            MomentQuery::new(50 - i as u64, format!("query {i}"), Some(format!("video {i}")), vec![[0.0, 1.5]])
         };
         let features = |(i, &n): (usize, &usize)| Clips {
             video: Some(noise(&[n, WIDTHS.video], 100 + i as u64)),
@@ -79,8 +75,10 @@ impl Corpus {
             seconds_per_clip: seconds(i),
         };
         Self {
-            videos: clips.iter().enumerate().map(video).collect(),
-            queries: (0..tokens.len()).map(query).collect(),
+            split: MomentSplit {
+                videos: clips.iter().enumerate().map(video).collect(),
+                queries: (0..tokens.len()).map(query).collect(),
+            },
             clips: clips.iter().enumerate().map(features).collect(),
             tokens: tokens.iter().zip(300..).map(|(&n, seed)| noise(&[n, WIDTHS.query], seed)).collect(),
         }
@@ -96,7 +94,8 @@ impl Corpus {
 pub fn corpus() -> Corpus {
     let mut corpus = Corpus::new(&[11, 1, 2, 7, 9, 3, 10], &[5, 1, 2, 4, 3, 1, 5]);
     // A query whose label is withheld.
-    corpus.queries.push(MomentQuery { id: 1, video: None, windows: vec![], ..corpus.queries[0].clone() });
+    let withheld = MomentQuery { id: 1, video: None, windows: vec![], ..corpus.queries()[0].clone() };
+    corpus.split.queries.push(withheld);
     corpus.tokens.push(noise(&[2, WIDTHS.query], 400));
     corpus
 }
@@ -106,25 +105,21 @@ impl MomentSource for Corpus {
         WIDTHS
     }
 
-    fn videos(&self) -> &[MomentVideo] {
-        &self.videos
-    }
-
-    fn queries(&self) -> &[MomentQuery] {
-        &self.queries
+    fn split(&self) -> &MomentSplit {
+        &self.split
     }
 
     fn video_of(&self, query: usize) -> Result<Option<usize>> {
-        Ok(self.queries[query].video.is_some().then_some(query))
+        Ok(self.queries()[query].video.is_some().then_some(query))
     }
 
     fn clips(&self, video: usize) -> Result<Clips> {
-        finite(&self.videos[video].id, self.clips[video].video.as_ref().unwrap())?;
+        finite(&self.videos()[video].id, self.clips[video].video.as_ref().unwrap())?;
         Ok(self.clips[video].clone())
     }
 
     fn tokens(&self, query: usize) -> Result<Array> {
-        finite(&self.queries[query].text, &self.tokens[query])?;
+        finite(&self.queries()[query].text, &self.tokens[query])?;
         Ok(self.tokens[query].clone())
     }
 }

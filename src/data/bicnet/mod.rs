@@ -11,6 +11,7 @@ pub use neutral::NeutralDataset;
 #[cfg(feature = "datasets")]
 pub use official::{BicnetDataset, DatasetKind};
 
+use super::batch::{mask, stack};
 use crate::tensor::Array;
 use crate::{Error, Result};
 
@@ -91,7 +92,7 @@ pub struct Batch {
 impl Batch {
     /// 1 for a frame, 0 for padding, (B, T).
     pub fn frame_mask(&self) -> Array {
-        mask(&self.frames, self.global_mask.shape()[1])
+        mask(self.frames.iter().copied(), self.global_mask.shape()[1])
     }
 }
 
@@ -103,65 +104,26 @@ impl Batch {
 /// frame features, differ.
 pub fn collate(samples: &[Sample]) -> Result<Batch> {
     const OP: &str = "bicnet::collate";
-    if samples.is_empty() {
-        return Err(Error::Argument { op: OP, argument: "samples", why: "must not be empty".to_owned() });
-    }
-    let text: Vec<&Array> = samples.iter().map(|s| &s.text).collect();
-    let region: Vec<&Array> = samples.iter().map(|s| &s.region).collect();
-    let global: Vec<&Array> = samples.iter().map(|s| &s.global).collect();
-    for (argument, arrays, form) in
-        [("text", &text, &["L", "Dt"][..]), ("region", &region, &["T", "R", "Dr"]), ("global", &global, &["T", "Dg"])]
-    {
-        for array in arrays {
-            let (got, first) = (array.shape().to_vec(), arrays[0].shape());
-            if got.len() != form.len() || got.contains(&0) {
-                let expected = format!("({}), none of them 0", form.join(", "));
-                return Err(Error::Shape { op: OP, argument, expected, got });
-            }
-            if got[1..] != first[1..] {
-                let why = "all extents but the first must agree within a batch";
-                return Err(Error::ShapeMismatch { op: OP, left: first.to_vec(), right: got, why });
-            }
-        }
-    }
+    let stacked = |argument, form: &[&str], of: fn(&Sample) -> &Array| {
+        let arrays: Vec<&Array> = samples.iter().map(of).collect();
+        let longest = arrays.iter().filter_map(|array| array.shape().first()).max();
+        stack(OP, argument, &arrays, form, longest.copied().unwrap_or_default())
+    };
+    let text = stacked("text", &["L", "Dt"], |s| &s.text)?;
+    let region = stacked("region", &["T", "R", "Dr"], |s| &s.region)?;
+    let global = stacked("global", &["T", "Dg"], |s| &s.global)?;
     if let Some(s) = samples.iter().find(|s| s.region.shape()[0] != s.global.shape()[0]) {
         let (left, right) = (s.region.shape().to_vec(), s.global.shape().to_vec());
         return Err(Error::ShapeMismatch { op: OP, left, right, why: "region and frame features need equal frames" });
     }
-    let lengths = |arrays: &[&Array]| -> Vec<usize> { arrays.iter().map(|a| a.shape()[0]).collect() };
-    let (tokens, frames) = (lengths(&text), lengths(&global));
-    let longest = |lengths: &[usize]| lengths.iter().copied().max().unwrap_or_default();
-    let (l, t) = (longest(&tokens), longest(&frames));
-    let mut global_mask = Array::zeros([samples.len(), t]);
-    global_mask.data_mut().fill(1.0);
     Ok(Batch {
-        text: pad(&text, l),
-        text_mask: mask(&tokens, l),
-        region: pad(&region, t),
-        global: pad(&global, t),
-        global_mask,
-        frames,
+        text_mask: mask(samples.iter().map(|s| s.text.shape()[0]), text.shape()[1]),
+        global_mask: Array::new(&global.shape()[..2], vec![1.0; samples.len() * global.shape()[1]])?,
+        frames: samples.iter().map(|s| s.global.shape()[0]).collect(),
+        text,
+        region,
+        global,
     })
-}
-
-/// Arrays of equal shape but for the first extent, stacked, each filled with zeros up to `longest` rows.
-fn pad(arrays: &[&Array], longest: usize) -> Array {
-    let mut shape = vec![arrays.len(), longest];
-    shape.extend_from_slice(&arrays[0].shape()[1..]);
-    let mut padded = Array::zeros(shape);
-    let item = padded.len() / arrays.len();
-    for (slot, array) in padded.data_mut().chunks_exact_mut(item).zip(arrays) {
-        slot[..array.len()].copy_from_slice(array.data());
-    }
-    padded
-}
-
-fn mask(lengths: &[usize], longest: usize) -> Array {
-    let mut mask = Array::zeros([lengths.len(), longest]);
-    for (row, &length) in mask.data_mut().chunks_exact_mut(longest.max(1)).zip(lengths) {
-        row[..length].fill(1.0);
-    }
-    mask
 }
 
 #[cfg(test)]

@@ -78,8 +78,8 @@ impl SampleSource for NeutralDataset {
         let caption = checked_index(op, caption, captions.len())?;
         Ok(Sample {
             text: self.arrays.array(&text_key(id, caption))?,
-            region: self.arrays.array(&region_key(id))?,
-            global: self.arrays.array(&global_key(id))?,
+            region: self.arrays.array(&format!("region.{id}"))?,
+            global: self.arrays.array(&format!("global.{id}"))?,
         })
     }
 }
@@ -88,18 +88,10 @@ fn text_key(id: &str, caption: usize) -> String {
     format!("text.{id}.{caption}")
 }
 
-fn region_key(id: &str) -> String {
-    format!("region.{id}")
-}
-
-fn global_key(id: &str) -> String {
-    format!("global.{id}")
-}
-
 /// Checks the shapes of a video's arrays against each other and against `dims`, which the first video sets.
 fn check(arrays: &Arrays, video: &VideoCaptions, dims: &mut Option<Dims>) -> Result<()> {
     let (path, id) = (arrays.path(), &video.id);
-    let (region_name, global_name) = (region_key(id), global_key(id));
+    let (region_name, global_name) = (format!("region.{id}"), format!("global.{id}"));
     let [frames, regions, region] = extents(path, &region_name, &arrays.shape(&region_name)?, "(T, R, Dr)")?;
     let [global_frames, global] = extents(path, &global_name, &arrays.shape(&global_name)?, "(T, Dg)")?;
     require(path, &global_name, "the frames T", frames, global_frames)?;
@@ -135,16 +127,14 @@ impl Arrays {
         {
             let npz = root.join(format!("{split}.npz"));
             if npz.exists() && tensors.exists() {
-                let (path, place, id) = (root.to_path_buf(), "folder".to_owned(), split.to_owned());
-                return Err(Error::Duplicate { path, place, kind: "safetensors or npz file of split", id });
+                return Err(Error::duplicate(root, "folder", "safetensors or npz file of split", split));
             }
             if npz.exists() {
                 return Ok(Arrays::Npz(NpzFile::open(npz)?));
             }
         }
         if !tensors.exists() {
-            let kind = "safetensors or npz file of split";
-            return Err(Error::Missing { path: root.to_path_buf(), kind, id: split.to_owned() });
+            return Err(Error::missing(root, "safetensors or npz file of split", split));
         }
         Ok(Arrays::Safetensors(TensorFile::open(tensors)?))
     }

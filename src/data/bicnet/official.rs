@@ -12,8 +12,6 @@ use crate::data::moments::Problems;
 use crate::data::{checked_index, extents, require};
 use crate::{Error, Result};
 
-const LENGTHS: &str = "text_lens_default.json";
-
 /// Which dataset's files are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatasetKind {
@@ -76,18 +74,18 @@ impl BicnetDataset {
         require(&global_path, "feats", "the frames T", frames, global_frames)?;
 
         let text = FeatureFile::open(root.join("text_default.h5"))?;
-        let mut lengths = token_counts(&root.join(LENGTHS))?;
+        let lengths_path = root.join("text_lens_default.json");
+        let mut lengths = token_counts(&lengths_path)?;
         let mut text_width = None;
         let mut videos = Vec::new();
         for (id, row) in listed(root, kind, part)? {
             for (path, rows) in [(&region_path, rows), (&global_path, global_rows)] {
                 if row >= rows {
-                    return Err(Error::Missing { path: path.clone(), kind: "row of video", id });
+                    return Err(Error::missing(path, "row of video", id));
                 }
             }
-            let counts = lengths.remove(&id);
-            let missing = || Error::Missing { path: root.join(LENGTHS), kind: "video", id: id.clone() };
-            let offsets = offsets(&root.join(LENGTHS), &id, &counts.ok_or_else(missing)?)?;
+            let counts = lengths.remove(&id).ok_or_else(|| Error::missing(&lengths_path, "video", &id))?;
+            let offsets = offsets(&lengths_path, &id, &counts)?;
             let [tokens, width] = extents(text.path(), &id, text.dataset(&id)?.shape(), "(tokens, Dt)")?;
             require(text.path(), &id, "the width Dt", *text_width.get_or_insert(width), width)?;
             let sum = offsets.last().copied().unwrap_or_default();
@@ -186,8 +184,7 @@ fn token_counts(path: &Path) -> Result<HashMap<String, Vec<usize>>> {
     let mut counts = HashMap::new();
     for (i, (id, lengths)) in entries.into_iter().enumerate() {
         if counts.insert(id.clone(), lengths).is_some() {
-            let place = format!("entry {}", i + 1);
-            return Err(Error::Duplicate { path: path.to_path_buf(), place, kind: "video", id });
+            return Err(Error::duplicate(path, format_args!("entry {}", i + 1), "video", id));
         }
     }
     Ok(counts)
@@ -196,7 +193,7 @@ fn token_counts(path: &Path) -> Result<HashMap<String, Vec<usize>>> {
 /// Where the captions of video `id` begin and end, from their token counts.
 fn offsets(path: &Path, id: &str, counts: &[usize]) -> Result<Vec<usize>> {
     if counts.is_empty() {
-        return Err(Error::Missing { path: path.to_path_buf(), kind: "caption of video", id: id.to_owned() });
+        return Err(Error::missing(path, "caption of video", id));
     }
     let mut offsets = vec![0];
     let mut end = 0usize;

@@ -73,7 +73,7 @@ fn write_neutral(folder: &Folder, change: impl FnOnce(&mut BTreeMap<String, Arra
         let captions = (0..captions).map(|n| format!("caption {n}")).collect();
         videos.push(VideoCaptions::new(id, captions));
     }
-    let mut split = Split { videos, paragraphs: false };
+    let mut split = Split { videos };
     change(&mut arrays, &mut split);
     safetensors::write(folder.path("train.safetensors"), &arrays, &BTreeMap::new()).unwrap();
     split.write_jsonl(folder.path("train.jsonl")).unwrap();

@@ -73,33 +73,30 @@ impl Dataset {
     /// # Errors
     /// [`Error::Argument`] for a part that it does not have; those of the readers; and problems of their rows.
     pub fn read(self, folder: impl AsRef<Path>, part: Part, problems: &mut Problems) -> Result<Split> {
-        let file = |name: String| folder.as_ref().join(name);
+        let file = |name: &str| folder.as_ref().join(name);
         let name = part.name();
-        let training_videos = match self {
-            Dataset::MsrVtt7k => "7k",
-            _ => "9k",
-        };
         match (self, part) {
             (Dataset::MsrVtt9k | Dataset::MsrVtt7k, Part::Train) => {
-                let ids = read_msrvtt_ids(file(format!("MSRVTT_train.{training_videos}.csv")), problems)?;
-                let captions = file("MSRVTT_data.json".to_owned());
+                let videos = if self == Dataset::MsrVtt7k { "MSRVTT_train.7k.csv" } else { "MSRVTT_train.9k.csv" };
+                let ids = read_msrvtt_ids(file(videos), problems)?;
+                let captions = file("MSRVTT_data.json");
                 read_msrvtt(&captions, problems)?.select(&ids, &captions, problems)
             }
             (Dataset::MsrVtt9k | Dataset::MsrVtt7k, Part::Test) => {
-                read_msrvtt_test(file("MSRVTT_JSFUSION_test.csv".to_owned()), problems)
+                read_msrvtt_test(file("MSRVTT_JSFUSION_test.csv"), problems)
             }
             (Dataset::Msvd | Dataset::Vatex, _) => {
-                let ids = read_id_list(file(format!("{name}_list.txt")), problems)?;
+                let ids = read_id_list(file(&format!("{name}_list.txt")), problems)?;
                 let captions = self.caption_lists(folder.as_ref());
                 read_caption_lists(&captions, problems)?.select(&ids, &captions, problems)
             }
             (Dataset::Didemo, _) => {
-                let (list, annotations) = (file(format!("{name}_list.txt")), file(format!("{name}_data.json")));
+                let (list, annotations) = (file(&format!("{name}_list.txt")), file(&format!("{name}_data.json")));
                 read_didemo_paragraphs(list, annotations, problems)
             }
             (Dataset::ActivityNet, Part::Train | Part::Validation) => {
                 let annotations = if part == Part::Train { "train.json" } else { "val_1.json" };
-                read_activitynet_paragraphs(file(format!("{name}_ids.json")), file(annotations.to_owned()), problems)
+                read_activitynet_paragraphs(file(&format!("{name}_ids.json")), file(annotations), problems)
             }
             (Dataset::Lsmdc, _) => {
                 let name = match part {
@@ -107,9 +104,9 @@ impl Dataset {
                     Part::Validation => "LSMDC16_annos_val.csv",
                     Part::Test => "LSMDC16_challenge_1000_publictect.csv",
                 };
-                read_lsmdc(file(name.to_owned()), problems)
+                read_lsmdc(file(name), problems)
             }
-            (Dataset::Neutral, _) => read_jsonl(file(format!("{name}.jsonl")), problems),
+            (Dataset::Neutral, _) => read_jsonl(file(&format!("{name}.jsonl")), problems),
             (Dataset::MsrVtt9k | Dataset::MsrVtt7k, Part::Validation) | (Dataset::ActivityNet, Part::Test) => {
                 let parts: Vec<_> = self.parts().iter().map(|part| part.name()).collect();
                 let why = format!("{name:?} is not in {}, which has {}", self.name(), parts.join(" and "));

@@ -40,7 +40,7 @@ pub fn read_caption_lists(path: impl AsRef<Path>, problems: &mut Problems) -> Re
     for (i, (id, Checked(captions))) in entries.into_iter().enumerate() {
         let place = format!("entry {}", i + 1);
         let video = captions.map(|captions| VideoCaptions::new(id, captions));
-        builder.add_whole(&place, video.map_err(|problem| Error::malformed(path, &place, problem)))?;
+        builder.add(&place, video.map_err(|problem| Error::malformed(path, &place, problem)), true)?;
     }
     builder.finish()
 }

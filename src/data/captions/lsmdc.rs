@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::{Builder, Problems, Split, VideoCaptions, duplicate};
+use super::{Builder, Problems, Split, VideoCaptions};
 use crate::data::formats::text::for_each_line;
 use crate::{Error, Result};
 
@@ -37,11 +37,11 @@ pub fn read_lsmdc(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Spl
                 }
             };
             if !seen.insert((id.to_owned(), sentence.to_owned())) {
-                return Err(duplicate(path, &place, id.to_owned()));
+                return Err(Error::duplicate(path, &place, "video", id));
             }
             Ok(VideoCaptions::new(id, vec![sentence.to_owned()]))
         });
-        builder.add(&place, video)
+        builder.add(&place, video, false)
     })?;
     builder.finish()
 }

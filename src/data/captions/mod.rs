@@ -58,24 +58,11 @@ impl VideoCaptions {
     }
 }
 
-/// What a query of a split is, which decides how results are scored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evaluation {
-    /// The only caption of its video: as many queries as videos.
-    OneCaption,
-    /// One of the captions of its video; a video is found by the best of its captions.
-    MultiCaption,
-    /// All sentences of its video as one paragraph; scored as [`Evaluation::OneCaption`].
-    Paragraph,
-}
-
 /// Videos in the order of their file, each with its captions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Split {
     /// The videos; no id occurs twice.
     pub videos: Vec<VideoCaptions>,
-    /// Whether each video has one caption that joins all its sentences.
-    pub paragraphs: bool,
 }
 
 impl Split {
@@ -85,21 +72,10 @@ impl Split {
     }
 
     /// Every caption with its video, as places in [`Split::videos`] and in its captions: what training goes through by
-    /// default, and the queries of [`Evaluation::MultiCaption`].
+    /// default.
     pub fn items(&self) -> impl Iterator<Item = (usize, usize)> {
         let videos = self.videos.iter().enumerate();
         videos.flat_map(|(video, v)| (0..v.captions.len()).map(move |caption| (video, caption)))
-    }
-
-    /// What its queries are.
-    pub fn evaluation(&self) -> Evaluation {
-        if self.paragraphs {
-            Evaluation::Paragraph
-        } else if self.videos.iter().any(|v| v.captions.len() > 1) {
-            Evaluation::MultiCaption
-        } else {
-            Evaluation::OneCaption
-        }
     }
 
     /// The videos `ids`, in that order. `path` is the file that holds the captions, for the error.
@@ -110,17 +86,11 @@ impl Split {
         let by_id: HashMap<&str, &VideoCaptions> = self.videos.iter().map(|v| (v.id.as_str(), v)).collect();
         let mut videos = Vec::new();
         for id in ids {
-            match by_id.get(id.as_str()) {
-                Some(&video) => videos.push(video.clone()),
-                None => problems.report(missing(path.as_ref(), "video", id))?,
-            }
+            let video = by_id.get(id.as_str()).ok_or_else(|| Error::missing(&path, "video", id));
+            videos.extend(problems.check(video)?.map(|&video| video.clone()));
         }
-        Ok(Split { videos, paragraphs: self.paragraphs })
+        Ok(Split { videos })
     }
-}
-
-fn missing(path: &Path, kind: &'static str, id: impl ToString) -> Error {
-    Error::Missing { path: path.to_path_buf(), kind, id: id.to_string() }
 }
 
 /// Collects a [`Split`] and checks what is added.
@@ -142,23 +112,14 @@ impl<'a> Builder<'a> {
         Self { path, problems, split: Split::default(), index: HashMap::new() }
     }
 
-    /// Adds captions to a video that may be known already.
-    fn add(&mut self, place: &str, video: Result<VideoCaptions>) -> Result<()> {
-        self.insert(place, video, false)
-    }
-
-    /// Adds a new video with all its captions.
-    fn add_whole(&mut self, place: &str, video: Result<VideoCaptions>) -> Result<()> {
-        self.insert(place, video, true)
-    }
-
-    fn insert(&mut self, place: &str, video: Result<VideoCaptions>, whole: bool) -> Result<()> {
+    /// Adds captions to a video that may be known already, or a `whole` video, which must be the only one of its id.
+    fn add(&mut self, place: &str, video: Result<VideoCaptions>, whole: bool) -> Result<()> {
         let Some(mut video) = self.problems.check(video)? else { return Ok(()) };
         if video.id.trim().is_empty() {
             return self.problems.report(Error::malformed(self.path, place, "the video id is blank"));
         }
         if video.captions.is_empty() {
-            return self.problems.report(missing(self.path, "caption of video", &video.id));
+            return self.problems.report(Error::missing(self.path, "caption of video", &video.id));
         }
         let given = video.captions.len();
         video.captions.retain(|caption| !caption.trim().is_empty());
@@ -179,7 +140,7 @@ impl<'a> Builder<'a> {
                 let seen = entry.get();
                 let known = &mut self.split.videos[seen.video];
                 if seen.whole || whole {
-                    return self.problems.report(duplicate(self.path, place, video.id));
+                    return self.problems.report(Error::duplicate(self.path, place, "video", video.id));
                 }
                 if (&known.file, known.start, known.end) != (&video.file, video.start, video.end) {
                     let problem = format!("the video {:?} has another file or stretch than above", video.id);
@@ -198,10 +159,6 @@ impl<'a> Builder<'a> {
         }
         Ok(self.split)
     }
-}
-
-fn duplicate(path: &Path, place: &str, id: String) -> Error {
-    Error::Duplicate { path: path.to_path_buf(), place: place.to_owned(), kind: "video", id }
 }
 
 /// Collects ids and checks that they are not blank and differ.
@@ -223,7 +180,7 @@ impl<'a> Ids<'a> {
             return self.problems.report(Error::malformed(self.path, place, "the video id is blank"));
         }
         if !self.seen.insert(id.to_owned()) {
-            return self.problems.report(duplicate(self.path, place, id.to_owned()));
+            return self.problems.report(Error::duplicate(self.path, place, "video", id));
         }
         self.list.push(id.to_owned());
         Ok(())

@@ -35,7 +35,7 @@ pub fn read_msrvtt(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Sp
     for (i, Checked(sentence)) in sentences.into_iter().enumerate() {
         let place = format!("sentence {}", i + 1);
         let video = sentence.map(|s| VideoCaptions::new(s.video_id, vec![s.caption]));
-        builder.add(&place, video.map_err(|problem| Error::malformed(path, &place, problem)))?;
+        builder.add(&place, video.map_err(|problem| Error::malformed(path, &place, problem)), false)?;
     }
     builder.finish()
 }
@@ -64,7 +64,7 @@ pub fn read_msrvtt_test(path: impl AsRef<Path>, problems: &mut Problems) -> Resu
     let path = path.as_ref();
     let mut builder = Builder::new(path, problems);
     for_each_record(path, ["video_id", "sentence"], |place, row| {
-        builder.add_whole(&place, row.map(|[id, sentence]| VideoCaptions::new(id, vec![sentence.to_owned()])))
+        builder.add(&place, row.map(|[id, sentence]| VideoCaptions::new(id, vec![sentence.to_owned()])), true)
     })?;
     builder.finish()
 }

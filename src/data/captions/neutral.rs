@@ -1,13 +1,12 @@
 //! The neutral form: JSON lines.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Builder, Problems, Split, VideoCaptions};
 use crate::data::formats::atomic;
-use crate::data::formats::text::{for_each_line, parse_line};
+use crate::data::formats::text::for_each_value;
 use crate::data::moments::check_window;
 use crate::{Error, Result};
 
@@ -38,12 +37,11 @@ struct Row {
 pub fn read_jsonl(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Split> {
     let path = path.as_ref();
     let mut builder = Builder::new(path, problems);
-    for_each_line(path, |number, line| {
+    for_each_value(path, |number, row: Result<Row>| {
         let place = format!("line {number}");
-        let row: Result<Row> = line.and_then(|line| parse_line(path, number, line));
         let whole = row.as_ref().is_ok_and(|row| row.captions.is_some());
         let video = row.and_then(|row| video(path, &place, row));
-        if whole { builder.add_whole(&place, video) } else { builder.add(&place, video) }
+        builder.add(&place, video, whole)
     })?;
     builder.finish()
 }
@@ -62,25 +60,19 @@ fn video(path: &Path, place: &str, row: Row) -> Result<VideoCaptions> {
 }
 
 impl Split {
-    /// Writes the neutral form that [`read_jsonl`] reads, one video a line, atomically. That the captions are
-    /// paragraphs has no place there.
+    /// Writes the neutral form that [`read_jsonl`] reads, one video a line, atomically.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn write_jsonl(&self, path: impl AsRef<Path>) -> Result<()> {
-        atomic::write(path.as_ref(), |file| {
-            self.videos.iter().try_for_each(|v| {
-                let row = Row {
-                    video_id: v.id.clone(),
-                    path: (v.file != v.id).then(|| v.file.clone()),
-                    start: (v.start != 0.0).then_some(v.start),
-                    end: v.end,
-                    caption: None,
-                    captions: Some(v.captions.clone()),
-                };
-                serde_json::to_writer(&mut *file, &row)?;
-                writeln!(file)
-            })
-        })
+        let row = |v: &VideoCaptions| Row {
+            video_id: v.id.clone(),
+            path: (v.file != v.id).then(|| v.file.clone()),
+            start: (v.start != 0.0).then_some(v.start),
+            end: v.end,
+            caption: None,
+            captions: Some(v.captions.clone()),
+        };
+        atomic::write_lines(path.as_ref(), self.videos.iter().map(row))
     }
 }

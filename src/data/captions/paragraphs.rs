@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use super::{Ids, Problems, Split, VideoCaptions, missing, read_id_list};
+use super::{Ids, Problems, Split, VideoCaptions, read_id_list};
 use crate::Error;
 use crate::Result;
 use crate::data::formats::text::{Checked, read_json};
@@ -36,7 +36,7 @@ pub fn read_activitynet_paragraphs(
     });
     let annotated: HashSet<&str> = all.videos.iter().map(|v| v.id.as_str()).collect();
     let (listed, stray): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| annotated.contains(id.as_str()));
-    stray.iter().for_each(|id| problems.mend(missing(annotations, "listed video", id)));
+    stray.iter().for_each(|id| problems.mend(Error::missing(annotations, "listed video", id)));
     all.select(&listed, annotations, problems)
 }
 
@@ -74,7 +74,7 @@ fn paragraphs(moments: &MomentSplit, bare: fn(&MomentVideo) -> VideoCaptions) ->
         let sentences = sentences.get(video.id.as_str())?;
         Some(VideoCaptions { captions: vec![sentences.join(" ")], ..bare(video) })
     });
-    Split { videos: described.collect(), paragraphs: true }
+    Split { videos: described.collect() }
 }
 
 fn read_json_ids(path: &Path, problems: &mut Problems) -> Result<Vec<String>> {

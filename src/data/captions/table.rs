@@ -24,20 +24,16 @@ pub fn for_each_record<const N: usize>(
     }
     let mut record = csv::StringRecord::new();
     loop {
-        let (place, row) = match reader.read_record(&mut record) {
+        let read = reader.read_record(&mut record);
+        let place = line.at(read.as_ref().map_or_else(|e| e.position(), |_| record.position()));
+        let row = match read {
             Ok(false) => return Ok(()),
             Ok(true) if record.as_slice().len() as u64 > MAX_LINE_BYTES => {
-                let place = line.at(record.position());
-                let long = Error::malformed(path, &place, format_args!("over {MAX_LINE_BYTES} bytes long"));
-                (place, Err(long))
+                Err(Error::malformed(path, &place, format_args!("over {MAX_LINE_BYTES} bytes long")))
             }
             // Every record has as many fields as the header: the reader sees to that.
-            Ok(true) => (line.at(record.position()), Ok(at.map(|index| record.get(index).unwrap_or_default()))),
-            Err(e) => {
-                let place = line.at(e.position());
-                let damaged = Error::malformed(path, &place, e);
-                (place, Err(damaged))
-            }
+            Ok(true) => Ok(at.map(|index| record.get(index).unwrap_or_default())),
+            Err(e) => Err(Error::malformed(path, &place, e)),
         };
         take(place, row)?;
     }

@@ -45,7 +45,6 @@ fn real_datasets_have_the_known_sizes() {
     {
         let split = strictly(|p| Dataset::Msvd.read(&msvd, part, p)).unwrap();
         assert_eq!((split.videos.len(), split.caption_count(), split.items().count()), (videos, captions, captions));
-        assert_eq!(split.evaluation(), Evaluation::MultiCaption);
     }
     let report = Dataset::Msvd.check(&msvd, |_| true).unwrap();
     assert!(report.shared.is_empty() && report.parts.iter().all(|part| part.missing_files.is_empty()), "{report}");
@@ -56,7 +55,7 @@ fn real_datasets_have_the_known_sizes() {
         assert_eq!(ids.len(), rows);
     }
     let test = strictly(|p| Dataset::MsrVtt9k.read(&msrvtt, Part::Test, p)).unwrap();
-    assert_eq!((test.videos.len(), test.caption_count(), test.evaluation()), (1000, 1000, Evaluation::OneCaption));
+    assert_eq!((test.videos.len(), test.caption_count()), (1000, 1000));
     assert_eq!(test.videos[0], video("video9770", &["a person is connecting something to system"]));
 
     let activitynet = outside("annotations/activitynet-captions");
@@ -64,7 +63,6 @@ fn real_datasets_have_the_known_sizes() {
         let mut problems = Problems::strict();
         let split = Dataset::ActivityNet.read(&activitynet, part, &mut problems).unwrap();
         assert_eq!((split.videos.len(), split.caption_count()), (videos, videos));
-        assert_eq!(split.evaluation(), Evaluation::Paragraph);
         let unlisted = problems.mended().iter().filter(|e| matches!(e, Error::Missing { .. })).count();
         assert_eq!(unlisted, stray);
         if part == Part::Validation {
@@ -237,7 +235,7 @@ fn paragraphs_join_sentences_in_order() {
     let annotations = folder.file("val_data.json", format!("[{}]", rows.join(", ")));
     let read = |list: &str| strictly(|p| read_didemo_paragraphs(folder.file("val_list.txt", list), &annotations, p));
     let split = read("a.\nb.mov\n").unwrap();
-    assert!(split.evaluation() == Evaluation::Paragraph && split.videos.iter().all(|v| v.end == Some(31.0)));
+    assert!(split.videos.iter().all(|v| v.end == Some(31.0)));
     let texts: Vec<_> = split.videos.iter().map(|v| (v.id.as_str(), v.file.as_str(), v.captions[0].as_str())).collect();
     assert_eq!(texts, [("a.", "a.", "two"), ("b.mov", "b.mov", "one three")]);
     assert!(matches!(read("d\n"), Err(Error::Missing { kind: "video", .. })));

@@ -1,9 +1,11 @@
 //! Files that are either whole or not there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
 
 use crate::{Error, Result};
 
@@ -16,13 +18,12 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Io`] naming `path`: when the folder is missing or not writable, the disk is full, or `fill` fails.
 pub fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
-    let (temporary, file) = create_beside(path).map_err(|e| Error::io("create a temporary file for", path, e))?;
-    let written = fill_and_rename(file, &temporary, path, fill).map_err(|e| Error::io("write", path, e));
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    replace(path, |_, file| {
+        let mut writer = BufWriter::new(file);
+        fill(&mut writer)?;
+        // Closed before the rename: Windows refuses to rename an open file.
+        writer.into_inner().map_err(|e| e.into_error())?.sync_all()
+    })
 }
 
 /// As [`write()`], where `fill` hands the temporary file's path to another program.
@@ -30,34 +31,35 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<
 /// # Errors
 /// As [`write()`].
 pub fn write_by(path: &Path, fill: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
+    replace(path, |temporary, file| {
+        drop(file);
+        fill(temporary)?;
+        OpenOptions::new().write(true).open(temporary)?.sync_all()
+    })
+}
+
+/// Writes a JSON value a line to `path`, as [`write()`] does.
+pub(crate) fn write_lines<T: Serialize>(path: &Path, rows: impl IntoIterator<Item = T>) -> Result<()> {
+    write(path, |file| {
+        rows.into_iter().try_for_each(|row| {
+            serde_json::to_writer(&mut *file, &row)?;
+            file.write_all(b"\n")
+        })
+    })
+}
+
+/// Has `fill` write, flush and close a temporary file, which then takes the place of `path`.
+fn replace(path: &Path, fill: impl FnOnce(&Path, File) -> io::Result<()>) -> Result<()> {
     let (temporary, file) = create_beside(path).map_err(|e| Error::io("create a temporary file for", path, e))?;
-    drop(file);
-    let written = fill(&temporary)
-        .and_then(|()| OpenOptions::new().write(true).open(&temporary)?.sync_all())
-        .and_then(|()| rename(&temporary, path));
+    let written = fill(&temporary, file)
+        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| sync_folder(path))
+        .map_err(|e| Error::io("write", path, e));
     if written.is_err() {
         // The first error is the one to report.
         let _ = fs::remove_file(&temporary);
     }
-    written.map_err(|e| Error::io("write", path, e))
-}
-
-fn fill_and_rename(
-    file: File,
-    temporary: &Path,
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut writer = BufWriter::new(file);
-    fill(&mut writer)?;
-    // Closed before the rename: Windows refuses to rename an open file.
-    writer.into_inner().map_err(|e| e.into_error())?.sync_all()?;
-    rename(temporary, path)
-}
-
-fn rename(temporary: &Path, path: &Path) -> io::Result<()> {
-    fs::rename(temporary, path)?;
-    sync_folder(path)
+    written
 }
 
 /// A new file whose name no other writer uses, in the folder of `path`.
@@ -92,7 +94,6 @@ pub(crate) fn sync_folder(_path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn replaces_whole_files_and_leaves_nothing_else() {

@@ -23,7 +23,7 @@ impl Digest {
         let failed = |e| Error::io("read", path, e);
         let mut hash = Sha256::new();
         let size = io::copy(&mut File::open(path).map_err(failed)?, &mut hash).map_err(failed)?;
-        Ok(Self { size, sha256: hex(hash) })
+        Ok(Self { size, sha256: format!("{:x}", hash.finalize()) })
     }
 }
 
@@ -40,9 +40,5 @@ pub(crate) fn of_values<'a>(text: &str, values: impl Iterator<Item = (&'a str, &
         hash.update((numbers.len() as u64).to_le_bytes());
         numbers.iter().for_each(|v| hash.update(v.to_le_bytes()));
     }
-    hex(hash)
-}
-
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", hash.finalize())
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use hdf5_reader::error::Error as H5Error;
 use hdf5_reader::{ByteOrder, Dataset, Datatype, FileStorage, H5Type, Hdf5File, OpenOptions, SliceInfo, SliceInfoElem};
+use safetensors::Dtype;
 
-use super::elements::{Element, byte_count};
+use super::elements::{self, byte_count, to_f32};
 use crate::data::find_non_finite;
 use crate::tensor::Array;
 use crate::{Error, Result};
@@ -65,18 +66,16 @@ impl FeatureFile {
     /// [`Error::Missing`]; [`Error::Malformed`] for a damaged dataset, or one that holds no numbers; [`Error::Io`].
     pub fn dataset(&self, name: &str) -> Result<FeatureSet> {
         let place = format!("dataset {name:?}");
-        let dataset = self.file.dataset(name).map_err(|e| match root_cause(&e) {
-            H5Error::DatasetNotFound(_) | H5Error::GroupNotFound(_) => {
-                Error::Missing { path: self.path.clone(), kind: "dataset", id: name.to_owned() }
-            }
-            _ => failed(&self.path, "read", &place, e),
+        let dataset = self.file.dataset(name).map_err(|e| match cause(e) {
+            H5Error::DatasetNotFound(_) | H5Error::GroupNotFound(_) => Error::missing(&self.path, "dataset", name),
+            e => failed(&self.path, "read", &place, e),
         })?;
         let bad = |problem: String| Error::malformed(&self.path, &place, problem);
         if number_type(dataset.dtype()).is_none() {
             return Err(bad(format!("holds no numbers that can be read: {:?}", dataset.dtype())));
         }
         let shape: Vec<usize> = dataset.shape().iter().map_while(|&d| usize::try_from(d).ok()).collect();
-        if shape.len() != dataset.ndim() || byte_count(&shape, Element::F32).is_none() {
+        if shape.len() != dataset.ndim() || byte_count(&shape, Dtype::F32).is_none() {
             return Err(bad(format!("absurd shape {:?}", dataset.shape())));
         }
         Ok(FeatureSet { path: self.path.clone(), place, dataset, shape })
@@ -111,7 +110,7 @@ impl FeatureSet {
     pub fn read(&self) -> Result<Array> {
         match self.shape.first() {
             Some(&rows) => self.rows(0..rows),
-            None => self.checked(vec![], 0, || Ok(self.dataset.read_array::<Value>()?.into_raw_vec_and_offset().0)),
+            None => self.selected(vec![], 0, &SliceInfo::all(0)),
         }
     }
 
@@ -141,28 +140,19 @@ impl FeatureSet {
         }
         let mut selection = SliceInfo::all(self.shape.len());
         selection.selections[0] = SliceInfoElem::Slice { start: range.start as u64, end: range.end as u64, step: 1 };
-        self.checked(shape, range.start, || {
-            Ok(self.dataset.read_slice::<Value>(&selection)?.into_raw_vec_and_offset().0)
-        })
+        self.selected(shape, range.start, &selection)
     }
 
-    /// The result of `read`, if it fills `shape` with finite numbers and is not too much. `first` is the number of the
-    /// first row, for the error.
-    fn checked(
-        &self,
-        shape: Vec<usize>,
-        first: usize,
-        read: impl FnOnce() -> std::result::Result<Vec<Value>, H5Error>,
-    ) -> Result<Array> {
-        match byte_count(&shape, Element::F32) {
-            Some(bytes) if bytes <= MAX_READ_BYTES => {}
-            _ => {
-                let problem =
-                    format!("shape {shape:?} is over the limit of {MAX_READ_BYTES} bytes a read; read fewer rows");
-                return Err(Error::malformed(&self.path, &self.place, problem));
-            }
+    /// The values of `selection`, if they fill `shape` with finite numbers and are not too many. `first` is the number of
+    /// the first row, for the error.
+    fn selected(&self, shape: Vec<usize>, first: usize, selection: &SliceInfo) -> Result<Array> {
+        if byte_count(&shape, Dtype::F32).is_none_or(|bytes| bytes > MAX_READ_BYTES) {
+            let problem =
+                format!("shape {shape:?} is over the limit of {MAX_READ_BYTES} bytes a read; read fewer rows");
+            return Err(Error::malformed(&self.path, &self.place, problem));
         }
-        let values = read().map_err(|e| failed(&self.path, "read", &self.place, e))?;
+        let read = self.dataset.read_slice::<Value>(selection);
+        let values = read.map_err(|e| failed(&self.path, "read", &self.place, e))?.into_raw_vec_and_offset().0;
         let array = Array::new(shape, bytemuck::allocation::cast_vec(values))?;
         find_non_finite(&self.path, &self.place, first, &array)?;
         Ok(array)
@@ -177,48 +167,26 @@ impl std::fmt::Debug for FeatureSet {
 
 /// Our error for one of the HDF5 crate's.
 fn failed(path: &Path, action: &'static str, place: &str, error: H5Error) -> Error {
-    match error {
+    match cause(error) {
         H5Error::Io(e) => Error::io(action, path, e),
-        H5Error::Context { source, .. } => failed(path, action, place, *source),
         e => Error::malformed(path, place, e),
     }
 }
 
-fn root_cause(error: &H5Error) -> &H5Error {
+fn cause(error: H5Error) -> H5Error {
     match error {
-        H5Error::Context { source, .. } => root_cause(source),
+        H5Error::Context { source, .. } => cause(*source),
         e => e,
     }
 }
 
-fn number_type(datatype: &Datatype) -> Option<(Element, bool)> {
-    let (element, order) = match *datatype {
-        Datatype::FloatingPoint { size, byte_order } => {
-            let element = match size {
-                2 => Element::F16,
-                4 => Element::F32,
-                8 => Element::F64,
-                _ => return None,
-            };
-            (element, byte_order)
-        }
-        Datatype::FixedPoint { size, signed, byte_order } => {
-            let element = match (size, signed) {
-                (1, true) => Element::I8,
-                (2, true) => Element::I16,
-                (4, true) => Element::I32,
-                (8, true) => Element::I64,
-                (1, false) => Element::U8,
-                (2, false) => Element::U16,
-                (4, false) => Element::U32,
-                (8, false) => Element::U64,
-                _ => return None,
-            };
-            (element, byte_order)
-        }
+fn number_type(datatype: &Datatype) -> Option<(Dtype, bool)> {
+    let (kind, size, order) = match *datatype {
+        Datatype::FloatingPoint { size, byte_order } => (b'f', size, byte_order),
+        Datatype::FixedPoint { size, signed, byte_order } => (if signed { b'i' } else { b'u' }, size, byte_order),
         _ => return None,
     };
-    Some((element, order == ByteOrder::BigEndian))
+    Some((elements::number_type(kind, size.into())?, order == ByteOrder::BigEndian))
 }
 
 /// A number of any type, read as `f32`.
@@ -226,29 +194,24 @@ fn number_type(datatype: &Datatype) -> Option<(Element, bool)> {
 #[repr(transparent)]
 struct Value(f32);
 
-fn no_number(datatype: &Datatype) -> H5Error {
-    H5Error::TypeMismatch { expected: "a number".to_owned(), actual: format!("{datatype:?}") }
-}
-
 impl H5Type for Value {
     fn hdf5_type() -> Datatype {
         f32::hdf5_type()
     }
 
     fn from_bytes(bytes: &[u8], datatype: &Datatype) -> std::result::Result<Self, H5Error> {
-        let (element, big_endian) = number_type(datatype).ok_or_else(|| no_number(datatype))?;
-        let value = bytes.get(..element.size()).and_then(|b| element.to_f32(b, big_endian).first().copied());
-        value.map(Value).ok_or_else(|| H5Error::InvalidData("a number is cut short".to_owned()))
+        let unread = || H5Error::InvalidData(format!("{} bytes hold no {datatype:?}", bytes.len()));
+        Self::decode_vec(bytes, datatype, 1).ok_or_else(unread)?.map(|values| values[0])
     }
 
     fn element_size(datatype: &Datatype) -> usize {
-        number_type(datatype).map_or(4, |(element, _)| element.size())
+        number_type(datatype).map_or(4, |(dtype, _)| dtype.bitsize() / 8)
     }
 
     fn decode_vec(raw: &[u8], datatype: &Datatype, count: usize) -> Option<std::result::Result<Vec<Self>, H5Error>> {
-        let (element, big_endian) = number_type(datatype)?;
-        let raw = raw.get(..count.checked_mul(element.size())?)?;
-        Some(Ok(bytemuck::allocation::cast_vec(element.to_f32(raw, big_endian))))
+        let (dtype, big_endian) = number_type(datatype)?;
+        let raw = raw.get(..count.checked_mul(dtype.bitsize() / 8)?)?;
+        Some(Ok(bytemuck::allocation::cast_vec(to_f32(dtype, raw, big_endian)?)))
     }
 }
 

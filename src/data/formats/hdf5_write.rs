@@ -12,6 +12,7 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::atomic;
+use super::elements::write_f32;
 use crate::{Error, Result};
 
 const SIGNATURE: &[u8; 8] = b"\x89HDF\r\n\x1a\n";
@@ -72,7 +73,7 @@ impl Hdf5Writer<'_> {
         }
         if self.datasets.contains_key(name) {
             let place = format!("dataset {}", self.datasets.len());
-            return Err(Error::Duplicate { path: self.path.clone(), place, kind: "dataset", id: name.to_owned() });
+            return Err(Error::duplicate(&self.path, place, "dataset", name));
         }
         let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         if count != Some(data.len()) || shape.len() > 32 {
@@ -87,12 +88,8 @@ impl Hdf5Writer<'_> {
     /// Writes the values and their object header; returns the header's address.
     fn put_dataset(&mut self, shape: &[usize], data: &[f32]) -> io::Result<u64> {
         let address = if data.is_empty() { UNDEFINED } else { self.end };
-        let mut bytes = Vec::with_capacity(4 * data.len().min(1 << 14));
-        for part in data.chunks(1 << 14) {
-            bytes.clear();
-            bytes.extend(part.iter().flat_map(|v| v.to_le_bytes()));
-            self.put(&bytes)?;
-        }
+        write_f32(self.file, data)?;
+        self.end += 4 * data.len() as u64;
 
         let mut space = Bytes::default();
         space.u8(1).u8(shape.len() as u8).zeros(6);

@@ -5,10 +5,11 @@ use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use safetensors::Dtype;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::elements::{Element, byte_count, write_f32};
+use super::elements::{byte_count, number_type, to_f32, write_f32};
 use crate::tensor::Array;
 use crate::{Error, Result};
 
@@ -87,8 +88,7 @@ impl NpzFile {
         let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
         let archive = ZipArchive::new(BufReader::new(file)).map_err(bad)?;
         if archive.has_duplicate_names() {
-            let (path, place) = (path.to_path_buf(), "table of contents".to_owned());
-            return Err(Error::Duplicate { path, place, kind: "member", id: "of an archive".to_owned() });
+            return Err(Error::duplicate(path, "table of contents", "member", "of an archive"));
         }
         let members = archive.file_names_raw().filter_map(|raw| std::str::from_utf8(raw).ok());
         let mut names: Vec<String> = members.filter_map(|name| name.strip_suffix(".npy")).map(str::to_owned).collect();
@@ -130,7 +130,7 @@ impl NpzFile {
     fn member<T>(&self, name: &str, read: impl FnOnce(&mut dyn Read, u64) -> Parsed<T>) -> Result<T> {
         let place = |detail: &str| format!("member {name:?}{detail}");
         let bad = |e: ZipError| Error::malformed(&self.path, place(""), e);
-        let missing = || Error::Missing { path: self.path.clone(), kind: "array", id: name.to_owned() };
+        let missing = || Error::missing(&self.path, "array", name);
         // A panic elsewhere leaves no half-made state behind: every member is found anew.
         let mut archive = self.archive.lock().unwrap_or_else(|e| e.into_inner());
         let index = archive.index_for_name_raw(format!("{name}.npy").as_bytes()).ok_or_else(missing)?;
@@ -170,7 +170,7 @@ fn read_array(mut reader: impl Read, length: u64) -> Parsed<Array> {
     if bytes.len() != header.bytes {
         return Err(in_values(format!("{} bytes are needed, {} or more are there", header.bytes, bytes.len())));
     }
-    let values = header.element.to_f32(&bytes, header.big_endian);
+    let values = to_f32(header.dtype, &bytes, header.big_endian).unwrap_or_default();
     let values = if header.fortran_order { to_row_major(&header.shape, &values) } else { values };
     Array::new(header.shape, values).map_err(in_header)
 }
@@ -200,7 +200,7 @@ fn to_row_major(shape: &[usize], values: &[f32]) -> Vec<f32> {
 }
 
 struct Header {
-    element: Element,
+    dtype: Dtype,
     big_endian: bool,
     fortran_order: bool,
     shape: Vec<usize>,
@@ -230,7 +230,7 @@ impl Header {
         }
         let mut text = vec![0; size];
         reader.read_exact(&mut text).map_err(in_header)?;
-        let header = Self::parse(&text)?;
+        let header = Self::parse(std::str::from_utf8(&text).map_err(in_header)?)?;
         let held = length.saturating_sub((start.len() + size_bytes + size) as u64);
         if header.bytes as u64 != held {
             let (shape, bytes) = (&header.shape, header.bytes);
@@ -240,119 +240,97 @@ impl Header {
     }
 
     /// Parses a Python dictionary of exactly the keys `descr`, `fortran_order` and `shape`, in any order.
-    fn parse(text: &[u8]) -> Parsed<Self> {
+    fn parse(text: &str) -> Parsed<Self> {
         let mut cursor = Cursor(text);
         let (mut descr, mut fortran_order, mut shape) = (None, None, None);
-        cursor.expect(b'{')?;
-        while !cursor.accept(b'}') {
+        cursor.expect("{")?;
+        while !cursor.accept("}") {
             let key = cursor.string()?;
-            cursor.expect(b':')?;
+            cursor.expect(":")?;
             let repeated = match key {
-                b"descr" => descr.replace(cursor.string()?).is_some(),
-                b"fortran_order" => fortran_order.replace(cursor.boolean()?).is_some(),
-                b"shape" => shape.replace(cursor.tuple()?).is_some(),
-                _ => return Err(in_header(format!("unknown key {:?}", String::from_utf8_lossy(key)))),
+                "descr" => descr.replace(cursor.string()?).is_some(),
+                "fortran_order" => fortran_order.replace(cursor.boolean()?).is_some(),
+                "shape" => shape.replace(cursor.tuple()?).is_some(),
+                _ => return Err(in_header(format!("unknown key {key:?}"))),
             };
             if repeated {
-                return Err(in_header(format!("key {:?} is repeated", String::from_utf8_lossy(key))));
+                return Err(in_header(format!("key {key:?} is repeated")));
             }
-            if !cursor.accept(b',') {
-                cursor.expect(b'}')?;
+            if !cursor.accept(",") {
+                cursor.expect("}")?;
                 break;
             }
         }
-        cursor.end()?;
+        if !cursor.0.trim_ascii().is_empty() {
+            return Err(in_header("text after the dictionary"));
+        }
         let (Some(descr), Some(fortran_order), Some(shape)) = (descr, fortran_order, shape) else {
             return Err(in_header("descr, fortran_order or shape is missing"));
         };
-        let (element, big_endian) = number_type(descr)
-            .ok_or_else(|| in_header(format!("cannot read values of type {:?}", String::from_utf8_lossy(descr))))?;
-        let bytes = byte_count(&shape, element).ok_or_else(|| in_header(format!("absurd shape {shape:?}")))?;
-        Ok(Self { element, big_endian, fortran_order, shape, bytes })
+        let (dtype, big_endian) =
+            described(descr).ok_or_else(|| in_header(format!("cannot read values of type {descr:?}")))?;
+        let bytes = byte_count(&shape, dtype).ok_or_else(|| in_header(format!("absurd shape {shape:?}")))?;
+        Ok(Self { dtype, big_endian, fortran_order, shape, bytes })
     }
 }
 
 /// The number type of a `descr` such as `<f4`, and whether it is big endian.
-fn number_type(descr: &[u8]) -> Option<(Element, bool)> {
-    let (&order, code) = descr.split_first()?;
+fn described(descr: &str) -> Option<(Dtype, bool)> {
+    let &[order, kind, size @ b'1'..=b'8'] = descr.as_bytes() else { return None };
+    let dtype = number_type(kind, usize::from(size - b'0'))?;
     let big_endian = match order {
-        b'<' | b'|' => false,
+        b'<' => false,
         b'>' => true,
         b'=' => cfg!(target_endian = "big"),
+        // No byte order, which is true of single bytes only.
+        b'|' if size == b'1' => false,
         _ => return None,
     };
-    let element = match code {
-        b"b1" => Element::Bool,
-        b"i1" => Element::I8,
-        b"i2" => Element::I16,
-        b"i4" => Element::I32,
-        b"i8" => Element::I64,
-        b"u1" => Element::U8,
-        b"u2" => Element::U16,
-        b"u4" => Element::U32,
-        b"u8" => Element::U64,
-        b"f2" => Element::F16,
-        b"f4" => Element::F32,
-        b"f8" => Element::F64,
-        _ => return None,
-    };
-    // `|` says that there is no byte order, which is true of single bytes only.
-    (order != b'|' || element.size() == 1).then_some((element, big_endian))
+    Some((dtype, big_endian))
 }
 
 /// What is left of a header's text. Every method skips blanks first.
-struct Cursor<'a>(&'a [u8]);
+struct Cursor<'a>(&'a str);
 
 impl<'a> Cursor<'a> {
-    fn accept(&mut self, byte: u8) -> bool {
-        self.0 = self.0.trim_ascii_start();
-        let found = self.0.first() == Some(&byte);
-        self.0 = &self.0[usize::from(found)..];
-        found
+    fn accept(&mut self, token: &str) -> bool {
+        let text = self.0.trim_ascii_start();
+        let behind = text.strip_prefix(token);
+        self.0 = behind.unwrap_or(text);
+        behind.is_some()
     }
 
-    fn expect(&mut self, byte: u8) -> Parsed<()> {
-        if self.accept(byte) { Ok(()) } else { Err(in_header(format!("{:?} expected", char::from(byte)))) }
-    }
-
-    fn end(&mut self) -> Parsed<()> {
-        if self.0.trim_ascii().is_empty() { Ok(()) } else { Err(in_header("text after the dictionary")) }
+    fn expect(&mut self, token: &str) -> Parsed<()> {
+        if self.accept(token) { Ok(()) } else { Err(in_header(format!("{token:?} expected"))) }
     }
 
     /// A string in single or double quotes, without escapes.
-    fn string(&mut self) -> Parsed<&'a [u8]> {
-        let quote = if self.accept(b'"') { b'"' } else { b'\'' };
-        if quote == b'\'' {
+    fn string(&mut self) -> Parsed<&'a str> {
+        let quote = if self.accept("\"") { "\"" } else { "'" };
+        if quote == "'" {
             self.expect(quote)?;
         }
-        let rest = self.0;
-        let end = rest.iter().position(|&b| b == quote).ok_or_else(|| in_header("a string does not end"))?;
-        self.0 = &rest[end + 1..];
-        Ok(&rest[..end])
+        let (string, rest) = self.0.split_once(quote).ok_or_else(|| in_header("a string does not end"))?;
+        self.0 = rest;
+        Ok(string)
     }
 
     fn boolean(&mut self) -> Parsed<bool> {
-        self.0 = self.0.trim_ascii_start();
-        for (word, value) in [(&b"True"[..], true), (b"False", false)] {
-            if let Some(rest) = self.0.strip_prefix(word) {
-                self.0 = rest;
-                return Ok(value);
-            }
-        }
-        Err(in_header("True or False expected"))
+        let value = self.accept("True");
+        if value || self.accept("False") { Ok(value) } else { Err(in_header("True or False expected")) }
     }
 
     /// A tuple of non-negative integers.
     fn tuple(&mut self) -> Parsed<Vec<usize>> {
         let mut items = Vec::new();
-        self.expect(b'(')?;
-        while !self.accept(b')') {
+        self.expect("(")?;
+        while !self.accept(")") {
             items.push(self.integer()?);
             if items.len() > MAX_DIMENSIONS {
                 return Err(in_header(format!("more than {MAX_DIMENSIONS} dimensions")));
             }
-            if !self.accept(b',') {
-                self.expect(b')')?;
+            if !self.accept(",") {
+                self.expect(")")?;
                 // Python reads (3) as a number, but some writers mean a tuple.
                 break;
             }
@@ -361,12 +339,10 @@ impl<'a> Cursor<'a> {
     }
 
     fn integer(&mut self) -> Parsed<usize> {
-        self.0 = self.0.trim_ascii_start();
-        let digits = self.0.iter().take_while(|b| b.is_ascii_digit()).count();
-        let (number, rest) = self.0.split_at(digits);
+        let text = self.0.trim_ascii_start();
+        let (number, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
         self.0 = rest;
-        let value = number.iter().try_fold(0usize, |n, b| n.checked_mul(10)?.checked_add(usize::from(b - b'0')));
-        value.filter(|_| digits > 0).ok_or_else(|| in_header("a non-negative integer that fits is expected"))
+        number.parse().map_err(|_| in_header("a non-negative integer that fits is expected"))
     }
 }
 

@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
-use super::elements::{Element, byte_count, write_f16, write_f32};
+use super::elements::{byte_count, to_f32, to_i64, write_f16, write_f32};
 use crate::tensor::{Array, DType, halves};
 use crate::{Error, Result};
 
@@ -59,10 +59,9 @@ impl TensorFile {
         let Header { metadata, mut tensors } = serde_json::from_slice(&header).map_err(|e| bad(&e))?;
         let mut seen = BTreeSet::new();
         if let Some((name, _)) = tensors.iter().find(|(name, _)| !seen.insert(name.as_str())) {
-            let (path, place, id) = (path.to_path_buf(), "header".to_owned(), name.clone());
-            return Err(Error::Duplicate { path, place, kind: "tensor", id });
+            return Err(Error::duplicate(path, "header", "tensor", name));
         }
-        if let Some((name, info)) = tensors.iter().find(|(_, info)| byte_count(&info.shape, Element::F64).is_none()) {
+        if let Some((name, info)) = tensors.iter().find(|(_, info)| byte_count(&info.shape, Dtype::F64).is_none()) {
             return Err(bad(&format!("tensor {name:?}: absurd shape {:?}", info.shape)));
         }
         tensors.sort_by_key(|(_, info)| info.data_offsets);
@@ -115,9 +114,8 @@ impl TensorFile {
     /// [`Error::Missing`]; [`Error::Malformed`] for a number type that is neither an integer nor f16, bf16, f32 or f64;
     /// [`Error::Io`].
     pub fn array(&self, name: &str) -> Result<Array> {
-        let info = self.info(name)?;
-        let element = element(info.dtype).ok_or_else(|| self.unsupported(name, info, "a number"))?;
-        Array::new(info.shape.clone(), element.to_f32(&self.read(info)?, false))
+        let (shape, values) = self.decode(name, "a number", |dtype, bytes| to_f32(dtype, &bytes, false))?;
+        Array::new(shape, values)
     }
 
     /// As [`TensorFile::array`], of floats alone. Weights of integers mean nothing without the scales that belong to them.
@@ -125,11 +123,11 @@ impl TensorFile {
     /// # Errors
     /// [`Error::Missing`]; [`Error::Malformed`] for another number type; [`Error::Io`].
     pub fn floats(&self, name: &str) -> Result<Array> {
-        let info = self.info(name)?;
-        if !matches!(info.dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64) {
-            return Err(self.unsupported(name, info, "f16, bf16, f32 or f64"));
-        }
-        self.array(name)
+        let (shape, values) = self.decode(name, "f16, bf16, f32 or f64", |dtype, bytes| match dtype {
+            Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64 => to_f32(dtype, &bytes, false),
+            _ => None,
+        })?;
+        Array::new(shape, values)
     }
 
     /// The shape and the values of an integer (or bool) tensor.
@@ -137,11 +135,7 @@ impl TensorFile {
     /// # Errors
     /// [`Error::Missing`]; [`Error::Malformed`] for floats and u64; [`Error::Io`].
     pub fn integers(&self, name: &str) -> Result<(Vec<usize>, Vec<i64>)> {
-        let info = self.info(name)?;
-        let kind = element(info.dtype).filter(|&e| e.to_i64(&[]).is_some());
-        let kind = kind.ok_or_else(|| self.unsupported(name, info, "an integer of at most 64 signed bits"))?;
-        let values = kind.to_i64(&self.read(info)?).unwrap_or_default();
-        Ok((info.shape.clone(), values))
+        self.decode(name, "an integer of at most 64 signed bits", |dtype, bytes| to_i64(dtype, &bytes))
     }
 
     /// The shape and the bytes of a u8 tensor.
@@ -149,20 +143,25 @@ impl TensorFile {
     /// # Errors
     /// [`Error::Missing`]; [`Error::Malformed`] for another type; [`Error::Io`].
     pub fn bytes(&self, name: &str) -> Result<(Vec<usize>, Vec<u8>)> {
-        let info = self.info(name)?;
-        if info.dtype != Dtype::U8 {
-            return Err(self.unsupported(name, info, "u8"));
-        }
-        Ok((info.shape.clone(), self.read(info)?))
+        self.decode(name, "u8", |dtype, bytes| (dtype == Dtype::U8).then_some(bytes))
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo> {
-        let missing = || Error::Missing { path: self.path.clone(), kind: "tensor", id: name.to_owned() };
-        self.tensors.get(name).ok_or_else(missing)
+        self.tensors.get(name).ok_or_else(|| Error::missing(&self.path, "tensor", name))
     }
 
-    fn unsupported(&self, name: &str, info: &TensorInfo, wanted: &str) -> Error {
-        Error::malformed(&self.path, format_args!("tensor {name:?}"), format_args!("{:?} is not {wanted}", info.dtype))
+    /// The shape and what `decode` makes of the type and the bytes of tensor `name`; nothing unless it is `wanted`.
+    fn decode<T>(
+        &self,
+        name: &str,
+        wanted: &str,
+        decode: impl FnOnce(Dtype, Vec<u8>) -> Option<T>,
+    ) -> Result<(Vec<usize>, T)> {
+        let info = self.info(name)?;
+        let problem = || format!("{:?} is not {wanted}", info.dtype);
+        let values = decode(info.dtype, self.read(info)?)
+            .ok_or_else(|| Error::malformed(&self.path, format_args!("tensor {name:?}"), problem()))?;
+        Ok((info.shape.clone(), values))
     }
 
     fn read(&self, info: &TensorInfo) -> Result<Vec<u8>> {
@@ -247,25 +246,6 @@ fn header(tensors: &BTreeMap<String, Array>, metadata: &BTreeMap<String, String>
     let mut text = serde_json::json!(entries).to_string();
     text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
     text
-}
-
-fn element(dtype: Dtype) -> Option<Element> {
-    Some(match dtype {
-        Dtype::BOOL => Element::Bool,
-        Dtype::I8 => Element::I8,
-        Dtype::I16 => Element::I16,
-        Dtype::I32 => Element::I32,
-        Dtype::I64 => Element::I64,
-        Dtype::U8 => Element::U8,
-        Dtype::U16 => Element::U16,
-        Dtype::U32 => Element::U32,
-        Dtype::U64 => Element::U64,
-        Dtype::F16 => Element::F16,
-        Dtype::BF16 => Element::Bf16,
-        Dtype::F32 => Element::F32,
-        Dtype::F64 => Element::F64,
-        _ => return None,
-    })
 }
 
 /// The header as written: a list, because a map would hide repeated names.

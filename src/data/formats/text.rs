@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Error, Result};
 
@@ -45,27 +45,24 @@ pub(crate) fn for_each_line(path: &Path, mut take: impl FnMut(usize, Result<&str
     Ok(())
 }
 
-/// The JSON value of line `number`.
-///
-/// # Errors
-/// [`Error::Malformed`] naming line and column.
-pub(crate) fn parse_line<T: DeserializeOwned>(path: &Path, number: usize, line: &str) -> Result<T> {
-    serde_json::from_str(line)
-        .map_err(|e| Error::malformed(path, format_args!("line {number}, column {}", e.column()), json_problem(&e)))
+/// As [`for_each_line`], with the JSON value of every line; errors name line and column.
+pub(crate) fn for_each_value<T: DeserializeOwned>(
+    path: &Path,
+    mut take: impl FnMut(usize, Result<T>) -> Result<()>,
+) -> Result<()> {
+    for_each_line(path, |number, line| {
+        let place = |e: &serde_json::Error| format!("line {number}, column {}", e.column());
+        let parse = |line| serde_json::from_str(line).map_err(|e| Error::malformed(path, place(&e), json_problem(&e)));
+        take(number, line.and_then(parse))
+    })
 }
 
-/// A JSON file.
-///
-/// # Errors
-/// [`Error::Io`]; [`Error::Malformed`] naming line and column.
+/// A JSON file; errors name line and column.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     parse_json(path, &read_file(path)?)
 }
 
-/// The JSON value that `text`, the content of `path`, holds.
-///
-/// # Errors
-/// [`Error::Malformed`] naming line and column.
+/// The JSON value that `text`, the content of `path`, holds; errors name line and column.
 pub(crate) fn parse_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
     serde_json::from_slice(without_mark(text))
         .map_err(|e| Error::malformed(path, format_args!("line {}, column {}", e.line(), e.column()), json_problem(&e)))
@@ -97,8 +94,14 @@ pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
 }
 
-/// A JSON object as a list, because a map would hide repeated keys.
+/// A JSON object as a list, because a map would hide repeated keys and lose their order.
 pub(crate) struct Entries<T>(pub(crate) Vec<(String, T)>);
+
+impl<T: Serialize> Serialize for Entries<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+    }
+}
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 
@@ -34,13 +34,16 @@ pub fn read(path: impl AsRef<Path>, unused: impl Fn(&str) -> bool) -> Result<BTr
         return read_file(path, &unused);
     }
     let (single, index) = (path.join(SINGLE), path.join(INDEX));
-    if single.is_file() || !index.is_file() {
-        if let Some(pickle) = (!single.is_file()).then(|| pickle_in(path)).flatten() {
-            refuse_pickle(&pickle)?;
-        }
+    if single.is_file() {
         return read_file(&single, &unused);
     }
-    read_shards(path, &index, &unused)
+    if index.is_file() {
+        return read_shards(path, &index, &unused);
+    }
+    // Where there is only a pickle, its error says more than that of the missing file.
+    let pickles = ["pytorch_model.bin", "model.pt"].map(|name| path.join(name));
+    pickles.iter().filter(|pickle| pickle.is_file()).try_for_each(|pickle| refuse_pickle(pickle))?;
+    read_file(&single, &unused)
 }
 
 fn read_file(path: &Path, unused: &impl Fn(&str) -> bool) -> Result<BTreeMap<String, Array>> {
@@ -66,19 +69,14 @@ fn read_shards(folder: &Path, index: &Path, unused: &impl Fn(&str) -> bool) -> R
         refuse_pickle(&file)?;
         for (tensor, array) in read_file(&file, unused)? {
             if arrays.insert(tensor.clone(), array).is_some() {
-                return Err(Error::Duplicate { path: file, place: "header".into(), kind: "tensor", id: tensor });
+                return Err(Error::duplicate(file, "header", "tensor", tensor));
             }
         }
     }
     if let Some((tensor, file)) = map.iter().find(|(tensor, _)| !unused(tensor) && !arrays.contains_key(tensor)) {
-        return Err(Error::Missing { path: folder.join(file), kind: "tensor", id: tensor.clone() });
+        return Err(Error::missing(folder.join(file), "tensor", tensor));
     }
     Ok(arrays)
-}
-
-fn pickle_in(folder: &Path) -> Option<PathBuf> {
-    let names = ["pytorch_model.bin", "model.pt"];
-    names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
 /// An error for a file whose ending or first bytes are those of a pickle or of the archive that PyTorch puts it in.

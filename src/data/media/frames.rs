@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 #[cfg(feature = "images")]
-pub use folder::{FrameFolder, read_image};
+pub use folder::{read_frames, read_image};
 
 #[cfg(feature = "images")]
 mod folder;

@@ -77,8 +77,7 @@ impl Taps {
             let centre = (pixel as f64 + 0.5) * scale;
             let first = (centre - support + 0.5).max(0.0) as usize;
             let last = ((centre + support + 0.5) as usize).min(input);
-            let weights = (first..last).map(|i| kernel((i as f64 - centre + 0.5) * narrow));
-            let weights: Vec<f64> = weights.collect();
+            let weights: Vec<f64> = (first..last).map(|i| kernel((i as f64 - centre + 0.5) * narrow)).collect();
             let total: f64 = weights.iter().sum();
             let quantise = |w: f64| (w / total * f64::from(1 << WEIGHT_BITS)).round() as i32;
             Self { first, weights: weights.into_iter().map(quantise).collect() }

@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::batch::{mask, stack};
 use crate::tensor::Array;
 use crate::{Error, Result};
+
+const OP: &str = "moments::collate";
 
 /// A video's clips, and how long each lasts.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,7 +152,8 @@ pub fn collate(samples: &[MomentSample], options: BatchOptions) -> Result<Moment
 /// As [`collate`].
 pub fn pad_tokens(queries: &[&Array]) -> Result<(Array, Array)> {
     let longest = queries.iter().map(|q| q.shape().first().copied().unwrap_or(0)).max().unwrap_or(0);
-    Ok((pad("tokens", queries, longest, false)?, mask(queries, longest)))
+    let padded = stack(OP, "tokens", queries, &["tokens", "width"], longest)?;
+    Ok((padded, mask(queries.iter().map(|q| q.shape()[0]), longest)))
 }
 
 /// Both streams as (B, clips, width), as far as there are any, with the mask (B, clips).
@@ -166,7 +170,8 @@ pub fn pad_clips(videos: &[&Clips], options: BatchOptions) -> Result<(Option<Arr
             let why = "a stream must be in all samples of a batch or in none";
             return Err(Error::ShapeMismatch { op: OP, left: vec![parts.len()], right: vec![videos.len()], why });
         }
-        pad(name, &parts, options.clips, options.endpoints).map(Some)
+        let padded = stack(OP, name, &parts, &["clips", "width"], options.clips)?;
+        if options.endpoints { with_endpoints(&parts, &padded).map(Some) } else { Ok(Some(padded)) }
     };
     let (video, sub) = (stream("video", |c| c.video.as_ref())?, stream("sub", |c| c.sub.as_ref())?);
     let of = |c: &&Clips| c.video.as_ref().zip(c.sub.as_ref()).map(|(v, s)| (v.shape()[0], s.shape()[0]));
@@ -174,50 +179,22 @@ pub fn pad_clips(videos: &[&Clips], options: BatchOptions) -> Result<(Option<Arr
         let why = "both streams of a video need as many clips";
         return Err(Error::ShapeMismatch { op: OP, left: vec![left], right: vec![right], why });
     }
-    let firsts: Vec<&Array> = videos.iter().filter_map(|c| c.video.as_ref().or(c.sub.as_ref())).collect();
-    if firsts.len() != videos.len() {
+    if videos.iter().any(|c| c.is_empty()) {
         return Err(Error::Argument { op: OP, argument: "clips", why: "of a sample have no stream".into() });
     }
-    Ok((video, sub, mask(&firsts, options.clips)))
+    Ok((video, sub, mask(videos.iter().map(|c| c.len()), options.clips)))
 }
 
-const OP: &str = "moments::collate";
-
-fn pad(argument: &'static str, arrays: &[&Array], rows: usize, endpoints: bool) -> Result<Array> {
-    let Some(&first) = arrays.first() else {
-        return Err(Error::Argument { op: OP, argument, why: "must not be empty".into() });
-    };
-    let width = first.shape().get(1).copied().unwrap_or(0);
-    for array in arrays {
-        let got = array.shape().to_vec();
-        if got.len() != 2 || got.contains(&0) || got[0] > rows {
-            return Err(Error::Shape { op: OP, argument, expected: format!("(1 to {rows}, {width})"), got });
-        }
-        if got[1] != width {
-            let why = "widths must agree within a batch";
-            return Err(Error::ShapeMismatch { op: OP, left: first.shape().to_vec(), right: got, why });
-        }
+/// `padded`, the stacked `videos`, with the endpoint features of every clip behind the others.
+fn with_endpoints(videos: &[&Array], padded: &Array) -> Result<Array> {
+    let (rows, width) = (padded.shape()[1], padded.shape()[2]);
+    let mut data = Vec::with_capacity(videos.len() * rows * (width + 2));
+    for (i, clip) in padded.data().chunks_exact(width).enumerate() {
+        let (place, clips) = (i % rows, videos[i / rows].shape()[0]);
+        data.extend_from_slice(clip);
+        data.extend(if place < clips { endpoint_features(place, clips) } else { [0.0; 2] });
     }
-    let wide = width + if endpoints { 2 } else { 0 };
-    let mut padded = Array::zeros([arrays.len(), rows, wide]);
-    for (slot, array) in padded.data_mut().chunks_exact_mut(rows * wide).zip(arrays) {
-        let n = array.shape()[0];
-        for (i, (out, row)) in slot.chunks_exact_mut(wide).zip(array.data().chunks_exact(width)).enumerate() {
-            out[..width].copy_from_slice(row);
-            if endpoints {
-                out[width..].copy_from_slice(&endpoint_features(i, n));
-            }
-        }
-    }
-    Ok(padded)
-}
-
-fn mask(arrays: &[&Array], rows: usize) -> Array {
-    let mut mask = Array::zeros([arrays.len(), rows]);
-    for (row, array) in mask.data_mut().chunks_exact_mut(rows.max(1)).zip(arrays) {
-        row[..array.shape()[0]].fill(1.0);
-    }
-    mask
+    Array::new([videos.len(), rows, width + 2], data)
 }
 
 #[cfg(test)]

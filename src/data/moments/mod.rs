@@ -77,6 +77,13 @@ pub struct MomentQuery {
     pub saliency: Vec<Saliency>,
 }
 
+impl MomentQuery {
+    /// A query without a type and scores.
+    pub fn new(id: u64, text: impl Into<String>, video: Option<String>, windows: Vec<[f64; 2]>) -> Self {
+        Self { id, text: text.into(), video, windows, kind: None, saliency: Vec::new() }
+    }
+}
+
 /// A video of a corpus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MomentVideo {
@@ -115,11 +122,6 @@ impl Problems {
     /// Bad rows are skipped and kept here.
     pub fn lenient() -> Self {
         Self { lenient: true, ..Self::default() }
-    }
-
-    /// An empty list of the same strictness.
-    pub fn fresh(&self) -> Self {
-        Self { lenient: self.lenient, ..Self::default() }
     }
 
     /// Whether bad rows are skipped.
@@ -182,11 +184,18 @@ pub trait MomentSource: Send + Sync {
     /// The widths that all features share.
     fn widths(&self) -> Widths;
 
+    /// The corpus and the queries.
+    fn split(&self) -> &MomentSplit;
+
     /// The corpus.
-    fn videos(&self) -> &[MomentVideo];
+    fn videos(&self) -> &[MomentVideo] {
+        &self.split().videos
+    }
 
     /// The queries.
-    fn queries(&self) -> &[MomentQuery];
+    fn queries(&self) -> &[MomentQuery] {
+        &self.split().queries
+    }
 
     /// The place in [`MomentSource::videos`] of a query's video; `None` where labels are withheld.
     ///

@@ -4,10 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::annotations::tvr::{DURATIONS, annotations};
-use super::{
-    Clips, MomentQuery, MomentSource, MomentSplit, MomentVideo, Problems, Timing, Widths, l2_normalize_rows, read_tvr,
-    resample,
-};
+use super::{Clips, MomentSource, MomentSplit, Problems, Timing, Widths, l2_normalize_rows, read_tvr, resample};
 use crate::data::formats::hdf5::FeatureFile;
 use crate::data::{checked_index, extents, require};
 use crate::tensor::Array;
@@ -85,6 +82,7 @@ impl Default for TvrOptions {
 /// differ by one clip are cut to the shorter.
 #[derive(Debug)]
 pub struct TvrDataset {
+    /// The queries and videos that have features.
     split: MomentSplit,
     /// The place of each query's video.
     videos: Vec<Option<usize>>,
@@ -138,22 +136,19 @@ impl TvrDataset {
             }
         }
         for listed in listed.queries {
-            let place = match &listed.video {
-                Some(id) => {
-                    let missing = || query.missing("video of query", listed.id);
-                    let Some(place) = problems.check(places.get(id).copied().ok_or_else(missing))? else { continue };
-                    Some(place)
-                }
-                None => None,
-            };
             let name = listed.id.to_string();
-            let count = query.rows(&name).and_then(|count| {
+            let place = listed.video.as_ref().map(|id| {
+                let missing = || Error::missing(query.file.path(), "video of query", &name);
+                places.get(id).copied().ok_or_else(missing)
+            });
+            let place = place.transpose().and_then(|place| {
+                let count = query.rows(&name)?;
                 if reads_values {
                     query.values(&name, count.min(options.max_tokens))?;
                 }
-                Ok(count)
+                Ok(place)
             });
-            if problems.check(count)?.is_some() {
+            if let Some(place) = problems.check(place)? {
                 videos.push(place);
                 split.queries.push(listed);
             }
@@ -162,11 +157,6 @@ impl TvrDataset {
             return Err(Error::malformed(&files.annotations, "end", "no videos or queries with features"));
         }
         Ok(Self { split, videos, clips, video, sub, query, options })
-    }
-
-    /// The queries and videos that have features.
-    pub fn split(&self) -> &MomentSplit {
-        &self.split
     }
 }
 
@@ -180,12 +170,8 @@ impl MomentSource for TvrDataset {
         }
     }
 
-    fn videos(&self) -> &[MomentVideo] {
-        &self.split.videos
-    }
-
-    fn queries(&self) -> &[MomentQuery] {
-        &self.split.queries
+    fn split(&self) -> &MomentSplit {
+        &self.split
     }
 
     fn video_of(&self, query: usize) -> Result<Option<usize>> {
@@ -247,10 +233,6 @@ impl Features {
     /// The first `count` rows of a dataset.
     fn values(&self, name: &str, count: usize) -> Result<Array> {
         self.file.dataset(name)?.rows(0..count)
-    }
-
-    fn missing(&self, kind: &'static str, id: u64) -> Error {
-        Error::Missing { path: self.file.path().to_path_buf(), kind, id: id.to_string() }
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::data::formats::hdf5_write;
-use crate::data::moments::write_tvr;
+use crate::data::moments::{MomentQuery, MomentVideo, write_tvr};
 use crate::data::testing::Folder;
 
 /// Values that tell dataset, row and column.
@@ -17,14 +17,7 @@ fn write_h5(path: &Path, sets: &[(&str, Array)]) {
 /// Two videos, of 3 and 11 clips, and a query for each; with the published names.
 fn world(folder: &Folder) -> TvrFiles {
     let video = |id: &str, duration, index| MomentVideo { id: id.into(), duration, index };
-    let query = |id, video: &str, window| MomentQuery {
-        id,
-        text: "a".into(),
-        video: Some(video.into()),
-        windows: vec![window],
-        kind: None,
-        saliency: Vec::new(),
-    };
+    let query = |id, video: &str, window| MomentQuery::new(id, "a", Some(video.into()), vec![window]);
     let split = MomentSplit {
         queries: vec![query(70, "b", [3.2, 7.6]), query(5, "a", [0.0, 1.0])],
         videos: vec![video("a", 4.5, 9), video("b", 16.0, 10)],

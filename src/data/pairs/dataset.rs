@@ -49,12 +49,9 @@ impl PairDataset {
         let mut sources = Vec::with_capacity(split.videos.len());
         let mut kept = Vec::with_capacity(split.videos.len());
         for video in split.videos {
-            match VideoSource::find(videos.as_ref(), &video.file) {
-                Ok(source) => {
-                    sources.push(source);
-                    kept.push(video);
-                }
-                Err(error) => problems.report(error)?,
+            if let Some(source) = problems.check(VideoSource::find(videos.as_ref(), &video.file))? {
+                sources.push(source);
+                kept.push(video);
             }
         }
         split.videos = kept;

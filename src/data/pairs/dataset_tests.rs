@@ -30,7 +30,7 @@ fn split() -> Split {
         video("two", &["dog"]),
         video("damaged", &["a a", "dog dog", "a dog"]),
     ];
-    Split { videos, paragraphs: false }
+    Split { videos }
 }
 
 fn open(folder: &Folder, split: Split, problems: &mut Problems) -> Result<PairDataset> {
@@ -111,7 +111,7 @@ fn stretches_of_files_are_read_alone() {
         ..VideoCaptions::new(id, vec!["a".into()])
     };
     let videos = vec![stretch("all", 0.0, None), stretch("middle", 3.2, Some(4.5)), stretch("end", 8.0, None)];
-    let data = open(&folder, Split { videos, paragraphs: false }, &mut Problems::strict()).unwrap();
+    let data = open(&folder, Split { videos }, &mut Problems::strict()).unwrap();
     let reds = |video: usize| -> Vec<u8> {
         let set = data.frames(video).unwrap();
         set.pixels.chunks(3 * 4).take(set.valid).map(|frame| (frame[0] / 20.0).round() as u8).collect()

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 
 use super::stream;
 use super::words::words;
-use crate::data::moments::{
-    Clips, MomentQuery, MomentSource, MomentSplit, MomentVideo, Timing, Widths, l2_normalize_rows,
-};
+use crate::data::checked_index;
+use crate::data::moments::{Clips, MomentQuery, MomentSource, MomentSplit, Timing, Widths, l2_normalize_rows};
 use crate::random::Random;
 use crate::tensor::Array;
 use crate::{Error, Result};
@@ -166,11 +165,6 @@ impl SimulatedActivityNet {
         Ok(Self { options, split, words, video_of, queries_of, tokens, projected })
     }
 
-    /// How features are simulated.
-    pub fn options(&self) -> &SimulationOptions {
-        &self.options
-    }
-
     /// Adds the projected vectors of `words` to `sum`.
     fn add_words(&self, sum: &mut [f32], words: impl IntoIterator<Item = u32>) {
         for word in words {
@@ -185,21 +179,17 @@ impl MomentSource for SimulatedActivityNet {
         Widths { query: self.options.word_width, video: self.options.clip_width, sub: 0 }
     }
 
-    fn videos(&self) -> &[MomentVideo] {
-        &self.split.videos
-    }
-
-    fn queries(&self) -> &[MomentQuery] {
-        &self.split.queries
+    fn split(&self) -> &MomentSplit {
+        &self.split
     }
 
     fn video_of(&self, query: usize) -> Result<Option<usize>> {
-        self.video_of.get(query).copied().ok_or_else(|| beyond(query, self.video_of.len()))
+        Ok(self.video_of[checked_index("SimulatedActivityNet", query, self.video_of.len())?])
     }
 
     fn clips(&self, video: usize) -> Result<Clips> {
         let SimulationOptions { clip_width: width, max_clips, noise, distractors, .. } = self.options;
-        let entry = self.split.videos.get(video).ok_or_else(|| beyond(video, self.split.videos.len()))?;
+        let entry = &self.split.videos[checked_index("SimulatedActivityNet", video, self.split.videos.len())?];
         let all = ((entry.duration / self.options.seconds_per_clip).ceil() as usize).max(1);
         let kept = all.min(max_clips);
         let seconds_per_clip = Timing::Rescaled.seconds_per_clip(self.options.seconds_per_clip, all, kept);
@@ -233,7 +223,7 @@ impl MomentSource for SimulatedActivityNet {
     }
 
     fn tokens(&self, query: usize) -> Result<Array> {
-        let words = self.words.get(query).ok_or_else(|| beyond(query, self.words.len()))?;
+        let words = &self.words[checked_index("SimulatedActivityNet", query, self.words.len())?];
         let words = &words[..words.len().min(self.options.max_tokens)];
         let width = self.options.word_width;
         let rows = words.iter().flat_map(|&word| &self.tokens.data()[word as usize * width..][..width]);
@@ -293,10 +283,6 @@ fn bell(bits: u32) -> f32 {
     const DEVIATION: f32 = 147.800_54;
     let sum: u32 = bits.to_le_bytes().map(u32::from).iter().sum();
     (sum as f32 - 510.0) / DEVIATION
-}
-
-fn beyond(index: usize, len: usize) -> Error {
-    Error::IndexOutOfRange { op: "SimulatedActivityNet", index: index as u64, len: len as u64 }
 }
 
 #[cfg(test)]

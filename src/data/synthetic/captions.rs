@@ -1,5 +1,7 @@
 //! Captions in a small grammar, and features of their tokens.
 
+use std::collections::BTreeMap;
+
 use super::events::{Action, Colour, Event, Shape};
 use super::stream;
 use crate::random::Random;
@@ -50,7 +52,7 @@ pub fn vocabulary() -> Vec<&'static str> {
 /// neighbour and its position, and no single dimension means anything.
 #[derive(Clone, Debug)]
 pub struct TokenEncoder {
-    words: Vec<(&'static str, [f64; WORD_DIMS])>,
+    words: BTreeMap<&'static str, [f64; WORD_DIMS]>,
     /// (input, output).
     mix: Vec<[f64; TOKEN_DIMS]>,
 }
@@ -71,15 +73,14 @@ impl TokenEncoder {
         let mut features = Vec::new();
         let mut previous = [0.0; WORD_DIMS];
         for (position, token) in caption.split_whitespace().enumerate() {
-            let Ok(index) = self.words.binary_search_by(|(word, _)| (*word).cmp(token)) else {
-                let known: Vec<_> = self.words.iter().map(|(word, _)| *word).collect();
+            let Some(&word) = self.words.get(token) else {
+                let known: Vec<_> = self.words.keys().copied().collect();
                 return Err(Error::Argument {
                     op: "World::encode_caption",
                     argument: "caption",
                     why: format!("has the word {token:?}; known are: {}", known.join(" ")),
                 });
             };
-            let word = self.words[index].1;
             let mut input = [0.0; TOKEN_DIMS];
             input[..WORD_DIMS].copy_from_slice(&word);
             input[WORD_DIMS..2 * WORD_DIMS].copy_from_slice(&previous);

@@ -14,8 +14,8 @@ use self::script::Question;
 use self::timeline::{CLIP_SECONDS, FEWEST_CLIPS, MOST_EVENTS, event_stretches, line_stretches};
 use super::events::Event;
 use super::stream;
-use crate::data::Part;
 use crate::data::moments::{Clips, MomentQuery, MomentSplit, MomentVideo, Widths};
+use crate::data::{Part, checked_index};
 use crate::random::Random;
 use crate::tensor::Array;
 use crate::{Error, Result};
@@ -169,13 +169,20 @@ impl MomentWorld {
             for place in 0..count {
                 let index = videos.len();
                 let mut random = Random::new(config.seed, stream::TIMELINES + index as u64);
-                let mut video = match videos.last() {
+                let (clips, events, lines) = match videos.last() {
                     Some(twin) if place < twins && place % 2 == 1 => reversed(twin),
                     _ => draw(&config, &lines, &mut taken, &mut random),
                 };
-                video.id = format!("video{index:06}");
-                video.part = part;
-                video.twin = (place < twins).then(|| if place % 2 == 0 { index + 1 } else { index - 1 });
+                let mut video = SimulatedVideo {
+                    id: format!("video{index:06}"),
+                    part,
+                    twin: (place < twins).then(|| if place % 2 == 0 { index + 1 } else { index - 1 }),
+                    clips,
+                    events,
+                    lines,
+                    queries: Vec::new(),
+                    order_queries: Vec::new(),
+                };
                 ask(&mut video, &mut next_query, &mut random);
                 videos.push(video);
             }
@@ -203,8 +210,7 @@ impl MomentWorld {
     /// # Errors
     /// [`Error::IndexOutOfRange`].
     pub fn video(&self, video: usize) -> Result<&SimulatedVideo> {
-        let beyond = || Error::IndexOutOfRange { op: "MomentWorld", index: video as u64, len: self.len() as u64 };
-        self.videos.get(video).ok_or_else(beyond)
+        Ok(&self.videos[checked_index("MomentWorld", video, self.len())?])
     }
 
     /// The queries and videos of `part`, as a reader of the written folder gives them.
@@ -245,13 +251,16 @@ impl MomentWorld {
     }
 }
 
-/// A video with a set of events that is not in `taken`.
+/// The clips, events and lines of a video.
+type Happenings = (usize, Vec<(Event, Stretch)>, Vec<(String, Stretch)>);
+
+/// A set of events that is not in `taken`.
 fn draw(
     config: &MomentWorldConfig,
     lines: &[String],
     taken: &mut HashSet<Vec<Event>>,
     random: &mut Random,
-) -> SimulatedVideo {
+) -> Happenings {
     let [fewest, most] = config.clips;
     let clips = fewest + random.below(most - fewest + 1);
     let all: Vec<_> = Event::all().collect();
@@ -268,22 +277,14 @@ fn draw(
     let mut spoken = lines.to_vec();
     random.shuffle(&mut spoken);
     let stretches = event_stretches(clips, events.len(), random);
-    SimulatedVideo {
-        clips,
-        events: events.into_iter().zip(stretches).collect(),
-        lines: spoken.into_iter().zip(line_stretches(clips, random)).collect(),
-        id: String::new(),
-        part: Part::Train,
-        twin: None,
-        queries: Vec::new(),
-        order_queries: Vec::new(),
-    }
+    let lines = spoken.into_iter().zip(line_stretches(clips, random)).collect();
+    (clips, events.into_iter().zip(stretches).collect(), lines)
 }
 
 /// The same with the events in the opposite order; each lasts as long as before.
-fn reversed(twin: &SimulatedVideo) -> SimulatedVideo {
+fn reversed(twin: &SimulatedVideo) -> Happenings {
     let events = twin.events.iter().rev().map(|&(event, stretch)| (event, stretch.mirrored(twin.clips))).collect();
-    SimulatedVideo { events, queries: Vec::new(), order_queries: Vec::new(), ..twin.clone() }
+    (twin.clips, events, twin.lines.clone())
 }
 
 /// Gives a video its queries, numbered from `next`.
@@ -302,14 +303,8 @@ fn ask(video: &mut SimulatedVideo, next: &mut u64, random: &mut Random) {
         if question.order {
             video.order_queries.push(*next);
         }
-        video.queries.push(MomentQuery {
-            id: *next,
-            text: question.text,
-            video: Some(video.id.clone()),
-            windows: vec![question.stretch.window()],
-            kind: Some(question.kind),
-            saliency: Vec::new(),
-        });
+        let query = MomentQuery::new(*next, question.text, Some(video.id.clone()), vec![question.stretch.window()]);
+        video.queries.push(MomentQuery { kind: Some(question.kind), ..query });
         *next += 1;
     }
 }

@@ -9,7 +9,7 @@ use super::events::Event;
 use super::features::{self, Features};
 use super::render::{Stage, render};
 use super::stream;
-use crate::data::Part;
+use crate::data::{Part, checked_index};
 use crate::random::Random;
 use crate::tensor::Array;
 use crate::{Error, Result};
@@ -85,11 +85,10 @@ impl World {
         for (i, &a) in events.iter().enumerate() {
             pairs.extend(events[i + 1..].iter().map(|&b| [a, b]));
         }
-        let wanted = [config.validation, config.test].iter().try_fold(config.train, |sum, &n| sum.checked_add(n));
         let invalid = |why: String| Err(Error::Argument { op: "World::new", argument: "config", why });
-        let wanted = match wanted {
-            Some(n) if n <= pairs.len() => n,
-            _ => return invalid(format!("asks for more than the {} contents that there are", pairs.len())),
+        let wanted = [config.train, config.validation, config.test].into_iter().try_fold(0, usize::checked_add);
+        let Some(wanted) = wanted.filter(|&wanted| wanted <= pairs.len()) else {
+            return invalid(format!("asks for more than the {} contents that there are", pairs.len()));
         };
         if config.train == 0 {
             return invalid("must have training contents: they set the scale of the features".to_owned());
@@ -123,7 +122,7 @@ impl World {
     /// # Errors
     /// [`Error::IndexOutOfRange`].
     pub fn twin(&self, video: usize) -> Result<usize> {
-        self.check(video).map(|()| video ^ 1)
+        Ok(checked_index("World", video, self.len())? ^ 1)
     }
 
     /// The part that `video` belongs to.
@@ -131,13 +130,9 @@ impl World {
     /// # Errors
     /// [`Error::IndexOutOfRange`].
     pub fn part(&self, video: usize) -> Result<Part> {
-        self.check(video)?;
-        let WorldConfig { train, validation, .. } = self.config;
-        Ok(match video / 2 {
-            content if content < train => Part::Train,
-            content if content < train + validation => Part::Validation,
-            _ => Part::Test,
-        })
+        let video = checked_index("World", video, self.len())?;
+        let starts = |part: &Part| self.videos(*part).start <= video;
+        Ok(Part::ALL.into_iter().rfind(starts).unwrap_or(Part::Train))
     }
 
     /// The videos of `part`.
@@ -156,7 +151,7 @@ impl World {
     /// # Errors
     /// [`Error::IndexOutOfRange`].
     pub fn events(&self, video: usize) -> Result<[Event; 2]> {
-        self.check(video).map(|()| self.events[video])
+        Ok(self.events[checked_index("World", video, self.len())?])
     }
 
     /// The four captions of `video`. They say the same in other words, and come in a random order.
@@ -204,13 +199,6 @@ impl World {
     pub(super) fn render(&self, video: usize) -> Vec<u8> {
         let mut random = Random::new(self.config.seed, stream::FRAMES + video as u64);
         render(self.events[video], Stage::SMALL, &mut random)
-    }
-
-    fn check(&self, video: usize) -> Result<()> {
-        if video < self.len() {
-            return Ok(());
-        }
-        Err(Error::IndexOutOfRange { op: "World", index: video as u64, len: self.len() as u64 })
     }
 }
 

@@ -1,9 +1,9 @@
 //! A world as a folder in the layout of BiC-Net's MSR-VTT files.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use super::captions::TOKEN_DIMS;
 use super::world::{World, WorldConfig};
 use crate::data::Part;
 use crate::data::bicnet::SampleSource;
+use crate::data::formats::text::read_json;
 use crate::data::formats::{atomic, hdf5_write};
 use crate::{Error, Result};
 
@@ -75,9 +76,8 @@ impl Manifest {
         let ids = (0..part.len()).map(|i| part.id(i)).collect::<Result<Vec<_>>>()?;
         let number: BTreeMap<&str, usize> = ids.iter().enumerate().map(|(i, id)| (*id, i)).collect();
         let twin: BTreeMap<&str, &str> = self.videos.iter().map(|v| (v.video_id.as_str(), v.twin.as_str())).collect();
-        let missing = |id: &str| Error::Missing { path: Self::FILE.into(), kind: "twin of video", id: id.into() };
-        let found = |id: &&str| twin.get(id).and_then(|twin| number.get(twin)).copied().ok_or_else(|| missing(id));
-        ids.iter().map(found).collect()
+        let found = |id: &&str| twin.get(id).and_then(|twin| number.get(twin)).copied();
+        ids.iter().map(|id| found(id).ok_or_else(|| Error::missing(Self::FILE, "twin of video", id))).collect()
     }
 }
 
@@ -100,9 +100,7 @@ impl World {
     /// # Errors
     /// [`Error::Io`].
     pub fn write(&self, folder: &Path) -> Result<()> {
-        create_folder(folder)?;
-        let manifest = folder.join(Manifest::FILE);
-        remove_manifest(&manifest)?;
+        let manifest = begin(folder, Manifest::FILE)?;
         let features = self.features()?;
         for (file, dataset, array) in [
             ("msr-vtt_features.h5", "feats", &features.frames),
@@ -115,7 +113,7 @@ impl World {
             let path = folder.join(format!("MSRVTT_synthetic_{name}.csv"));
             write_table(&path, ["video_id"], self.videos(part).map(|video| [id(video)]))?;
         }
-        write_json(&manifest, &Manifest::new(self)?)
+        atomic::write_lines(&manifest, [Manifest::new(self)?])
     }
 
     fn write_captions(&self, folder: &Path) -> Result<()> {
@@ -136,8 +134,8 @@ impl World {
             }
             Ok(())
         })?;
-        write_json(&folder.join("text_lens_default.json"), &lengths)?;
-        write_json(&folder.join("datainfo.json"), &Info { sentences })
+        atomic::write_lines(&folder.join("text_lens_default.json"), [lengths])?;
+        atomic::write_lines(&folder.join("datainfo.json"), [Info { sentences }])
     }
 }
 
@@ -165,9 +163,7 @@ pub(super) fn create_folder(folder: &Path) -> Result<()> {
 
 /// Reads a manifest and checks its version.
 pub(super) fn read_manifest<M: DeserializeOwned>(path: &Path, version: u32, found: fn(&M) -> u32) -> Result<M> {
-    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    let manifest = serde_json::from_reader(io::BufReader::new(file))
-        .map_err(|e| Error::malformed(path, format!("line {}", e.line()), e))?;
+    let manifest = read_json(path)?;
     if found(&manifest) != version {
         let problem = format!("is {}, but must be {version}", found(&manifest));
         return Err(Error::malformed(path, "version", problem));
@@ -175,11 +171,13 @@ pub(super) fn read_manifest<M: DeserializeOwned>(path: &Path, version: u32, foun
     Ok(manifest)
 }
 
-/// Removes an old manifest: it must not vouch for new files.
-pub(super) fn remove_manifest(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
+/// Makes `folder` and gives the path of its manifest. An old one is removed: it must not vouch for new files.
+pub(super) fn begin(folder: &Path, manifest: &str) -> Result<PathBuf> {
+    create_folder(folder)?;
+    let path = folder.join(manifest);
+    match fs::remove_file(&path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
-        _ => Ok(()),
+        _ => Ok(path),
     }
 }
 
@@ -196,13 +194,6 @@ pub(super) fn write_table<const N: usize>(
             table.write_record(row)?;
         }
         table.flush()
-    })
-}
-
-pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    atomic::write(path, |file| {
-        serde_json::to_writer(&mut *file, value)?;
-        file.write_all(b"\n")
     })
 }
 

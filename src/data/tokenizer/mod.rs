@@ -9,6 +9,7 @@ mod tests;
 use std::io::Write;
 use std::path::Path;
 
+use super::checked_index;
 use super::formats::{atomic, text};
 use crate::{Error, Result};
 
@@ -65,7 +66,6 @@ pub struct Tokenizer {
     specials: Specials,
     largest_id: u32,
     cleaning: Cleaning,
-    trusting: bool,
 }
 
 impl Tokenizer {
@@ -88,8 +88,7 @@ impl Tokenizer {
         if vocab.exists() && merges.exists() {
             return Self::parse(&vocab, &pipelines::clip(&vocab, &merges)?);
         }
-        let id = "tokenizer.json, or vocab.json and merges.txt".to_owned();
-        Err(Error::Missing { path: path.to_path_buf(), kind: "file", id })
+        Err(Error::missing(path, "file", "tokenizer.json, or vocab.json and merges.txt"))
     }
 
     /// A vocabulary of whole words, for models that are trained from scratch. Texts are lower-cased, and split at white
@@ -129,7 +128,7 @@ impl Tokenizer {
         })?;
         let specials = Specials { start, end, pad: id("[PAD]").or_else(|| id("<pad>")) };
         let largest_id = inner.get_vocab(true).into_values().max().unwrap_or(end);
-        Ok(Self { inner, specials, largest_id, cleaning: Cleaning::None, trusting: false })
+        Ok(Self { inner, specials, largest_id, cleaning: Cleaning::None })
     }
 
     /// Cleans texts before they are split. Without a call they are not.
@@ -142,7 +141,6 @@ impl Tokenizer {
     /// from strangers.
     pub fn trusting(mut self) -> Self {
         self.inner.set_encode_special_tokens(false);
-        self.trusting = true;
         self
     }
 
@@ -171,11 +169,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::IndexOutOfRange`] with the largest id and `rows`.
     pub fn expect_below(&self, rows: usize) -> Result<()> {
-        if (self.largest_id as usize) < rows {
-            return Ok(());
-        }
-        let op = "the tokenizer's largest id as a row of the embedding";
-        Err(Error::IndexOutOfRange { op, index: self.largest_id.into(), len: rows as u64 })
+        checked_index("the tokenizer's largest id as a row of the embedding", self.largest_id as usize, rows).map(drop)
     }
 
     /// The tokens of one text: all of them, without start and end.
@@ -190,7 +184,7 @@ impl Tokenizer {
             why: format!("has no tokens: {e}"),
         };
         let mut ids = self.inner.encode_fast(cleaned.as_ref(), false).map_err(failed)?.get_ids().to_vec();
-        if !self.trusting {
+        if self.inner.get_encode_special_tokens() {
             // Some vocabularies use the end token for the unknown; others can spell a special token.
             let Specials { start, end, pad } = self.specials;
             ids.retain(|&id| id != start && id != end && Some(id) != pad);

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::data::captions::read_jsonl;
-use crate::data::formats::text::{for_each_line, parse_line};
+use crate::data::formats::text::for_each_value;
 use crate::data::moments::Problems;
 use crate::data::tokenizer::{Padding, Tokenizer};
 use crate::gpu::Gpu;
@@ -54,8 +54,8 @@ impl TokenFeatureInput {
         }
 
         let (path, mut queries, mut texts) = (path.as_ref(), Vec::new(), Vec::new());
-        for_each_line(path, |number, line| {
-            let query: Query = parse_line(path, number, line?)?;
+        for_each_value(path, |_, query: Result<Query>| {
+            let query = query?;
             queries.push(query.desc_id);
             texts.push(query.desc);
             Ok(())

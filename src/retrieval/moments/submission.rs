@@ -1,14 +1,13 @@
 //! Prediction files: TVR's submission and QVHighlights' lines.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::data::formats::atomic;
-use crate::data::formats::text::{Entries, for_each_line, parse_line, read_json};
+use crate::data::formats::text::{Entries, for_each_value, read_json};
 use crate::{Error, Result};
 
 /// Largest number up to which f64, and so every JSON library, holds all integers.
@@ -154,8 +153,8 @@ impl HighlightPrediction {
     pub fn read_jsonl(path: impl AsRef<Path>) -> Result<Vec<Self>> {
         let path = path.as_ref();
         let mut predictions = Vec::new();
-        for_each_line(path, |number, line| {
-            predictions.push(parse_line(path, number, line?)?);
+        for_each_value(path, |_, prediction| {
+            predictions.push(prediction?);
             Ok(())
         })?;
         Ok(predictions)
@@ -166,11 +165,7 @@ impl HighlightPrediction {
     /// # Errors
     /// [`Error::Io`].
     pub fn write_jsonl(predictions: &[Self], path: impl AsRef<Path>) -> Result<()> {
-        let line = |file: &mut io::BufWriter<std::fs::File>, p: &Self| {
-            serde_json::to_writer(&mut *file, p)?;
-            writeln!(file)
-        };
-        atomic::write(path.as_ref(), |file| predictions.iter().try_for_each(|p| line(file, p)))
+        atomic::write_lines(path.as_ref(), predictions)
     }
 }
 

@@ -40,66 +40,48 @@ pub fn read_image(path: impl AsRef<Path>) -> Result<Image> {
     Image::new(image.width() as usize, image.height() as usize, image.into_raw()).map_err(|e| bad(&e))
 }
 
-/// A folder with the frames of one video: `<anything>_<number>` or `<number>`, with the extension jpg, jpeg or png.
-#[derive(Clone, Debug)]
-pub struct FrameFolder {
-    path: PathBuf,
-    files: Vec<PathBuf>,
+/// The chosen frames of a video, at most `max_frames`, out of a folder that holds them as `<anything>_<number>` or
+/// `<number>`, with the extension jpg, jpeg or png; ordered by their numbers. Files with other extensions are left alone.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Missing`] if there is no frame; [`Error::Malformed`] for a picture without a number;
+/// [`Error::Duplicate`] for two of one number; those of [`read_image`] and [`Preprocess::apply`].
+pub fn read_frames(
+    folder: impl AsRef<Path>,
+    choice: Choice,
+    max_frames: usize,
+    preprocess: &Preprocess,
+) -> Result<FrameSet> {
+    let files = list(folder.as_ref())?;
+    let chosen = choice.indices(files.len(), max_frames);
+    let mut pixels = Vec::new();
+    for &frame in &chosen {
+        pixels.extend(preprocess.apply(&read_image(&files[frame])?)?);
+    }
+    FrameSet::new(pixels, chosen.len(), max_frames)
 }
 
-impl FrameFolder {
-    /// Lists the frames of `path`, ordered by their numbers. Files with other extensions are left alone.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; [`Error::Missing`] if there is no frame; [`Error::Malformed`] for a picture without a number;
-    /// [`Error::Duplicate`] for two of one number.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let mut frames: Vec<(u64, PathBuf)> = Vec::new();
-        for entry in fs::read_dir(path).map_err(|e| Error::io("list", path, e))? {
-            let file = entry.map_err(|e| Error::io("list", path, e))?.path();
-            let extension = file.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
-            if matches!(extension.as_str(), "jpg" | "jpeg" | "png") && file.is_file() {
-                let number = number(&file);
-                let lacks = || Error::malformed(&file, "name", "does not end in the frame's number");
-                frames.push((number.ok_or_else(lacks)?, file));
-            }
+/// The files of the frames in `folder`, in order.
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut frames: Vec<(u64, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))? {
+        let file = entry.map_err(|e| Error::io("list", folder, e))?.path();
+        let extension = file.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
+        if matches!(extension.as_str(), "jpg" | "jpeg" | "png") && file.is_file() {
+            let number = number(&file);
+            let lacks = || Error::malformed(&file, "name", "does not end in the frame's number");
+            frames.push((number.ok_or_else(lacks)?, file));
         }
-        if frames.is_empty() {
-            let id = "<number>.jpg or .png".to_owned();
-            return Err(Error::Missing { path: path.to_path_buf(), kind: "frame", id });
-        }
-        frames.sort();
-        if let Some(pair) = frames.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            let place = pair[1].1.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let id = pair[0].0.to_string();
-            return Err(Error::Duplicate { path: path.to_path_buf(), place, kind: "frame", id });
-        }
-        Ok(Self { path: path.to_path_buf(), files: frames.into_iter().map(|(_, file)| file).collect() })
     }
-
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.path
+    if frames.is_empty() {
+        return Err(Error::missing(folder, "frame", "<number>.jpg or .png"));
     }
-
-    /// The frames' files, in order.
-    pub fn files(&self) -> &[PathBuf] {
-        &self.files
+    frames.sort();
+    if let Some(pair) = frames.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        let place = pair[1].1.file_name().unwrap_or_default().to_string_lossy();
+        return Err(Error::duplicate(folder, place, "frame", pair[0].0));
     }
-
-    /// Reads the chosen frames, at most `max_frames`.
-    ///
-    /// # Errors
-    /// As [`read_image`] and [`Preprocess::apply`].
-    pub fn load(&self, choice: Choice, max_frames: usize, preprocess: &Preprocess) -> Result<FrameSet> {
-        let chosen = choice.indices(self.files.len(), max_frames);
-        let mut pixels = Vec::new();
-        for &frame in &chosen {
-            pixels.extend(preprocess.apply(&read_image(&self.files[frame])?)?);
-        }
-        FrameSet::new(pixels, chosen.len(), max_frames)
-    }
+    Ok(frames.into_iter().map(|(_, file)| file).collect())
 }
 
 /// The number at the end of a frame's name.
@@ -125,30 +107,29 @@ mod tests {
             save(&folder.path(name), 6, 4, grey);
         }
         folder.file("notes_5.txt", "not a frame");
-        let frames = FrameFolder::open(folder.root()).unwrap();
         let preprocess = Preprocess { scale: 1.0, mean: [0.0; 3], std: [1.0; 3], ..Preprocess::clip(3) };
-        let set = frames.load(Choice::Uniform, 5, &preprocess).unwrap();
+        let set = read_frames(folder.root(), Choice::Uniform, 5, &preprocess).unwrap();
         assert_eq!((set.valid, set.pixels.len()), (4, 5 * 27));
         for (frame, grey) in set.pixels.chunks(27).zip([10.0, 20.0, 100.0, 200.0, 0.0]) {
             // JPEG may be off by a level.
             assert!(frame.iter().all(|v: &f32| (v - grey).abs() <= 1.0), "{frame:?}, {grey}");
         }
-        let two = frames.load(Choice::Tail, 2, &preprocess).unwrap();
+        let two = read_frames(folder.root(), Choice::Tail, 2, &preprocess).unwrap();
         assert_eq!(two.pixels, set.pixels[2 * 27..4 * 27]);
     }
 
     #[test]
     fn bad_folders_are_errors() {
         let folder = Folder::new();
-        assert!(matches!(FrameFolder::open(folder.path("none")), Err(Error::Io { .. })));
-        assert!(matches!(FrameFolder::open(folder.root()), Err(Error::Missing { kind: "frame", .. })));
+        assert!(matches!(list(&folder.path("none")), Err(Error::Io { .. })));
+        assert!(matches!(list(folder.root()), Err(Error::Missing { kind: "frame", .. })));
         save(&folder.path("a_1.png"), 2, 2, 1);
         save(&folder.path("a_01.jpg"), 2, 2, 1);
-        assert!(matches!(FrameFolder::open(folder.root()), Err(Error::Duplicate { .. })));
+        assert!(matches!(list(folder.root()), Err(Error::Duplicate { .. })));
         for name in ["cover.jpg", "a_.png", "a_-3.jpg", "a_99999999999999999999.jpg"] {
             let file = folder.path(name);
             save(&file, 2, 2, 1);
-            assert!(matches!(FrameFolder::open(folder.root()), Err(Error::Malformed { .. })), "{name}");
+            assert!(matches!(list(folder.root()), Err(Error::Malformed { .. })), "{name}");
             fs::remove_file(file).unwrap();
         }
     }

@@ -12,7 +12,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 #[cfg(feature = "images")]
-use super::frames::FrameFolder;
+use super::frames::read_frames;
 use super::frames::{Choice, FrameSet, Sampling};
 use super::pixels::Preprocess;
 use crate::{Error, Result};
@@ -65,7 +65,7 @@ impl VideoSource {
         if exact.is_dir() {
             return Ok(VideoSource::Frames(exact));
         }
-        Err(Error::Missing { path: folder.to_path_buf(), kind: "video", id: id.to_owned() })
+        Err(Error::missing(folder, "video", id))
     }
 
     /// Reads the video as a network's input. Folders of frames need no `ffmpeg`, but the feature `images`.
@@ -92,7 +92,7 @@ impl VideoSource {
                 FrameSet::new(pixels, chosen.len(), *max_frames)
             }
             #[cfg(feature = "images")]
-            VideoSource::Frames(folder) => FrameFolder::open(folder)?.load(*choice, *max_frames, preprocess),
+            VideoSource::Frames(folder) => read_frames(folder, *choice, *max_frames, preprocess),
             #[cfg(not(feature = "images"))]
             VideoSource::Frames(folder) => {
                 Err(Error::malformed(folder, "frames", "reading them needs the crate's feature `images`"))

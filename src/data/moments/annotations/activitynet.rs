@@ -47,15 +47,7 @@ pub fn read_activitynet(path: impl AsRef<Path>, problems: &mut Problems) -> Resu
             let at = Place::new(path, format_args!("{}, sentence {}", at.name, n + 1));
             let window = at.ordered(window, problems);
             let added = at.window(window, video.duration, problems).and_then(|window| {
-                let query = MomentQuery {
-                    id: next_id,
-                    text,
-                    video: Some(id.clone()),
-                    windows: vec![window],
-                    kind: None,
-                    saliency: Vec::new(),
-                };
-                builder.query(&at, query, None)
+                builder.query(&at, MomentQuery::new(next_id, text, Some(id.clone()), vec![window]), None)
             });
             problems.check(added)?;
             next_id += 1;

@@ -35,15 +35,8 @@ fn add(builder: &mut Builder, at: &Place, id: u64, line: &str, problems: &mut Pr
     let window = at.ordered([seconds(start)?, seconds(end)?], problems);
     check_window(at.path, &at.name, window, None, 0.0)?;
     let known = builder.videos.get(video).copied();
-    let query = MomentQuery {
-        id,
-        text: text.to_owned(),
-        video: Some(video.to_owned()),
-        windows: vec![window],
-        kind: None,
-        saliency: Vec::new(),
-    };
     let [_, end] = window;
+    let query = MomentQuery::new(id, text, Some(video.to_owned()), vec![window]);
     builder.query(at, query, known.is_none().then_some(end))?;
     if let Some(known) = known {
         let known = &mut builder.split.videos[known];

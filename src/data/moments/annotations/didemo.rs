@@ -53,13 +53,8 @@ fn add(builder: &mut Builder, at: &Place, row: Row) -> Result<()> {
     if let Some([first, last]) = row.times.iter().find(|[first, last]| first > last || *last >= segments) {
         return Err(at.malformed(format_args!("the segments {first} to {last} are not among {segments}")));
     }
-    let query = MomentQuery {
-        id: row.annotation_id,
-        text: row.description,
-        video: Some(row.video),
-        windows: row.times.iter().map(|&[first, last]| [first as f64 * SEGMENT, (last + 1) as f64 * SEGMENT]).collect(),
-        kind: None,
-        saliency: Vec::new(),
-    };
+    let windows =
+        row.times.iter().map(|&[first, last]| [first as f64 * SEGMENT, (last + 1) as f64 * SEGMENT]).collect();
+    let query = MomentQuery::new(row.annotation_id, row.description, Some(row.video), windows);
     builder.query(at, query, Some(segments as f64 * SEGMENT))
 }

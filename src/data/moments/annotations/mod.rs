@@ -15,8 +15,8 @@ pub use didemo::read_didemo;
 pub use neutral::{read_neutral, write_neutral};
 pub use tvr::{read_tvr, write_tvr};
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
-use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
@@ -51,7 +51,7 @@ impl<'a> Place<'a> {
     }
 
     fn duplicate(&self, kind: &'static str, id: impl ToString) -> Error {
-        Error::Duplicate { path: self.path.to_path_buf(), place: self.name.clone(), kind, id: id.to_string() }
+        Error::duplicate(self.path, &self.name, kind, id)
     }
 
     /// A moment, whose end is cut where it overshoots a `duration` by up to [`SLACK`].
@@ -66,17 +66,13 @@ impl<'a> Place<'a> {
 
     /// A moment whose ends are swapped if reversed, and that is widened to [`SHORTEST`] if empty.
     fn ordered(&self, [start, end]: [f64; 2], problems: &mut Problems) -> [f64; 2] {
-        if start > end {
-            problems
-                .mend(self.malformed(format_args!("the moment [{start}, {end}] is reversed, its ends are swapped")));
-            [end, start]
-        } else if start == end {
-            problems
-                .mend(self.malformed(format_args!("the moment [{start}, {end}] is empty, widened by {SHORTEST} s")));
-            [start, end + SHORTEST]
-        } else {
-            [start, end]
-        }
+        let (mended, how) = match start.partial_cmp(&end) {
+            Some(Ordering::Greater) => ([end, start], "is reversed, its ends are swapped".to_owned()),
+            Some(Ordering::Equal) => ([start, end + SHORTEST], format!("is empty, widened by {SHORTEST} s")),
+            _ => return [start, end],
+        };
+        problems.mend(self.malformed(format_args!("the moment [{start}, {end}] {how}")));
+        mended
     }
 }
 
@@ -147,18 +143,13 @@ fn write_lines<T: Serialize>(path: &Path, split: &MomentSplit, row: fn(&MomentQu
     let durations: HashMap<&str, f64> = split.videos.iter().map(|v| (v.id.as_str(), v.duration)).collect();
     let mut rows = Vec::new();
     for query in &split.queries {
-        let duration = query.video.as_ref().map(|id| {
-            let missing = || Error::Missing { path: path.to_path_buf(), kind: "video", id: id.clone() };
-            durations.get(id.as_str()).copied().ok_or_else(missing)
-        });
+        let duration = query
+            .video
+            .as_ref()
+            .map(|id| durations.get(id.as_str()).copied().ok_or_else(|| Error::missing(path, "video", id)));
         rows.push(row(query, duration.transpose()?));
     }
-    atomic::write(path, |file| {
-        rows.iter().try_for_each(|row| {
-            serde_json::to_writer(&mut *file, row)?;
-            writeln!(file)
-        })
-    })
+    atomic::write_lines(path, rows)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Builder, MomentQuery, MomentSplit, Place, Problems, write_lines};
 use crate::Result;
-use crate::data::formats::text::{for_each_line, parse_line};
+use crate::data::formats::text::for_each_value;
 use crate::data::moments::Saliency;
 
 /// Seconds of a clip that is scored.
@@ -47,8 +47,7 @@ struct Row {
 pub fn read_neutral(path: impl AsRef<Path>, problems: &mut Problems) -> Result<MomentSplit> {
     let path = path.as_ref();
     let mut builder = Builder::default();
-    for_each_line(path, |number, line| {
-        let row = line.and_then(|line| parse_line(path, number, line));
+    for_each_value(path, |number, row| {
         let added = row.and_then(|row| add(&mut builder, &Place::line(path, number), row, problems));
         problems.check(added).map(drop)
     })?;
@@ -56,14 +55,7 @@ pub fn read_neutral(path: impl AsRef<Path>, problems: &mut Problems) -> Result<M
 }
 
 fn add(builder: &mut Builder, at: &Place, row: Row, problems: &mut Problems) -> Result<()> {
-    let mut query = MomentQuery {
-        id: row.qid,
-        text: row.query,
-        video: row.vid,
-        windows: Vec::new(),
-        kind: None,
-        saliency: Vec::new(),
-    };
+    let mut query = MomentQuery::new(row.qid, row.query, row.vid, Vec::new());
     if query.video.is_none() {
         if row.relevant_windows.is_empty() && row.relevant_clip_ids.is_empty() {
             return builder.query(at, query, None);

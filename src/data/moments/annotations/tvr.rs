@@ -3,13 +3,12 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use super::{Builder, MomentQuery, MomentSplit, Place, Problems, SLACK, write_lines};
 use crate::data::formats::atomic;
-use crate::data::formats::text::{Checked, Entries, for_each_line, parse_line, read_json};
-use crate::data::moments::{MomentVideo, QueryKind};
+use crate::data::formats::text::{Checked, Entries, for_each_value, read_json};
+use crate::data::moments::QueryKind;
 use crate::{Error, Result};
 
 /// The file with the durations and numbers of all splits' videos.
@@ -63,8 +62,7 @@ pub fn read_tvr(
     let (path, durations) = (queries.as_ref(), durations.as_ref());
     let mut builder = Builder::default();
     read_videos(&mut builder, durations, split, problems)?;
-    for_each_line(path, |number, line| {
-        let row = line.and_then(|line| parse_line(path, number, line));
+    for_each_value(path, |number, row| {
         let added = row.and_then(|row| add(&mut builder, &Place::line(path, number), row, durations, problems));
         problems.check(added).map(drop)
     })?;
@@ -74,8 +72,7 @@ pub fn read_tvr(
 fn read_videos(builder: &mut Builder, path: &Path, split: &str, problems: &mut Problems) -> Result<()> {
     let Entries(splits): Entries<Entries<Checked<(f64, u64)>>> = read_json(path)?;
     let mut named = splits.into_iter().filter(|(name, _)| name == split);
-    let missing = || Error::Missing { path: path.to_path_buf(), kind: "split", id: split.to_owned() };
-    let (_, Entries(videos)) = named.next().ok_or_else(missing)?;
+    let (_, Entries(videos)) = named.next().ok_or_else(|| Error::missing(path, "split", split))?;
     if named.next().is_some() {
         return Err(Place::new(path, format_args!("split {split:?}")).duplicate("split", split));
     }
@@ -96,22 +93,15 @@ fn read_videos(builder: &mut Builder, path: &Path, split: &str, problems: &mut P
 }
 
 fn add(builder: &mut Builder, at: &Place, row: Row, durations: &Path, problems: &mut Problems) -> Result<()> {
-    let mut query = MomentQuery {
-        id: row.desc_id,
-        text: row.desc,
-        video: row.vid_name,
-        windows: Vec::new(),
-        kind: row.kind,
-        saliency: Vec::new(),
-    };
+    let mut query = MomentQuery { kind: row.kind, ..MomentQuery::new(row.desc_id, row.desc, row.vid_name, Vec::new()) };
     let windows = match row.ts {
         None => Vec::new(),
         Some(Times::One(window)) => vec![window],
         Some(Times::Many(windows)) => windows,
     };
     if let Some(id) = &query.video {
-        let missing = || Error::Missing { path: durations.to_path_buf(), kind: "video", id: id.clone() };
-        let video = &builder.split.videos[*builder.videos.get(id).ok_or_else(missing)?];
+        let video = *builder.videos.get(id).ok_or_else(|| Error::missing(durations, "video", id))?;
+        let video = &builder.split.videos[video];
         if let Some(duration) = row.duration.filter(|d| (d - video.duration).abs() > SLACK) {
             let listed = video.duration;
             return Err(at.malformed(format_args!("the video {id:?} lasts {duration} s here, {listed} s as listed")));
@@ -146,22 +136,7 @@ pub fn write_tvr(root: impl AsRef<Path>, splits: &[(&str, &MomentSplit)]) -> Res
             desc_id: query.id,
         })?;
     }
-    atomic::write(&root.join(DURATIONS), |file| Ok(serde_json::to_writer(file, &Durations(splits))?))
-}
-
-/// The second file, in the order of its splits and videos.
-struct Durations<'a>(&'a [(&'a str, &'a MomentSplit)]);
-
-impl Serialize for Durations<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, split)| (name, Videos(&split.videos))))
-    }
-}
-
-struct Videos<'a>(&'a [MomentVideo]);
-
-impl Serialize for Videos<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|v| (&v.id, (v.duration, v.index))))
-    }
+    let videos = |split: &MomentSplit| split.videos.iter().map(|v| (v.id.clone(), (v.duration, v.index))).collect();
+    let durations = splits.iter().map(|(name, split)| ((*name).to_owned(), Entries(videos(split)))).collect();
+    atomic::write(&root.join(DURATIONS), |file| Ok(serde_json::to_writer(file, &Entries(durations))?))
 }

@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use super::*;
-use crate::data::moments::{Problems, read_activitynet};
+use crate::data::moments::{MomentVideo, Problems, read_activitynet};
 use crate::data::testing::outside;
 
 fn video(id: &str, duration: f64) -> MomentVideo {
@@ -9,14 +9,7 @@ fn video(id: &str, duration: f64) -> MomentVideo {
 }
 
 fn query(id: u64, video: &str, window: [f64; 2], text: &str) -> MomentQuery {
-    MomentQuery {
-        id,
-        text: text.to_owned(),
-        video: Some(video.to_owned()),
-        windows: vec![window],
-        kind: None,
-        saliency: Vec::new(),
-    }
+    MomentQuery::new(id, text, Some(video.to_owned()), vec![window])
 }
 
 fn small() -> MomentSplit {

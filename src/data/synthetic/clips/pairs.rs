@@ -1,5 +1,7 @@
 //! A split of the world as texts and videos for models on CLIP's towers.
 
+use std::ops::Range;
+
 use super::{ClipCaption, ClipWorld};
 use crate::data::media::frames::FrameSet;
 use crate::data::media::pixels::Preprocess;
@@ -13,8 +15,7 @@ use crate::{Error, Result};
 pub struct ClipPairs {
     world: ClipWorld,
     part: Part,
-    first: usize,
-    videos: usize,
+    videos: Range<usize>,
     captions: Vec<(usize, ClipCaption)>,
     ids: Vec<u32>,
     words: usize,
@@ -27,10 +28,10 @@ impl ClipPairs {
     /// # Errors
     /// [`Error::Argument`] for a caption that does not fit into `words`: it would lose what it tells.
     pub fn new(world: &ClipWorld, part: Part, tokenizer: &Tokenizer, words: usize) -> Result<Self> {
-        let range = world.videos(part);
+        let videos = world.videos(part);
         let mut captions = Vec::new();
-        for video in range.clone() {
-            captions.extend(world.captions(video)?.into_iter().map(|caption| (video - range.start, caption)));
+        for video in videos.clone() {
+            captions.extend(world.captions(video)?.into_iter().map(|caption| (video - videos.start, caption)));
         }
         let texts: Vec<&str> = captions.iter().map(|(_, caption)| caption.text.as_str()).collect();
         let tokens = tokenizer.encode(&texts, words, Padding::Zero)?;
@@ -39,8 +40,7 @@ impl ClipPairs {
             return Err(Error::Argument { op: "ClipPairs", argument: "words", why });
         }
         let preprocess = Preprocess::clip(world.config().size);
-        let (world, first) = (world.clone(), range.start);
-        Ok(Self { world, part, first, videos: range.len(), captions, ids: tokens.ids, words, preprocess })
+        Ok(Self { world: world.clone(), part, videos, captions, ids: tokens.ids, words, preprocess })
     }
 
     /// The caption of text `text`.
@@ -51,7 +51,7 @@ impl ClipPairs {
     /// The videos of this split that text `text` describes, its own among them.
     pub fn fits(&self, text: usize) -> Vec<usize> {
         let caption = self.caption(text).into_iter();
-        caption.flat_map(|c| self.world.fits(self.part, c)).map(|video| video - self.first).collect()
+        caption.flat_map(|c| self.world.fits(self.part, c)).map(|video| video - self.videos.start).collect()
     }
 }
 
@@ -61,7 +61,7 @@ impl PairSource for ClipPairs {
     }
 
     fn videos(&self) -> usize {
-        self.videos
+        self.videos.len()
     }
 
     fn video_of(&self, text: usize) -> Result<usize> {
@@ -74,8 +74,8 @@ impl PairSource for ClipPairs {
     }
 
     fn frames(&self, video: usize) -> Result<FrameSet> {
-        let video = checked_index("ClipPairs", video, self.videos)?;
-        let frames = self.world.frames(self.first + video)?;
+        let video = self.videos.start + checked_index("ClipPairs", video, self.videos.len())?;
+        let frames = self.world.frames(video)?;
         let size = self.world.config().size;
         let mut pixels = Vec::with_capacity(frames.len());
         for frame in frames.chunks_exact(3 * size * size) {

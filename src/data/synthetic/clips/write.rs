@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{ClipWorld, ClipWorldConfig};
 use crate::Result;
 use crate::data::Part;
-use crate::data::synthetic::write::{
-    Info, Sentence, create_folder, id, read_manifest, remove_manifest, write_json, write_table,
-};
+use crate::data::formats::atomic;
+use crate::data::synthetic::write::{Info, Sentence, begin, create_folder, id, read_manifest, write_table};
 
 /// What MSR-VTT's layout has no place for, from which all else follows.
 #[derive(Deserialize, Serialize)]
@@ -48,10 +47,9 @@ impl ClipWorld {
         videos: usize,
         mut save: impl FnMut(&Path, &[&[u8]], f64) -> Result<()>,
     ) -> Result<()> {
+        let manifest = begin(folder, Manifest::FILE)?;
         let saved = folder.join("videos");
         create_folder(&saved)?;
-        let manifest = folder.join(Manifest::FILE);
-        remove_manifest(&manifest)?;
 
         let training = self.videos(Part::Train).map(|video| [id(video)]);
         write_table(&folder.join("MSRVTT_train.9k.csv"), ["video_id"], training)?;
@@ -69,14 +67,14 @@ impl ClipWorld {
             let header = ["key", "vid_key", "video_id", "sentence"];
             write_table(&folder.join(format!("MSRVTT_JSFUSION_{name}.csv")), header, rows)?;
         }
-        write_json(&folder.join("MSRVTT_data.json"), &Info { sentences })?;
+        atomic::write_lines(&folder.join("MSRVTT_data.json"), [Info { sentences }])?;
 
         for video in Part::ALL.into_iter().flat_map(|s| self.videos(s).take(videos)) {
             let frames = self.frames(video)?;
             let frames: Vec<&[u8]> = frames.chunks_exact(self.config.size * self.config.size * 3).collect();
             save(&saved.join(id(video)), &frames, Self::FRAMES_PER_SECOND)?;
         }
-        write_json(&manifest, &Manifest { version: Manifest::VERSION, config: self.config })
+        atomic::write_lines(&manifest, [Manifest { version: Manifest::VERSION, config: self.config }])
     }
 
     /// The world that was written to `folder`: it is made anew from its configuration.

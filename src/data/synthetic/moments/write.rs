@@ -1,6 +1,5 @@
 //! A world of moments as a folder in TVR's layout.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +10,7 @@ use crate::data::Part;
 use crate::data::formats::{atomic, hdf5_write};
 use crate::data::moments::write_tvr;
 use crate::data::synthetic::captions::phrase;
-use crate::data::synthetic::write::{create_folder, read_manifest, remove_manifest, write_json};
+use crate::data::synthetic::write::{begin, create_folder, read_manifest};
 use crate::tensor::Array;
 
 /// TVR's names of the splits. Unlike TVR's, the labels of the test are given.
@@ -99,10 +98,9 @@ impl MomentWorld {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io).
     pub fn write(&self, folder: &Path) -> Result<()> {
+        let manifest = begin(folder, MomentManifest::FILE)?;
         create_folder(&folder.join("tvr_feature_release/video_feature"))?;
         create_folder(&folder.join("tvr_feature_release/bert_feature/sub_query"))?;
-        let manifest = folder.join(MomentManifest::FILE);
-        remove_manifest(&manifest)?;
 
         let put = |path: &Path, features: &dyn Fn(usize, &SimulatedVideo) -> Array| {
             hdf5_write::write(path, |file| {
@@ -122,14 +120,10 @@ impl MomentWorld {
         })?;
         let parts = PARTS.map(|(part, name)| (name, self.split(part)));
         write_tvr(folder, &parts.each_ref().map(|(name, part)| (*name, part)))?;
-        atomic::write(&folder.join("tvqa_preprocessed_subtitles.jsonl"), |file| {
-            self.videos.iter().try_for_each(|video| {
-                let sub = video.lines.iter().map(Subtitle::of).collect();
-                serde_json::to_writer(&mut *file, &Subtitles { vid_name: &video.id, sub })?;
-                file.write_all(b"\n")
-            })
-        })?;
-        write_json(&manifest, &MomentManifest::new(self))
+        let lines = self.videos.iter().map(|video| (&video.id, video.lines.iter().map(subtitle).collect()));
+        let subtitles = lines.map(|(vid_name, sub)| Subtitles { vid_name, sub });
+        atomic::write_lines(&folder.join("tvqa_preprocessed_subtitles.jsonl"), subtitles)?;
+        atomic::write_lines(&manifest, [MomentManifest::new(self)])
     }
 }
 
@@ -147,9 +141,7 @@ struct Subtitle<'a> {
     end: f64,
 }
 
-impl<'a> Subtitle<'a> {
-    fn of((text, stretch): &'a (String, Stretch)) -> Self {
-        let [start, end] = stretch.window();
-        Self { text, start, end }
-    }
+fn subtitle((text, stretch): &(String, Stretch)) -> Subtitle<'_> {
+    let [start, end] = stretch.window();
+    Subtitle { text, start, end }
 }
