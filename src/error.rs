@@ -347,6 +347,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// An [`Error::Shape`] about `argument`.
+    pub(crate) fn shape(op: &'static str, argument: &'static str, expected: impl Into<String>, got: &[usize]) -> Self {
+        Error::Shape { op, argument, expected: expected.into(), got: got.to_vec() }
+    }
+
+    /// An [`Error::ShapeMismatch`] of the shapes `left` and `right`.
+    pub(crate) fn mismatch(op: &'static str, left: &[usize], right: &[usize], why: &'static str) -> Self {
+        Error::ShapeMismatch { op, left: left.to_vec(), right: right.to_vec(), why }
+    }
+
     /// An [`Error::Io`] about `path`.
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Error::Io { action, path: path.as_ref().to_path_buf(), source }
@@ -355,5 +365,15 @@ impl Error {
     /// An [`Error::Malformed`] about `place` in `path`.
     pub fn malformed(path: impl AsRef<Path>, place: impl ToString, problem: impl ToString) -> Self {
         Error::Malformed { path: path.as_ref().to_path_buf(), place: place.to_string(), problem: problem.to_string() }
+    }
+
+    /// An [`Error::Missing`] of `id` in `path`.
+    pub fn missing(path: impl AsRef<Path>, kind: &'static str, id: impl ToString) -> Self {
+        Error::Missing { path: path.as_ref().to_path_buf(), kind, id: id.to_string() }
+    }
+
+    /// An [`Error::Duplicate`] of `id` at `place` in `path`.
+    pub fn duplicate(path: impl AsRef<Path>, place: impl ToString, kind: &'static str, id: impl ToString) -> Self {
+        Error::Duplicate { path: path.as_ref().to_path_buf(), place: place.to_string(), kind, id: id.to_string() }
     }
 }
