@@ -88,11 +88,10 @@ fn squareplus(x: &Var, b: f32) -> Result<Var> {
 // The op ends here.
 
 fn main() -> ExitCode {
-    common::init_log();
-    common::finish(demonstrate(&Options::parse()))
+    common::main(demonstrate)
 }
 
-fn demonstrate(options: &Options) -> Result<ExitCode> {
+fn demonstrate(options: Options) -> Result<ExitCode> {
     let gpu = common::open_gpu(options.adapter.as_deref());
     println!("{}\n", gpu.report().line());
     let x = [-4.0, -1.0, 0.0, 1.0, 4.0f32];

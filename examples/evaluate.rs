@@ -83,8 +83,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    common::init_log();
-    common::finish(run(Options::parse()).map(|()| ExitCode::SUCCESS))
+    common::main(run)
 }
 
 fn run(mut options: Options) -> Result<()> {

@@ -72,17 +72,16 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    common::init_log();
-    common::finish(run(&Options::parse()).map(|()| ExitCode::SUCCESS))
+    common::main(run)
 }
 
-fn run(options: &Options) -> Result<()> {
+fn run(options: Options) -> Result<()> {
     let mut settings: Settings = reelgrad::run::stored(&options.run)?;
     options.data.iter().for_each(|root| settings.data.root.clone_from(root));
     let part = options.part.as_ref().unwrap_or(&settings.data.validation);
     let mut problems = if options.lenient { Problems::lenient() } else { Problems::strict() };
     let data = settings.open_part(part, &mut problems)?;
-    let wanted = wanted(options, &settings, &*data)?;
+    let wanted = wanted(&options, &settings, &*data)?;
     let gpu = common::open_gpu(options.adapter.as_deref());
     let model: Reloclnet = reelgrad::train::open(&gpu, &options.run, Slot::Best)?;
     let folder = options.index.clone().unwrap_or_else(|| options.run.join(format!("index-{part}")));

@@ -41,11 +41,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    common::init_log();
-    common::finish(run(&Options::parse()).map(|()| ExitCode::SUCCESS))
+    common::main(run)
 }
 
-fn run(options: &Options) -> Result<()> {
+fn run(options: Options) -> Result<()> {
     let started = Instant::now();
     let gpu = common::open_gpu(options.adapter.as_deref());
     println!("adapter  {}", gpu.report().line());

@@ -12,8 +12,9 @@ use reelgrad::data::synthetic::{MomentManifest, MomentWorld, MomentWorldConfig};
 use reelgrad::models::reloclnet::Reloclnet;
 use reelgrad::retrieval::moments::{IndexOptions, MomentIndex, MomentMetrics, MomentSearch};
 use reelgrad::run::moments::{SPREADS, Settings, spreads};
-use reelgrad::run::{Asked, Start, Task, free_folder, train, train_all};
+use reelgrad::run::{Asked, Task, free_folder, train, train_all};
 use reelgrad::tensor::{Array, DType};
+use reelgrad::train::RunFolder;
 use reelgrad::{Error, Result, Silent};
 
 mod common;
@@ -41,11 +42,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    common::init_log();
-    common::finish(run(&Options::parse()).map(|()| ExitCode::SUCCESS))
+    common::main(run)
 }
 
-fn run(options: &Options) -> Result<()> {
+fn run(options: Options) -> Result<()> {
     let started = Instant::now();
     let gpu = common::open_gpu(options.adapter.as_deref());
     println!("adapter  {}", gpu.report().line());
@@ -79,8 +79,8 @@ fn run(options: &Options) -> Result<()> {
     }
 
     gpu.reset_peak_memory();
-    let start = Start::new(free_folder(&options.out, "ReLoCLNet"), &settings)?;
-    let trained = train(&gpu, &settings, &data, start, &mut bar(), &stop)?;
+    let folder = RunFolder::create(free_folder(&options.out, "ReLoCLNet"), &settings)?;
+    let trained = train(&gpu, &settings, &data, folder, None, &mut bar(), &stop)?;
     let peak = gpu.memory_report().peak;
     println!("\nheld-out test: {} queries, {} videos (simulated features)", test.queries().len(), test.videos().len());
     println!("\n{}\n{}", MomentMetrics::HEAD, evaluate(&trained.model)?.row("ReLoCLNet"));

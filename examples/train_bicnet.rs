@@ -37,11 +37,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    common::init_log();
-    common::finish(run(&Options::parse()).map(|()| ExitCode::SUCCESS))
+    common::main(run)
 }
 
-fn run(options: &Options) -> Result<()> {
+fn run(options: Options) -> Result<()> {
     let started = Instant::now();
     let Some((plan, data, gpu)) = options.flags.start::<Settings>(Vec::new())? else { return Ok(()) };
     let settings = &plan.settings;
@@ -73,15 +72,8 @@ fn run(options: &Options) -> Result<()> {
 
 /// Prints the script's numbers, and returns them.
 fn compat(compat: Compat, encoded: &Encoded) -> Result<serde_json::Value> {
-    let scores = encoded.to_scores()?;
+    let directions = compat.both(&encoded.to_scores()?)?;
     println!("\nas {compat:?}'s script prints it");
-    let mut values = serde_json::Map::new();
-    for (title, key, metrics) in [
-        ("text to video", "text_to_video", compat.text_to_video(&scores)?),
-        ("video to text", "video_to_text", compat.video_to_text(&scores)?),
-    ] {
-        println!("{title:<14} {metrics}");
-        values.insert(key.into(), metrics.values.iter().map(|&(name, v)| (name.to_string(), json!(v))).collect());
-    }
-    Ok(values.into())
+    directions.iter().for_each(|(title, metrics)| println!("{title:<14} {metrics}"));
+    Ok(directions.iter().map(|(title, metrics)| (title.replace(' ', "_"), json!(metrics))).collect())
 }

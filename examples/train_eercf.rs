@@ -36,11 +36,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    common::init_log();
-    common::finish(run(&Options::parse()).map(|()| ExitCode::SUCCESS))
+    common::main(run)
 }
 
-fn run(options: &Options) -> Result<()> {
+fn run(options: Options) -> Result<()> {
     let started = Instant::now();
     let Some((plan, data, gpu)) = options.flags.start::<Settings<EercfConfig>>()? else { return Ok(()) };
     let stop = common::stop_on_ctrl_c();
@@ -48,7 +47,7 @@ fn run(options: &Options) -> Result<()> {
     let mut reports = Vec::new();
     if let Some(seeds) = options.seeds {
         let variants = [("EERCF", plan.settings.clone())];
-        let all = train_all(&gpu, (&variants, seeds), &data, &plan.folder(""), (&bar, &stop), |name, trained| {
+        let all = train_all(&gpu, (&variants, seeds), &data, plan.folder(), (&bar, &stop), |name, trained| {
             let found = ways(&trained.model, &data.test, &options.k)?;
             print_table(name, &[&found]);
             reports.push(trained.report);

@@ -34,11 +34,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    common::init_log();
-    common::finish(run(&Options::parse()).map(|()| ExitCode::SUCCESS))
+    common::main(run)
 }
 
-fn run(options: &Options) -> Result<()> {
+fn run(options: Options) -> Result<()> {
     let started = Instant::now();
     let Some((plan, data, gpu)) = options.flags.start::<Settings<GlcclConfig>>()? else { return Ok(()) };
     let stop = common::stop_on_ctrl_c();
@@ -46,7 +45,7 @@ fn run(options: &Options) -> Result<()> {
     let mut reports = Vec::new();
     if let Some(seeds) = options.ablation {
         let variants = variants(&plan.settings);
-        let all = train_all(&gpu, (&variants, seeds), &data, &plan.folder(""), (&bar, &stop), |name, trained| {
+        let all = train_all(&gpu, (&variants, seeds), &data, plan.folder(), (&bar, &stop), |name, trained| {
             let found = test(&trained.model, &data.test)?;
             println!("{name}: R@1 {:.1}", found[0].1.r1);
             reports.push(trained.report);
@@ -83,7 +82,7 @@ fn variants(full: &Settings<GlcclConfig>) -> [(&'static str, Settings<GlcclConfi
 type Found = Vec<(&'static str, RetrievalMetrics)>;
 
 fn test(model: &Glccl, part: &Source) -> Result<Found> {
-    let scores = part.encode(model)?.score_all(model)?;
+    let scores = part.score_all(model)?;
     let kinds = [("all texts", Texts::All), ("of the whole clip", Texts::Whole), ("of a part of it", Texts::Partial)];
     let shown = if part.texts(Texts::Partial).is_empty() { &kinds[..1] } else { &kinds };
     shown.iter().map(|&(kind, texts)| Ok((kind, part.text_to_video(&scores, texts)?))).collect()

@@ -40,13 +40,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    common::init_log();
-    let options = Options::parse();
-    let result = match (&options.predict, &options.flags.run) {
-        (Some(part), Some(run)) => predict(&options.flags, run, part),
-        _ => train(&options.flags),
-    };
-    common::finish(result.map(|()| ExitCode::SUCCESS))
+    common::main(|Options { flags, predict: part }| match (&part, &flags.run) {
+        (Some(part), Some(run)) => predict(&flags, run, part),
+        _ => train(&flags),
+    })
 }
 
 fn train(flags: &Flags) -> Result<()> {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use common::{builder, gpu, noise};
 use reelgrad::autograd::{AttentionOptions, Tape, Var, concat};
+use reelgrad::data::moments::pad_tokens;
 use reelgrad::gpu::{AdapterChoice, KernelFamily, Launch};
 use reelgrad::kernels::attention::Layout;
 use reelgrad::kernels::elementwise::dropout::Dropout;
@@ -16,7 +17,6 @@ use reelgrad::kernels::rows::layer_norm::Norm;
 use reelgrad::models::Model;
 use reelgrad::models::bicnet::{Bicnet, BicnetConfig};
 use reelgrad::nn::{Init, Linear, MultiHeadAttention, StoreBuilder};
-use reelgrad::retrieval::two_space::pad_texts;
 use reelgrad::shader::Variant;
 use reelgrad::train::{Checkpoint, checkpoint};
 use reelgrad::{Array, Error, Gpu, Tensor};
@@ -158,11 +158,11 @@ fn tensors() {
     refused!(tensor(&[200]).view(192, [9]), Error::Shape { .. });
     refused!(tensor(&[2]).item(), Error::Shape { .. });
     refused!(tensor(&[2]).to_u32(), Error::DType { .. });
-    let captions = [noise(&[2, 3], 1), noise(&[2, 4], 2)];
-    refused!(pad_texts(&gpu, &captions), Error::Shape { op: "pad_texts", .. });
-    let scalar = [noise(&[2, 3], 1), Array::new([], vec![1.0]).unwrap()];
-    refused!(pad_texts(&gpu, &scalar), Error::Shape { op: "pad_texts", .. });
-    refused!(pad_texts(&gpu, &[]), Error::Argument { .. });
+    let (caption, wider) = (noise(&[2, 3], 1), noise(&[2, 4], 2));
+    refused!(pad_tokens(&[&caption, &wider]), Error::ShapeMismatch { op: "moments::collate", .. });
+    let scalar = Array::new([], vec![1.0]).unwrap();
+    refused!(pad_tokens(&[&caption, &scalar]), Error::Shape { op: "moments::collate", .. });
+    refused!(pad_tokens(&[]), Error::Argument { .. });
     assert_works(&gpu);
 }
 

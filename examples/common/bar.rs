@@ -31,12 +31,6 @@ impl Bar {
         });
         Self { name, bar, started: None, printed: 0 }
     }
-
-    pub fn finish(self) {
-        if let Some(bar) = self.bar {
-            bar.finish();
-        }
-    }
 }
 
 impl Progress for Bar {

@@ -6,8 +6,9 @@
 pub mod bar;
 pub mod flags;
 
-use std::process::{ExitCode, exit};
+use std::process::{ExitCode, Termination, exit};
 
+use clap::Parser;
 use reelgrad::Error;
 use reelgrad::gpu::{AdapterChoice, Gpu, GpuBuilder};
 
@@ -38,18 +39,20 @@ pub fn open(builder: GpuBuilder) -> Gpu {
     })
 }
 
-/// Ends a program: with its own exit code, with a message and 2, or with 130 after Ctrl-C.
-pub fn finish(result: reelgrad::Result<ExitCode>) -> ExitCode {
-    result.unwrap_or_else(|error| match error {
-        Error::Interrupted { .. } => {
+/// Runs a program on its arguments. It ends with its own exit code, with a message and 2, or with 130 after Ctrl-C.
+pub fn main<O: Parser, C: Termination>(run: impl FnOnce(O) -> reelgrad::Result<C>) -> ExitCode {
+    init_log();
+    match run(O::parse()) {
+        Ok(code) => code.report(),
+        Err(error @ Error::Interrupted { .. }) => {
             eprintln!("{error}\ngo on with --resume and the run's folder as --run");
             ExitCode::from(130)
         }
-        error => {
+        Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)
         }
-    })
+    }
 }
 
 /// A flag that Ctrl-C sets; a second Ctrl-C ends the program at once.

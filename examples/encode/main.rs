@@ -42,15 +42,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    common::init_log();
-    let options = Options::parse();
-    let open_gpu = || {
-        let gpu = common::open_gpu(options.adapter.as_deref());
-        println!("adapter  {}", gpu.report().line());
-        gpu
-    };
-    common::finish(match &options.command {
-        Command::Clip(options) => clip::encode(options, open_gpu),
-        Command::Bert(options) => bert::encode(options, open_gpu),
+    common::main(|Options { command, adapter }| {
+        let open_gpu = || {
+            let gpu = common::open_gpu(adapter.as_deref());
+            println!("adapter  {}", gpu.report().line());
+            gpu
+        };
+        match command {
+            Command::Clip(options) => clip::encode(&options, open_gpu),
+            Command::Bert(options) => bert::encode(&options, open_gpu),
+        }
     })
 }

@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
+use super::by_name;
 use super::metrics::{Counts, Scores, median};
 use crate::tensor::Array;
 use crate::{Error, Result};
@@ -28,20 +31,12 @@ impl std::str::FromStr for Compat {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        match s {
-            "clip4clip" => Ok(Compat::Clip4Clip),
-            "bicnet" => Ok(Compat::BicNet),
-            "openclip" => Ok(Compat::OpenClip),
-            _ => Err(Error::Argument {
-                op: "Compat",
-                argument: "name",
-                why: format!("must be clip4clip, bicnet or openclip, got {s:?}"),
-            }),
-        }
+        let scripts = [("clip4clip", Self::Clip4Clip), ("bicnet", Self::BicNet), ("openclip", Self::OpenClip)];
+        by_name(("Compat", "name"), s, scripts)
     }
 }
 
-/// What a script prints for one direction, under its own names and in its own units.
+/// What a script prints for one direction, under its own names and in its own units; serialised as an object of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompatMetrics {
     /// Name and value, in the script's order.
@@ -57,6 +52,12 @@ impl CompatMetrics {
     }
 }
 
+impl Serialize for CompatMetrics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.values.iter().copied())
+    }
+}
+
 /// Names and values on one line.
 impl fmt::Display for CompatMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,86 +70,55 @@ impl Compat {
     /// Text to video, as the script computes it.
     ///
     /// # Errors
-    /// [`Error::Argument`] for several captions a video where the script knows only one.
+    /// [`Error::Argument`] for several captions a video where the script knows only one, in either direction.
     pub fn text_to_video(self, scores: &Scores) -> Result<CompatMetrics> {
         match self {
             Compat::Clip4Clip if scores.is_grouped() => Ok(clip4clip_captions(scores)),
             Compat::Clip4Clip => Ok(clip4clip(scores.text_to_video())),
-            Compat::BicNet | Compat::OpenClip => {
-                self.refuse_groups(scores)?;
-                Ok(self.first_position(scores.matrix().data(), scores.videos(), Axis::Rows))
-            }
+            _ => self.first_position(scores, |text, video| scores.matrix().row(text)[video]),
         }
     }
 
     /// Video to text, as the script computes it; with several captions a video, a group scores as its best caption.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] for several captions a video where the script knows only one.
     pub fn video_to_text(self, scores: &Scores) -> Result<CompatMetrics> {
         match self {
             Compat::Clip4Clip => Ok(clip4clip(scores.video_to_text())),
-            Compat::BicNet | Compat::OpenClip => {
-                self.refuse_groups(scores)?;
-                Ok(self.first_position(scores.matrix().data(), scores.videos(), Axis::Columns))
-            }
+            _ => self.first_position(scores, |video, text| scores.matrix().row(text)[video]),
         }
     }
 
-    fn refuse_groups(self, scores: &Scores) -> Result<()> {
-        if !scores.is_grouped() {
-            return Ok(());
-        }
-        let why = format!("has several captions a video, which {self:?}'s script does not evaluate");
-        Err(Error::Argument { op: "Compat", argument: "scores", why })
+    /// Both directions with their names.
+    pub fn both(self, scores: &Scores) -> Result<[(&'static str, CompatMetrics); 2]> {
+        Ok([("text to video", self.text_to_video(scores)?), ("video to text", self.video_to_text(scores)?)])
     }
 
-    /// Ranks by the position in the script's sorted order, then its summary.
-    fn first_position(self, scores: &[f32], n: usize, axis: Axis) -> CompatMetrics {
+    /// Ranks by the position in the script's sorted order, then its summary; `score` is that of a query and an item.
+    fn first_position(self, scores: &Scores, score: impl Fn(usize, usize) -> f32) -> Result<CompatMetrics> {
+        if scores.is_grouped() {
+            let why = format!("has several captions a video, which {self:?}'s script does not evaluate");
+            return Err(Error::Argument { op: "Compat", argument: "scores", why });
+        }
+        let n = scores.videos();
         let rank = |query: usize| {
-            let at = |item: usize| match axis {
-                Axis::Rows => scores[query * n + item],
-                Axis::Columns => scores[item * n + query],
-            };
-            let own = at(query);
-            let ahead = |item: usize| match self {
-                Compat::BicNet => item > query,
-                _ => item < query,
-            };
-            (0..n).filter(|&item| at(item) > own || (at(item) == own && ahead(item))).count() as u32
+            let own = score(query, query);
+            let is_first = |item: usize| if self == Compat::BicNet { item > query } else { item < query };
+            let is_ahead = |&item: &usize| score(query, item) > own || (score(query, item) == own && is_first(item));
+            (0..n).filter(is_ahead).count() as u32
         };
         let ranks: Vec<u32> = (0..n).map(rank).collect();
         let recall = |k: u32| ranks.iter().filter(|&&r| r < k).count() as f64 / n as f64;
-        let median_rank = median(ranks.iter().map(|&r| f64::from(r)).collect()).floor() + 1.0;
-        let mean_rank = mean(&ranks) + 1.0;
+        let [r1, r5, r10] = [1, 5, 10].map(recall);
+        let median = median(ranks.iter().map(|&r| f64::from(r)).collect()).floor() + 1.0;
+        let mean = mean(&ranks) + 1.0;
         let values = if self == Compat::BicNet {
-            let (r1, r5, r10, r50) = (recall(1), recall(5), recall(10), recall(50));
-            vec![
-                ("r1", r1),
-                ("r5", r5),
-                ("r10", r10),
-                ("r50", r50),
-                ("medr", median_rank),
-                ("meanr", mean_rank),
-                ("sum", r1 + r5 + r50),
-            ]
+            let r50 = recall(50);
+            let sum = r1 + r5 + r50;
+            vec![("r1", r1), ("r5", r5), ("r10", r10), ("r50", r50), ("medr", median), ("meanr", mean), ("sum", sum)]
         } else {
-            vec![
-                ("mean_rank", mean_rank),
-                ("median_rank", median_rank),
-                ("R@1", recall(1)),
-                ("R@5", recall(5)),
-                ("R@10", recall(10)),
-            ]
+            vec![("mean_rank", mean), ("median_rank", median), ("R@1", r1), ("R@5", r5), ("R@10", r10)]
         };
-        CompatMetrics { values, ranks }
+        Ok(CompatMetrics { values, ranks })
     }
-}
-
-#[derive(Clone, Copy)]
-enum Axis {
-    Rows,
-    Columns,
 }
 
 fn mean(ranks: &[u32]) -> f64 {
@@ -158,10 +128,8 @@ fn mean(ranks: &[u32]) -> f64 {
 /// The script looks for zeros in `sort(-scores) - own`: all `equal + 1` positions of the own score are found.
 fn clip4clip(counts: Counts) -> CompatMetrics {
     let ranks: Vec<u32> = counts.greater.iter().zip(&counts.equal).flat_map(|(&g, &e)| g..=g + e).collect();
-    let recall = |k: u32| ranks.iter().filter(|&&r| r < k).count() as f64 * 100.0 / ranks.len() as f64;
-    let median_rank = median(ranks.iter().map(|&r| f64::from(r)).collect()) + 1.0;
-    let values = clip4clip_values([recall(1), recall(5), recall(10)], median_rank, mean(&ranks) + 1.0);
-    CompatMetrics { values, ranks }
+    let (queries, median) = (ranks.len() as f64, median(ranks.iter().map(|&r| f64::from(r)).collect()));
+    clip4clip_metrics(ranks, |hits| hits as f64 * 100.0 / queries, median)
 }
 
 /// Several captions a video: a rank per caption, integer tensors divided in `f32`, lower median.
@@ -172,20 +140,17 @@ fn clip4clip_captions(scores: &Scores) -> CompatMetrics {
         row.iter().enumerate().filter(|&(v, &s)| s > score || (s == score && v < own)).count() as u32
     };
     let ranks: Vec<u32> = scores.owner().iter().enumerate().map(rank).collect();
-    let recall = |k: u32| {
-        let hits = ranks.iter().filter(|&&r| r < k).count();
-        f64::from((hits * 100) as f32 / ranks.len() as f32)
-    };
     let mut sorted = ranks.clone();
     sorted.sort_unstable();
-    let median_rank = f64::from(sorted[(sorted.len() - 1) / 2]) + 1.0;
-    let values = clip4clip_values([recall(1), recall(5), recall(10)], median_rank, mean(&ranks) + 1.0);
-    CompatMetrics { values, ranks }
+    let (queries, median) = (ranks.len() as f32, sorted[(sorted.len() - 1) / 2]);
+    clip4clip_metrics(ranks, |hits| f64::from((hits * 100) as f32 / queries), f64::from(median))
 }
 
-fn clip4clip_values(recalls: [f64; 3], median_rank: f64, mean_rank: f64) -> Vec<(&'static str, f64)> {
-    let [r1, r5, r10] = recalls;
-    vec![("R1", r1), ("R5", r5), ("R10", r10), ("MR", median_rank), ("MedianR", median_rank), ("MeanR", mean_rank)]
+fn clip4clip_metrics(ranks: Vec<u32>, percent: impl Fn(usize) -> f64, median: f64) -> CompatMetrics {
+    let [r1, r5, r10] = [1, 5, 10].map(|k| percent(ranks.iter().filter(|&&r| r < k).count()));
+    let (median, mean) = (median + 1.0, mean(&ranks) + 1.0);
+    let values = vec![("R1", r1), ("R5", r5), ("R10", r10), ("MR", median), ("MedianR", median), ("MeanR", mean)];
+    CompatMetrics { values, ranks }
 }
 
 #[cfg(test)]

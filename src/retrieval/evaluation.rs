@@ -3,10 +3,10 @@
 use std::fmt;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::compat::{Compat, CompatMetrics};
-use super::metrics::{RetrievalMetrics, Ties};
+use super::metrics::{RetrievalMetrics, Ties, expect_finite};
 use super::ranking::{Source, Tiles};
 use crate::data::formats::text::read_json;
 use crate::data::formats::{npy, safetensors};
@@ -79,12 +79,7 @@ impl RankingInput {
             // With one caption a video both are one.
             metrics.push(("video to text", captions));
         }
-        let script = |compat: Compat| -> Result<_> {
-            let scores = tiles.to_scores()?;
-            let directions =
-                [("text to video", compat.text_to_video(&scores)?), ("video to text", compat.video_to_text(&scores)?)];
-            Ok((compat, directions))
-        };
+        let script = |compat: Compat| -> Result<_> { Ok((compat, compat.both(&tiles.to_scores()?)?)) };
         Ok(Report { texts: self.owners.len(), videos, ties, metrics, script: compat.map(script).transpose()? })
     }
 }
@@ -113,12 +108,10 @@ impl Report {
             "texts": self.texts,
             "videos": self.videos,
             "ties": self.ties,
-            "metrics": self.metrics.iter().map(|(name, m)| (key(name), json!(m))).collect::<Map<_, _>>(),
+            "metrics": self.metrics.iter().map(|(name, m)| (key(name), json!(m))).collect::<Value>(),
         });
         if let Some((compat, directions)) = &self.script {
-            let values =
-                |m: &CompatMetrics| m.values.iter().map(|&(n, v)| (n.to_string(), json!(v))).collect::<Map<_, _>>();
-            let metrics: Map<_, _> = directions.iter().map(|(name, m)| (key(name), values(m).into())).collect();
+            let metrics: Value = directions.iter().map(|(name, m)| (key(name), json!(m))).collect();
             report["compat"] = json!({"script": format!("{compat:?}").to_lowercase(), "metrics": metrics});
         }
         report
@@ -192,14 +185,11 @@ fn from_json(path: &Path) -> Result<Array> {
 
 /// The matrix, if it has two dimensions and no NaN or infinity.
 fn finite(name: &str, matrix: Array) -> Result<Array> {
-    let &[_, width] = matrix.shape() else {
+    if matrix.shape().len() != 2 {
         let problem = format_args!("must be [rows, columns], it is {:?}", matrix.shape());
         return Err(Error::malformed(name, "shape", problem));
-    };
-    if let Some((count, first)) = matrix.non_finite() {
-        let place = format!("row {}, column {}", first / width, first % width);
-        return Err(Error::NonFinite { origin: name.into(), place, count });
     }
+    expect_finite(name, &matrix)?;
     Ok(matrix)
 }
 

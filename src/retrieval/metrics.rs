@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::by_name;
 use crate::tensor::Array;
 use crate::{Error, Result};
 
@@ -28,16 +29,8 @@ impl std::str::FromStr for Ties {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        match s {
-            "optimistic" => Ok(Ties::Optimistic),
-            "expected" => Ok(Ties::Expected),
-            "pessimistic" => Ok(Ties::Pessimistic),
-            _ => Err(Error::Argument {
-                op: "Ties",
-                argument: "name",
-                why: format!("must be optimistic, expected or pessimistic, got {s:?}"),
-            }),
-        }
+        let ties = [("optimistic", Self::Optimistic), ("expected", Self::Expected), ("pessimistic", Self::Pessimistic)];
+        by_name(("Ties", "name"), s, ties)
     }
 }
 
@@ -61,8 +54,8 @@ impl Counts {
         const OP: &str = "retrieval metrics";
         let items = matrix.shape().get(1).copied().unwrap_or(0);
         if matrix.shape() != [right.len(), items] {
-            let (left, right) = (matrix.shape().to_vec(), vec![right.len()]);
-            return Err(Error::ShapeMismatch { op: OP, left, right, why: "every query needs a list of answers" });
+            let why = "every query needs a list of answers";
+            return Err(Error::mismatch(OP, matrix.shape(), &[right.len()], why));
         }
         if let Some((count, first)) = matrix.non_finite() {
             let place = format!("query {}", first / items.max(1));
@@ -116,12 +109,8 @@ impl Counts {
     pub fn metrics(&self, ties: Ties) -> Result<RetrievalMetrics> {
         const OP: &str = "retrieval metrics";
         if self.greater.len() != self.equal.len() {
-            return Err(Error::ShapeMismatch {
-                op: OP,
-                left: vec![self.greater.len()],
-                right: vec![self.equal.len()],
-                why: "both counts must cover every query",
-            });
+            let why = "both counts must cover every query";
+            return Err(Error::mismatch(OP, &[self.greater.len()], &[self.equal.len()], why));
         }
         if self.greater.is_empty() {
             return Err(Error::Argument { op: OP, argument: "counts", why: "hold no query".into() });
@@ -225,22 +214,13 @@ impl Scores {
     }
 
     fn checked(matrix: Array, owner: Vec<usize>, grouped: bool) -> Result<Self> {
-        if let Some((count, first)) = matrix.non_finite() {
-            let videos = matrix.shape()[1];
-            let place = format!("row {}, column {}", first / videos, first % videos);
-            return Err(Error::NonFinite { origin: "similarity matrix".into(), place, count });
-        }
+        expect_finite("similarity matrix", &matrix)?;
         Ok(Self { matrix, owner, grouped })
     }
 
     /// The matrix, (texts, videos).
     pub fn matrix(&self) -> &Array {
         &self.matrix
-    }
-
-    /// Number of texts.
-    pub fn texts(&self) -> usize {
-        self.matrix.shape()[0]
     }
 
     /// Number of videos.
@@ -328,7 +308,15 @@ fn extents(matrix: &Array) -> Result<(usize, usize)> {
 }
 
 fn shape(matrix: &Array, expected: String) -> Error {
-    Error::Shape { op: "Scores", argument: "similarity matrix", expected, got: matrix.shape().to_vec() }
+    Error::shape("Scores", "similarity matrix", expected, matrix.shape())
+}
+
+/// Refuses a matrix (rows, columns) with NaN or infinity.
+pub(super) fn expect_finite(origin: &str, matrix: &Array) -> Result<()> {
+    let Some((count, first)) = matrix.non_finite() else { return Ok(()) };
+    let columns = matrix.shape()[1];
+    let place = format!("row {}, column {}", first / columns, first % columns);
+    Err(Error::NonFinite { origin: origin.into(), place, count })
 }
 
 #[cfg(test)]

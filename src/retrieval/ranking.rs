@@ -62,17 +62,16 @@ impl<'a> Tiles<'a> {
             (&[n, m], None) => (n, m),
             (&[n, d], Some(&[m, e])) if d == e => (n, m),
             (&[_, _], Some(right @ &[_, _])) => {
-                let why = "rows must have the same width";
-                return Err(Error::ShapeMismatch { op, left: left.to_vec(), right: right.to_vec(), why });
+                return Err(Error::mismatch(op, left, right, "rows must have the same width"));
             }
             (got, right) => {
-                let got = if got.len() == 2 { right.unwrap_or(got) } else { got }.to_vec();
-                return Err(Error::Shape { op, argument: "source", expected: "two dimensions".into(), got });
+                let got = if got.len() == 2 { right.unwrap_or(got) } else { got };
+                return Err(Error::shape(op, "source", "two dimensions", got));
             }
         };
         if texts != owners.len() {
             let expected = format!("{} rows, one for every owner", owners.len());
-            return Err(Error::Shape { op, argument: "texts", expected, got: left.to_vec() });
+            return Err(Error::shape(op, "texts", expected, left));
         }
         Ok(Self { gpu, source, owners, texts, videos, tile: TILE })
     }

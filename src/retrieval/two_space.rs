@@ -3,12 +3,14 @@
 //! The score 0.5 cos(g, t) + 0.5 cos(r, t) is the product of the unit vector of t with the mean of the unit vectors of g
 //! and r. So one vector a video is enough for search, and the score matrix is one matmul.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use crate::autograd::{Tape, Var};
 use crate::data::bicnet::{Sample, SampleSource, collate};
+use crate::data::moments::pad_tokens;
 use crate::gpu::Gpu;
 use crate::kernels::linear::matmul;
 use crate::kernels::ranking::topk;
@@ -154,37 +156,13 @@ fn encode_more(
     for part in rest.chunks(batch) {
         let texts: Vec<Array> =
             part.iter().map(|&(i, caption)| Ok(data.sample(chunk[i], caption)?.text)).collect::<Result<_>>()?;
-        let (features, mask) = pad_texts(gpu, &texts)?;
+        let (features, mask) = pad_tokens(&texts.iter().collect::<Vec<_>>())?;
+        let (features, mask) = (Tensor::from_array(gpu, &features)?, Tensor::from_array(gpu, &mask)?);
         let tape = Tape::inference(gpu);
         text_rows.push(model.encode_text(&tape, &features, &mask)?.l2_normalize(1e-12)?.into_value());
         owners.extend(part.iter().map(|&(i, _)| (start + i) as u32));
     }
     Ok(())
-}
-
-/// Token features (L, width) of several captions as one padded tensor (B, L, width) and its mask (B, L).
-///
-/// # Errors
-/// [`Error::Shape`] unless all have the first one's width; [`Error::Argument`] for no captions.
-pub fn pad_texts(gpu: &Gpu, texts: &[Array]) -> Result<(Tensor, Tensor)> {
-    let op = "pad_texts";
-    let Some(width) = texts.first().and_then(|t| t.shape().last().copied()) else {
-        return Err(Error::Argument { op, argument: "texts", why: "is empty".into() });
-    };
-    if let Some(text) = texts.iter().find(|t| t.shape().len() != 2 || t.shape()[1] != width) {
-        let (expected, got) = (format!("(tokens, {width})"), text.shape().to_vec());
-        return Err(Error::Shape { op, argument: "texts", expected, got });
-    }
-    let longest = texts.iter().map(|t| t.shape()[0]).max().unwrap_or(0);
-    let mut features = vec![0.0; texts.len() * longest * width];
-    let mut mask = vec![0.0; texts.len() * longest];
-    for (i, text) in texts.iter().enumerate() {
-        let at = i * longest;
-        features[at * width..at * width + text.len()].copy_from_slice(text.data());
-        mask[at..at + text.shape()[0]].fill(1.0);
-    }
-    let features = Tensor::from_slice(gpu, [texts.len(), longest, width], &features)?;
-    Ok((features, Tensor::from_slice(gpu, [texts.len(), longest], &mask)?))
 }
 
 impl Encoded {
@@ -211,9 +189,6 @@ impl Encoded {
     }
 
     /// All scores on the host, captions in the order of their videos: for the published scripts' metrics.
-    ///
-    /// # Errors
-    /// As [`Encoded::evaluate`].
     pub fn to_scores(&self) -> Result<Scores> {
         self.tiles()?.to_scores()
     }
@@ -242,12 +217,10 @@ impl Encoded {
         let mut won = 0.0;
         for (text, &owner) in self.owners.iter().enumerate() {
             let (own, other) = (score(text, owner as usize), score(text, others[owner as usize]));
-            won += if own > other {
-                1.0
-            } else if own == other {
-                0.5
-            } else {
-                0.0
+            won += match own.partial_cmp(&other) {
+                Some(Ordering::Greater) => 1.0,
+                Some(Ordering::Equal) => 0.5,
+                _ => 0.0,
             };
         }
         Ok(100.0 * won / self.owners.len() as f64)

@@ -14,7 +14,6 @@ use crate::gpu::Gpu;
 use crate::models::Model;
 use crate::models::bicnet::{Bicnet, BicnetConfig};
 use crate::models::two_space::TwoSpaceModel;
-use crate::nn::ParameterStore;
 use crate::retrieval::Ties;
 use crate::retrieval::two_space::{self, Captions, EncodeOptions, Encoded};
 use crate::train::{Checkpoint, Figures, FitCore, FitHooks, FitOptions, FitReport, Progress, RunFolder, StopFlag, fit};
@@ -138,9 +137,6 @@ impl Settings {
     }
 
     /// The vectors of a part.
-    ///
-    /// # Errors
-    /// Those of [`two_space::encode`].
     pub fn encode(&self, model: &Bicnet, part: &dyn SampleSource) -> Result<Encoded> {
         let options = EncodeOptions {
             captions: self.evaluation.captions,
@@ -159,10 +155,6 @@ impl Task for Settings {
 
     fn recipe(_: &Value, small: bool) -> Result<Self> {
         Ok(if small { Self::small() } else { Self::default() })
-    }
-
-    fn is_lenient(&self) -> bool {
-        false
     }
 
     fn open(&self, _: &mut Problems) -> Result<Self::Data> {
@@ -200,10 +192,6 @@ impl Task for Settings {
 
     fn build(&self, gpu: &Gpu) -> Result<Bicnet> {
         Bicnet::new(gpu, self.model.clone(), self.fit.core.seed)
-    }
-
-    fn store(model: &Bicnet) -> &ParameterStore {
-        model.store()
     }
 
     fn fit(
@@ -274,9 +262,6 @@ pub fn train_twins(
 }
 
 /// Recall among one video of each pair of twins, and how often (in percent) a caption prefers its video to the twin.
-///
-/// # Errors
-/// Those of [`two_space::encode`].
 pub fn evaluate_twins(
     model: &impl TwoSpaceModel,
     part: &dyn SampleSource,

@@ -1,5 +1,8 @@
 //! Runs: settings, data, a model, training and evaluation, in one piece for every family of models.
 //!
+//! Errors that are not named here are those of the readers in [`crate::data`], of models, of the loops in [`crate::train`]
+//! and of the evaluations in [`crate::retrieval`].
+//!
 //! A family is its settings: a struct that is the run's `config.json` and implements [`Task`]. A [`Plan`] resolves them
 //! from a recipe, a file and what a user sets by name, opens the data and trains in a run folder:
 //!
@@ -38,13 +41,13 @@ use serde_json::Value;
 use crate::Result;
 use crate::data::moments::Problems;
 use crate::gpu::Gpu;
-use crate::nn::ParameterStore;
+use crate::models::Model;
 use crate::train::{Checkpoint, Figures, FitHooks, FitReport};
 
 pub use plan::{Asked, Plan, Request, free_folder, stored};
 pub use settings::{Setting, list, with};
 pub use spread::Spread;
-pub use trained::{Start, Trained, profile, train, train_all};
+pub use trained::{Trained, profile, train, train_all};
 
 /// The parts of a dataset.
 pub struct Parts<P> {
@@ -69,7 +72,7 @@ impl<P> Parts<P> {
 /// `seed`, `log_every` and `evaluate_every`.
 pub trait Task: Clone + Serialize + DeserializeOwned {
     /// What is trained.
-    type Model;
+    type Model: Model;
     /// The parts of a dataset.
     type Data;
     /// What an evaluation gives.
@@ -86,12 +89,11 @@ pub trait Task: Clone + Serialize + DeserializeOwned {
     fn recipe(asked: &Value, small: bool) -> Result<Self>;
 
     /// Whether what cannot be read in the data is left out, and counted.
-    fn is_lenient(&self) -> bool;
+    fn is_lenient(&self) -> bool {
+        false
+    }
 
     /// Opens the data.
-    ///
-    /// # Errors
-    /// Those of the data's readers.
     fn open(&self, problems: &mut Problems) -> Result<Self::Data>;
 
     /// Sets what the data decide, such as widths of features, and steps that are counted in epochs.
@@ -104,26 +106,14 @@ pub trait Task: Clone + Serialize + DeserializeOwned {
     fn describe(&self, data: &Self::Data) -> Vec<String>;
 
     /// The model, with initial values.
-    ///
-    /// # Errors
-    /// Those of the model's constructor.
     fn build(&self, gpu: &Gpu) -> Result<Self::Model>;
 
     /// Loads what a new run starts from, where that is not the model's initial values.
-    ///
-    /// # Errors
-    /// Those of the files' reader.
     fn load_initial(&self, _model: &Self::Model) -> Result<()> {
         Ok(())
     }
 
-    /// The model's parameters.
-    fn store(model: &Self::Model) -> &ParameterStore;
-
     /// Trains.
-    ///
-    /// # Errors
-    /// Those of the family's loop in [`crate::train`].
     fn fit(
         &self,
         model: &Self::Model,
@@ -133,9 +123,6 @@ pub trait Task: Clone + Serialize + DeserializeOwned {
     ) -> Result<FitReport>;
 
     /// Evaluates on the part that chooses the best checkpoint.
-    ///
-    /// # Errors
-    /// Those of the family's evaluation in [`crate::retrieval`].
     fn evaluate(&self, model: &Self::Model, data: &Self::Data) -> Result<Self::Evaluated>;
 
     /// The figure to maximise, and what to log.

@@ -16,7 +16,6 @@ use crate::data::synthetic::{MomentManifest, MomentWorld, SimulatedActivityNet, 
 use crate::gpu::Gpu;
 use crate::models::Model;
 use crate::models::reloclnet::{Reloclnet, ReloclnetConfig, Streams};
-use crate::nn::ParameterStore;
 use crate::retrieval::moments::baselines::{CentrePrior, SpanGrid, random_span};
 use crate::retrieval::moments::{
     HighlightPrediction, IndexOptions, MomentIndex, MomentMetrics, MomentSearch, MomentSearchOptions, Predicted,
@@ -94,9 +93,6 @@ pub struct Parts {
     pub validation: Box<dyn MomentSource>,
 }
 
-/// Makes token features of a sentence.
-pub type SentenceEncoder = Box<dyn Fn(&str) -> Result<Array>>;
-
 impl Default for Data {
     fn default() -> Self {
         let simulation = SimulationOptions::default();
@@ -158,9 +154,6 @@ impl Settings {
     }
 
     /// What guessing gives on a part, a line an overlap; lengths of moments are those of the training part.
-    ///
-    /// # Errors
-    /// Those of the baselines.
     pub fn guesses(&self, train: &dyn MomentSource, part: &dyn MomentSource) -> Result<String> {
         let grid = SpanGrid {
             seconds_per_clip: self.data.clip_seconds,
@@ -226,7 +219,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`Error::Argument`] for a dataset whose text encoder is not here; those of reading the corpus' manifest.
-    pub fn sentence_encoder(&self) -> Result<SentenceEncoder> {
+    pub fn sentence_encoder(&self) -> Result<Box<dyn Fn(&str) -> Result<Array>>> {
         if self.data.layout == Layout::SimulatedActivitynet {
             let simulation = self.simulation();
             return Ok(Box::new(move |text| simulation.encode_query(text)));
@@ -248,9 +241,6 @@ impl Settings {
     }
 
     /// Encodes a part's videos, searches for its queries, and evaluates what is found where it has labels.
-    ///
-    /// # Errors
-    /// Those of index, search and evaluation.
     pub fn evaluate_part(
         &self,
         model: &Reloclnet,
@@ -335,10 +325,6 @@ impl Task for Settings {
 
     fn build(&self, gpu: &Gpu) -> Result<Reloclnet> {
         Reloclnet::new(gpu, self.model.clone(), self.fit.core.seed)
-    }
-
-    fn store(model: &Reloclnet) -> &ParameterStore {
-        model.store()
     }
 
     fn fit(

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::settings::{Setting, expect_kept, expect_same, lay, lay_setting, read};
-use super::{Start, Task, Trained, train};
+use super::{Task, Trained, train};
 use crate::data::moments::Problems;
 use crate::gpu::Gpu;
 use crate::train::{Progress, RunFolder, Slot, StopFlag};
@@ -121,21 +121,21 @@ impl<S: Task> Plan<S> {
         Ok((data, problems))
     }
 
-    /// The folder of the run; of a part of it, where several runs share the folder.
-    pub fn folder(&self, part: &str) -> PathBuf {
-        self.folder.join(part.replace(' ', "-"))
+    /// The folder of the run, or of several.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Trains in the run's folder, or goes on with what is there.
-    ///
-    /// # Errors
-    /// Those of [`train`] and of [`RunFolder`].
     pub fn train(&self, gpu: &Gpu, data: &S::Data, progress: &mut dyn Progress, stop: &StopFlag) -> Result<Trained<S>> {
-        let start = match &self.resumed {
-            Some((slot, _)) => RunFolder::resume(&self.folder, *slot)?.into(),
-            None => Start::new(&self.folder, &self.settings)?,
+        let (folder, checkpoint) = match &self.resumed {
+            Some((slot, _)) => {
+                let resumed = RunFolder::resume(&self.folder, *slot)?;
+                (resumed.folder, resumed.checkpoint)
+            }
+            None => (RunFolder::create(&self.folder, &self.settings)?, None),
         };
-        train(gpu, &self.settings, data, start, progress, stop)
+        train(gpu, &self.settings, data, folder, checkpoint, progress, stop)
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::data::formats::text::read_json;
 use crate::{Error, Result};
 
 /// Width of the lines of [`list`].
@@ -120,9 +121,7 @@ where
 
 /// The JSON object in the file `path`.
 pub(super) fn read(path: &Path) -> Result<Value> {
-    let text = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    let value: Value =
-        serde_json::from_slice(&text).map_err(|e| Error::malformed(path, format!("line {}", e.line()), e))?;
+    let value: Value = read_json(path)?;
     if value.is_object() { Ok(value) } else { Err(Error::malformed(path, "top level", "is not an object")) }
 }
 

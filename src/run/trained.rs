@@ -2,39 +2,15 @@
 
 use std::path::Path;
 
-use serde::Serialize;
-
 use super::settings::to_json;
 use super::{Task, with};
 use crate::Result;
 use crate::gpu::{Gpu, Profile};
-use crate::train::{Checkpoint, FitHooks, FitReport, Progress, Resumed, RunFolder, Silent, Slot, StopFlag, checkpoint};
+use crate::models::Model;
+use crate::train::{Checkpoint, FitHooks, FitReport, Progress, RunFolder, Silent, Slot, StopFlag, checkpoint};
 
 /// Steps that are profiled.
 const PROFILED: u64 = 3;
-
-/// Where a run starts: a new folder, or a checkpoint.
-#[derive(Debug)]
-pub struct Start {
-    folder: RunFolder,
-    checkpoint: Option<Checkpoint>,
-}
-
-impl Start {
-    /// A new run in `folder`.
-    ///
-    /// # Errors
-    /// Those of [`RunFolder::create`].
-    pub fn new(folder: impl AsRef<Path>, settings: &impl Serialize) -> Result<Self> {
-        Ok(Self { folder: RunFolder::create(folder, settings)?, checkpoint: None })
-    }
-}
-
-impl From<Resumed> for Start {
-    fn from(Resumed { folder, checkpoint, .. }: Resumed) -> Self {
-        Self { folder, checkpoint }
-    }
-}
 
 /// A model at the end of its run.
 pub struct Trained<S: Task> {
@@ -50,21 +26,18 @@ pub struct Trained<S: Task> {
 
 impl<S: Task> Trained<S> {
     /// Gives the model the parameters of the best checkpoint.
-    ///
-    /// # Errors
-    /// Those of reading it.
     pub fn load_best(&mut self) -> Result<()> {
         if self.report.best.is_some_and(|(_, step)| step == self.report.steps) {
             return Ok(());
         }
         let best = checkpoint::load_model(self.folder.checkpoint_path(Slot::Best))?;
-        S::store(&self.model).load("the best checkpoint", &best)?;
+        self.model.store().load("the best checkpoint", &best)?;
         self.evaluated = None;
         Ok(())
     }
 }
 
-/// Trains a model from `start`, evaluating as it goes.
+/// Trains a model in `folder`, from its initial values or a checkpoint on, evaluating as it goes.
 ///
 /// # Errors
 /// Those of the [`Task`]; [`crate::Error::Interrupted`] after a stop.
@@ -72,16 +45,16 @@ pub fn train<S: Task>(
     gpu: &Gpu,
     settings: &S,
     data: &S::Data,
-    start: Start,
+    mut folder: RunFolder,
+    checkpoint: Option<Checkpoint>,
     progress: &mut dyn Progress,
     stop: &StopFlag,
 ) -> Result<Trained<S>> {
-    let Start { mut folder, checkpoint } = start;
     let model = settings.build(gpu)?;
     if checkpoint.is_none() {
         settings.load_initial(&model)?;
     }
-    let store = S::store(&model);
+    let store = model.store();
     let all: usize = store.parameters().iter().map(|p| p.len()).sum();
     progress.note(&format!("model    {all} parameters, {} trained", store.trained_elements()));
     if let Some(step) = checkpoint.as_ref().and_then(|c| c.state["step"].as_u64()) {
@@ -106,9 +79,6 @@ pub fn train<S: Task>(
 
 /// Trains every variant with so many seeds, from the variant's own on, each in a new folder `name-seed` of `folder`, and
 /// loads the best checkpoint; `test` makes of each what is kept. Each run has a `progress` of its own.
-///
-/// # Errors
-/// Those of [`train`] and `test`.
 pub fn train_all<S: Task, P: Progress, R>(
     gpu: &Gpu,
     (variants, seeds): (&[(&str, S)], u64),
@@ -119,23 +89,19 @@ pub fn train_all<S: Task, P: Progress, R>(
 ) -> Result<Vec<Vec<R>>> {
     let mut run = |name: &str, settings: &S, seed: u64| {
         let settings = with(settings, "fit.seed", seed)?;
-        let start = Start::new(folder.join(format!("{name}-{seed}").replace(' ', "-")), &settings)?;
-        let mut trained = train(gpu, &settings, data, start, &mut progress(), stop)?;
+        let folder = RunFolder::create(folder.join(format!("{name}-{seed}").replace(' ', "-")), &settings)?;
+        let mut trained = train(gpu, &settings, data, folder, None, &mut progress(), stop)?;
         trained.load_best()?;
         test(&format!("{name}, seed {seed}"), trained)
     };
-    let seeds = |first: u64| first..first + seeds;
     let variant = |(name, settings): &(&str, S)| -> Result<Vec<R>> {
         let first = to_json(settings)?["fit"]["seed"].as_u64().unwrap_or(0);
-        seeds(first).map(|seed| run(name, settings, seed)).collect()
+        (first..first + seeds).map(|seed| run(name, settings, seed)).collect()
     };
     variants.iter().map(variant).collect()
 }
 
 /// The kernels of a few steps, after one that compiles the shaders; the device must have been built with `profile(true)`.
-///
-/// # Errors
-/// Those of the [`Task`].
 pub fn profile<S: Task>(gpu: &Gpu, settings: &S, data: &S::Data) -> Result<Profile> {
     let model = settings.build(gpu)?;
     let settings = with(&with(settings, "fit.log_every", 1)?, "fit.evaluate_every", 0)?;

@@ -60,13 +60,15 @@ pub struct Embeddings {
 }
 
 impl Embeddings {
-    /// Adds the rows of equal arrays, one for each id.
-    fn stack(&mut self, name: &str, rows: &[Array]) -> Result<()> {
-        if let Some(first) = rows.first() {
-            let shape = [&[rows.len()], first.shape()].concat();
-            let data = rows.iter().flat_map(|r| r.data()).copied().collect();
-            self.arrays.insert(name.into(), Array::new(shape, data)?);
+    /// Adds rows to those of `name`.
+    fn extend(&mut self, name: &str, rows: Array) -> Result<()> {
+        let (mut shape, mut data) = (rows.shape().to_vec(), Vec::new());
+        if let Some(known) = self.arrays.remove(name) {
+            shape[0] += known.shape()[0];
+            data = known.into_data();
         }
+        data.extend_from_slice(rows.data());
+        self.arrays.insert(name.into(), Array::new(shape, data)?);
         Ok(())
     }
 
@@ -125,7 +127,7 @@ impl ClipEncoder {
         }
         let tokenizer = Tokenizer::open(&self.folder)?.with_cleaning(Cleaning::Official);
         tokenizer.expect_below(self.clip.config().vocabulary)?;
-        let (mut sentences, mut words, mut masks, mut cut) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let mut cut = 0;
         for chunk in texts.chunks(TEXTS) {
             let chunk: Vec<&str> = chunk.iter().map(String::as_str).collect();
             let tokens = tokenizer.encode(&chunk, options.words, Padding::Zero)?;
@@ -133,39 +135,32 @@ impl ClipEncoder {
             let tape = Tape::inference(self.clip.store().gpu());
             let tower = &self.clip.towers().text;
             let features = tower.encode(&tape, &tokens.ids, options.words, None, options.tokens)?;
-            sentences.extend(rows(&features.sentence)?);
-            if let Some(features) = &features.words {
-                words.extend(rows(features)?);
-                let mask = tokens.mask.chunks_exact(options.words);
-                masks.extend(mask.map(|mask| Array::new([options.words], mask.to_vec())).collect::<Result<Vec<_>>>()?);
+            out.extend("text", features.sentence.value().to_array()?)?;
+            if let Some(words) = &features.words {
+                out.extend("words", words.value().to_array()?)?;
+                out.extend("word_mask", Array::new([chunk.len(), options.words], tokens.mask)?)?;
             }
         }
-        out.ids.insert("text", texts.to_vec());
-        out.stack("text", &sentences)?;
-        out.stack("words", &words)?;
-        out.stack("word_mask", &masks)?;
+        out.ids.entry("text").or_default().extend_from_slice(texts);
         Ok(cut)
     }
 
     /// Adds JPEG and PNG files to `out`; returns those that could not be read.
-    ///
-    /// # Errors
-    /// Device errors.
     pub fn add_images(&self, files: &[PathBuf], out: &mut Embeddings) -> Result<Vec<LoadFailure>> {
-        let (mut ids, mut found, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ids, mut failures) = (Vec::new(), Vec::new());
         for path in files {
             let id = path.display().to_string();
             match read_image(path).and_then(|image| self.preprocess.apply(&image)) {
                 Ok(pixels) => {
-                    found.extend(rows(&self.clip.towers().image.encode(&self.upload(&pixels)?, false)?.image)?);
+                    let features = self.clip.towers().image.encode(&self.upload(&pixels)?, false)?;
+                    out.extend("image", features.image.value().to_array()?)?;
                     ids.push(id);
                 }
                 Err(error) => failures.push(LoadFailure { id, error }),
             }
         }
         if !files.is_empty() {
-            out.stack("image", &found)?;
-            out.ids.insert("image", ids);
+            out.ids.entry("image").or_default().extend(ids);
         }
         Ok(failures)
     }
@@ -197,31 +192,23 @@ impl ClipEncoder {
             return Err(Error::Argument { op: "ClipEncoder", argument: "videos", why });
         }
         let ids: Vec<String> = videos.iter().map(|(id, _)| id.clone()).collect();
-        let mut encoded: Vec<Option<VideoRows>> = ids.iter().map(|_| None).collect();
+        let mut encoded = vec![Vec::new(); ids.len()];
         let (mut done, threads) = (0, std::thread::available_parallelism().map_or(1, usize::from));
         let load = |id: &str| sources[id].load(ffmpeg.as_ref(), &input);
         let failures = load_all(&ids, threads, load, |number, set| {
-            encoded[number] = Some(self.video(set, options.patches)?);
+            encoded[number] = self.video(set, options.patches)?;
             done += 1;
             progress.step(done, ids.len() as u64, &ids[number]);
             Ok(())
         })?;
-        let (mut means, mut frames, mut masks, mut patches) = (vec![], vec![], vec![], vec![]);
-        for rows in encoded.into_iter().flatten() {
-            means.push(rows.mean);
-            frames.push(rows.frames);
-            masks.push(rows.mask);
-            patches.extend(rows.patches);
-        }
-        for (name, rows) in [("video", means), ("frames", frames), ("mask", masks), ("patches", patches)] {
-            out.stack(name, &rows)?;
-        }
+        encoded.into_iter().flatten().try_for_each(|(name, row)| out.extend(name, row))?;
         let failed: BTreeSet<&str> = failures.iter().map(|failure| failure.id.as_str()).collect();
-        out.ids.insert("video", ids.iter().filter(|id| !failed.contains(id.as_str())).cloned().collect());
+        out.ids.entry("video").or_default().extend(ids.iter().filter(|id| !failed.contains(id.as_str())).cloned());
         Ok(failures)
     }
 
-    fn video(&self, set: FrameSet, patches: bool) -> Result<VideoRows> {
+    /// What is written of a video, by name, a row each.
+    fn video(&self, set: FrameSet, patches: bool) -> Result<Vec<(&'static str, Array)>> {
         let count = set.mask.len();
         let features = self.clip.towers().image.encode(&self.upload(&set.pixels)?, patches)?;
         let width = features.image.value().width();
@@ -229,13 +216,13 @@ impl ClipEncoder {
         let seen = Tensor::from_slice(self.clip.store().gpu(), [1, count], &set.mask)?;
         // As CLIP4Clip compares it: the mean of the frames' unit vectors.
         let mean = frames.l2_normalize(1e-12)?.masked_mean(Some(&seen))?.l2_normalize(1e-12)?;
-        let row = |x: &Var, shape: &[usize]| Array::new(shape, x.value().to_vec()?);
-        Ok(VideoRows {
-            mean: row(&mean, &[width])?,
-            frames: row(&frames, &[count, width])?,
-            mask: Array::new([count], set.mask)?,
-            patches: features.patches.map(|p| row(&p, &[count * p.shape()[1], width])).transpose()?,
-        })
+        let (mean, frames) = (mean.value().to_array()?, frames.value().to_array()?);
+        let mut found = vec![("video", mean), ("frames", frames), ("mask", Array::new([1, count], set.mask)?)];
+        if let Some(patches) = features.patches {
+            let all = patches.reshape([1, count * patches.shape()[1], width])?;
+            found.push(("patches", all.value().to_array()?));
+        }
+        Ok(found)
     }
 
     fn upload(&self, pixels: &[f32]) -> Result<Var> {
@@ -243,21 +230,6 @@ impl ClipEncoder {
         let pixels = Tensor::from_slice(gpu, [pixels.len() / (3 * size * size), 3, size, size], pixels)?;
         Ok(Tape::inference(gpu).constant(pixels))
     }
-}
-
-/// What is written of a video.
-struct VideoRows {
-    mean: Array,
-    frames: Array,
-    mask: Array,
-    patches: Option<Array>,
-}
-
-/// The rows of a variable along its first dimension.
-fn rows(x: &Var) -> Result<Vec<Array>> {
-    let shape = x.shape()[1..].to_vec();
-    let data = x.value().to_vec()?;
-    data.chunks_exact(shape.iter().product::<usize>().max(1)).map(|r| Array::new(shape.clone(), r.to_vec())).collect()
 }
 
 /// A video file, or a folder of frames, under its path.

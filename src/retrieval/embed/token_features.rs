@@ -30,9 +30,6 @@ enum Of {
 
 impl TokenFeatureInput {
     /// For BiC-Net: a JSON line for each video, `{"video_id": "..", "captions": ["..", ..]}`.
-    ///
-    /// # Errors
-    /// As [`read_jsonl`].
     pub fn captions(path: impl AsRef<Path>) -> Result<Self> {
         let (mut videos, mut texts) = (Vec::new(), Vec::new());
         for video in read_jsonl(path, &mut Problems::strict())?.videos {

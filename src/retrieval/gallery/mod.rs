@@ -18,7 +18,6 @@ use crate::tensor::{Array, Tensor};
 /// Videos of which a model holds what it compares them by.
 pub struct Gallery<V> {
     segments: Vec<Segment<V>>,
-    len: usize,
     /// What [`Gallery::coarse`] gives.
     coarse: OnceLock<Tensor>,
 }
@@ -43,12 +42,12 @@ impl<V> Gallery<V> {
         model: &M,
         features: impl IntoIterator<Item = Result<VideoFeatures>>,
     ) -> Result<Self> {
-        let mut gallery = Self { segments: Vec::new(), len: 0, coarse: OnceLock::new() };
+        let mut gallery = Self { segments: Vec::new(), coarse: OnceLock::new() };
         for features in features {
             let features = features?;
             let count = features.mask.shape()[0];
-            gallery.segments.push(Segment { first: gallery.len, count, videos: model.prepare_videos(&features)? });
-            gallery.len += count;
+            let (first, videos) = (gallery.len(), model.prepare_videos(&features)?);
+            gallery.segments.push(Segment { first, count, videos });
         }
         Ok(gallery)
     }
@@ -81,12 +80,12 @@ impl<V> Gallery<V> {
 
     /// The number of videos.
     pub fn len(&self) -> usize {
-        self.len
+        self.segments.last().map_or(0, |last| last.first + last.count)
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// The segments, in order.

@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::{Gallery, TextTile};
 use crate::autograd::{Tape, Var, concat};
-use crate::kernels::elementwise::permute;
 use crate::kernels::linear::matmul;
 use crate::kernels::ranking::topk;
 use crate::models::clip::TextFeatures;
@@ -88,9 +87,6 @@ impl<V> Gallery<V> {
     }
 
     /// As [`Gallery::search`], and what the stages took. It waits for the device between them, so it is slower.
-    ///
-    /// # Errors
-    /// As [`Gallery::search`].
     pub fn search_timed<M: TwoStageModel<Videos = V>>(
         &self,
         model: &M,
@@ -118,29 +114,25 @@ impl<V> Gallery<V> {
         let (videos, mut found, mut left) = (self.coarse(model)?, Vec::new(), texts);
         while !left.is_empty() {
             let mut clock = Instant::now();
-            // The first stage and the second end with what is read from the device: they have waited for it.
-            let mut lap = |stage: fn(&mut StageTimes) -> &mut Duration, wait: bool| -> Result<()> {
-                if let Some(times) = times.as_deref_mut() {
-                    if wait {
-                        model.store().gpu().synchronize()?;
-                    }
-                    *stage(times) += clock.elapsed();
-                    clock = Instant::now();
-                }
+            let mut lap = |stage: fn(&mut StageTimes) -> &mut Duration| -> Result<()> {
+                let Some(times) = times.as_deref_mut() else { return Ok(()) };
+                model.store().gpu().synchronize()?;
+                *stage(times) += clock.elapsed();
+                clock = Instant::now();
                 Ok(())
             };
             let (features, taken) = group(model, left)?;
             left = &left[taken..];
-            lap(|t| &mut t.encode, true)?;
+            lap(|t| &mut t.encode)?;
             let prepared = model.prepare_texts(&features)?;
-            let (scores, candidates) = nearest(model.coarse_texts(&prepared).value(), &videos, k)?;
-            lap(|t| &mut t.coarse, false)?;
-            let fine = self.fine_of(model, &prepared, &candidates)?;
-            lap(|t| &mut t.fine, false)?;
-            for ((videos, coarse), fine) in candidates.into_iter().zip(scores).zip(fine) {
-                let scores = coarse.into_iter().zip(fine);
-                let candidate = |(video, (coarse, score))| Candidate { video, coarse, score };
-                let mut row: Vec<Candidate> = videos.into_iter().zip(scores).map(candidate).collect();
+            let nearest = nearest(model.coarse_texts(&prepared).value(), &videos, k)?;
+            lap(|t| &mut t.coarse)?;
+            let listed: Vec<Vec<u32>> = nearest.iter().map(|row| row.iter().map(|c| c.0).collect()).collect();
+            let fine = self.fine_of(model, &prepared, &listed)?;
+            lap(|t| &mut t.fine)?;
+            for (row, fine) in nearest.into_iter().zip(fine) {
+                let candidate = |((video, coarse), score)| Candidate { video, coarse, score };
+                let mut row: Vec<Candidate> = row.into_iter().zip(fine).map(candidate).collect();
                 // Stable: of equals, the better one of the first stage comes first.
                 row.sort_by(|a, b| b.score.total_cmp(&a.score));
                 found.push(row);
@@ -161,13 +153,8 @@ impl<V> Gallery<V> {
         listed: &[Vec<u32>],
     ) -> Result<Vec<Vec<f32>>> {
         if texts.sentence.shape()[0] != listed.len() {
-            let (left, right) = (texts.sentence.shape().to_vec(), vec![listed.len()]);
-            return Err(Error::ShapeMismatch {
-                op: "Gallery::fine",
-                left,
-                right,
-                why: "there must be a list for each text",
-            });
+            let why = "there must be a list for each text";
+            return Err(Error::mismatch("Gallery::fine", texts.sentence.shape(), &[listed.len()], why));
         }
         self.fine_of(model, &model.prepare_texts(texts)?, listed)
     }
@@ -208,9 +195,6 @@ impl<V> Gallery<V> {
 
     /// Searches with all texts and gives matrices for the metrics, officially lifted: a candidate has 100 plus its second
     /// score, every other video its first.
-    ///
-    /// # Errors
-    /// As [`Gallery::search`].
     pub fn rerank_all<M: TwoStageModel<Videos = V>>(
         &self,
         model: &M,
@@ -234,9 +218,6 @@ impl<V> Gallery<V> {
     }
 
     /// The first stage's scores of all pairs (T, N), times the factor of similarities.
-    ///
-    /// # Errors
-    /// Those of the model.
     pub fn coarse_scores<M: TwoStageModel<Videos = V>>(&self, model: &M, texts: &[TextTile]) -> Result<Array> {
         let rows: usize = texts.iter().map(TextTile::len).sum();
         if self.is_empty() {
@@ -303,36 +284,27 @@ fn group<M: TwoStageModel>(model: &M, texts: &[TextTile]) -> Result<(TextFeature
     Ok((TextFeatures { sentence, words: words.map(joined).transpose()? }, parts.len()))
 }
 
-/// Scores, and numbers of videos, for each text.
-type Nearest = (Vec<Vec<f32>>, Vec<Vec<u32>>);
-
-/// The `k` videos (N, D) with the largest products with each text (B, D), a tile of videos at a time: the matrix of all
-/// scores never exists. Of equals the lower number comes first.
-fn nearest(texts: &Tensor, videos: &Tensor, k: usize) -> Result<Nearest> {
+/// For each text (B, D) the `k` videos (N, D) with the largest products, and these, the best first. Videos are taken a tile
+/// at a time: the matrix of all scores never exists. Of equals the lower number comes first.
+fn nearest(texts: &Tensor, videos: &Tensor, k: usize) -> Result<Vec<Vec<(u32, f32)>>> {
     let (rows, count, width) = (texts.rows(), videos.rows(), videos.width());
     let k = k.min(count).max(1);
     // Views start at multiples of 64 elements, and 64 rows always do.
     let tile = ((TILE_BYTES / (4 * rows.max(1))).max(k) / 64).max(1) * 64;
-    let (mut values, mut numbers) = (Vec::new(), Vec::new());
+    let mut found: Vec<Vec<(u32, f32)>> = vec![Vec::new(); rows];
     for first in (0..count).step_by(tile) {
         let part = videos.view(first * width, [tile.min(count - first), width])?;
         let options = matmul::Options { transpose_b: true, ..matmul::Options::default() };
-        let scores = matmul::forward(texts, &part, &options)?.y;
-        let (best, at) = topk::forward(&scores, k.min(part.rows()))?;
-        let kept = best.width();
-        numbers.push((kept, at.to_u32()?.into_iter().map(|id| id + first as u32).collect::<Vec<u32>>()));
-        values.push(best);
+        let (best, at) = topk::forward(&matmul::forward(texts, &part, &options)?.y, k.min(part.rows()))?;
+        let (kept, best, at) = (best.width(), best.to_vec()?, at.to_u32()?);
+        for ((row, best), at) in found.iter_mut().zip(best.chunks_exact(kept)).zip(at.chunks_exact(kept)) {
+            row.extend(at.iter().map(|at| at + first as u32).zip(best.iter().copied()));
+            if first > 0 {
+                // Stable, and tiles come by rising numbers.
+                row.sort_by(|a, b| b.1.total_cmp(&a.1));
+                row.truncate(k);
+            }
+        }
     }
-    let row = |of: &(usize, Vec<u32>), text: usize| of.1[text * of.0..(text + 1) * of.0].to_vec();
-    if let ([best], [ids]) = (values.as_slice(), numbers.as_slice()) {
-        let values = best.to_vec()?.chunks_exact(best.width().max(1)).map(<[f32]>::to_vec).collect();
-        return Ok((values, (0..rows).map(|text| row(ids, text)).collect()));
-    }
-    let (best, at) = topk::forward(&permute::concat(&values.iter().collect::<Vec<_>>(), 1)?, k)?;
-    let (best, at) = (best.to_vec()?, at.to_u32()?);
-    let ids = |text: usize| {
-        let all: Vec<u32> = numbers.iter().flat_map(|part| row(part, text)).collect();
-        at[text * k..(text + 1) * k].iter().map(|&i| all[i as usize]).collect()
-    };
-    Ok((best.chunks_exact(k).map(<[f32]>::to_vec).collect(), (0..rows).map(ids).collect()))
+    Ok(found)
 }

@@ -89,9 +89,6 @@ impl CentrePrior {
     }
 
     /// SVMR R@1 in percent: queries for which this moment reaches `threshold` by TVR's rule ([`is_right`]).
-    ///
-    /// # Errors
-    /// As [`random_span`].
     pub fn svmr(self, queries: &[MomentQuery], videos: &[MomentVideo], threshold: f32) -> Result<f64> {
         let right = |query: &MomentQuery, duration: f64| {
             let window = self.window(duration).map(|t| t as f32);
@@ -101,21 +98,15 @@ impl CentrePrior {
     }
 }
 
+/// The mean over labelled queries, in percent, of a share that depends on a query and the seconds that its video lasts.
 fn mean_percent(queries: &[MomentQuery], videos: &[MomentVideo], of: impl Fn(&MomentQuery, f64) -> f64) -> Result<f64> {
-    let values: Vec<f64> = with_durations(queries, videos)?.into_iter().map(|(q, duration)| of(q, duration)).collect();
-    mean(&values).map(|m| 100.0 * m)
-}
-
-/// Labelled queries with the seconds that their videos last.
-fn with_durations<'a>(queries: &'a [MomentQuery], videos: &[MomentVideo]) -> Result<Vec<(&'a MomentQuery, f64)>> {
     let durations: HashMap<&str, f64> = videos.iter().map(|v| (v.id.as_str(), v.duration)).collect();
-    let duration = |query: &'a MomentQuery| {
+    let share = |query: &MomentQuery| {
         let name = query.video.as_deref().filter(|_| !query.windows.is_empty());
         let name = name.ok_or_else(|| argument("queries", format!("hold no labels for {}", query.id)))?;
-        let missing = || Error::Missing { path: "videos".into(), kind: "video", id: name.into() };
-        Ok((query, *durations.get(name).ok_or_else(missing)?))
+        Ok(of(query, *durations.get(name).ok_or_else(|| Error::missing("videos", "video", name))?))
     };
-    queries.iter().map(duration).collect()
+    Ok(100.0 * mean(&queries.iter().map(share).collect::<Result<Vec<f64>>>()?)?)
 }
 
 fn mean(values: &[f64]) -> Result<f64> {

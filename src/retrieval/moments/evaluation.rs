@@ -12,6 +12,7 @@ use super::{HighlightPrediction, Submission, charades, highlights};
 use crate::data::moments::{
     MomentQuery, MomentSplit, MomentVideo, Problems, read_charades, read_didemo, read_neutral, read_tvr,
 };
+use crate::retrieval::by_name;
 use crate::{Error, Result};
 
 /// Whose metrics, and what the files look like.
@@ -32,13 +33,13 @@ impl FromStr for Benchmark {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "tvr" => Ok(Self::Tvr),
-            "didemo" => Ok(Self::Didemo),
-            "qvhighlights" => Ok(Self::Qvhighlights),
-            "charades" => Ok(Self::Charades),
-            _ => Err(wrong("format", format!("must be tvr, didemo, qvhighlights or charades, got {text:?}"))),
-        }
+        let benchmarks = [
+            ("tvr", Self::Tvr),
+            ("didemo", Self::Didemo),
+            ("qvhighlights", Self::Qvhighlights),
+            ("charades", Self::Charades),
+        ];
+        by_name(("evaluate", "format"), text, benchmarks)
     }
 }
 

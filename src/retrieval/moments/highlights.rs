@@ -181,7 +181,7 @@ pub(super) fn windows(
 ) -> Result<Vec<[f64; 3]>> {
     let Some(HighlightPrediction { id, windows, .. }) = prediction else { return Ok(Vec::new()) };
     if windows.is_none() {
-        problems.report(Error::Missing { path: origin.to_path_buf(), kind: "windows of query", id: id.to_string() })?;
+        problems.report(Error::missing(origin, "windows of query", id))?;
     }
     let mut sound = Vec::new();
     for (i, &row) in windows.iter().flatten().enumerate() {
@@ -242,11 +242,7 @@ fn highlights(
     for (query, prediction) in split.queries.iter().zip(found) {
         let name = query.video.as_deref().unwrap_or_default();
         let Some(duration) = durations.get(name) else {
-            problems.report(Error::Missing {
-                path: origin.to_path_buf(),
-                kind: "duration of video",
-                id: name.into(),
-            })?;
+            problems.report(Error::missing(origin, "duration of video", name))?;
             scored.push((Vec::new(), Vec::new()));
             continue;
         };
@@ -298,8 +294,7 @@ fn saliency(prediction: Option<&HighlightPrediction>, origin: &Path, problems: &
     let Some(prediction) = prediction else { return Ok(Vec::new()) };
     let id = prediction.id;
     let Some(scores) = &prediction.saliency else {
-        let missing = Error::Missing { path: origin.to_path_buf(), kind: "saliency of query", id: id.to_string() };
-        return problems.report(missing).map(|()| Vec::new());
+        return problems.report(Error::missing(origin, "saliency of query", id)).map(|()| Vec::new());
     };
     let count = scores.iter().filter(|s| !s.is_finite()).count() as u64;
     if count > 0 {

@@ -15,6 +15,7 @@ use super::segment::Segment;
 use crate::autograd::{Tape, Var};
 use crate::data::find_non_finite;
 use crate::data::formats::digest::Digest;
+use crate::data::formats::text::{parse_json, read_at_most};
 use crate::data::formats::{atomic, safetensors};
 use crate::data::moments::{Clips, MomentSource, MomentVideo, Problems, pad_clips};
 use crate::gpu::Gpu;
@@ -103,8 +104,8 @@ impl MomentIndex {
     ///
     /// # Errors
     /// What `source` and `problems` return; [`Error::Argument`] for an odd width in half precision, or for no video at
-    /// all; [`Error::NonFinite`] for encodings that are; [`Error::HalfOverflow`]; [`Error::Duplicate`] for a video that is there twice;
-    /// [`Error::Malformed`] for one without a duration; device errors.
+    /// all; [`Error::NonFinite`], naming video, stream and clip; [`Error::HalfOverflow`]; [`Error::Duplicate`] for a video
+    /// that is there twice; [`Error::Malformed`] for one of impossible times; device errors.
     pub fn build(
         model: &Reloclnet,
         source: &dyn MomentSource,
@@ -118,9 +119,10 @@ impl MomentIndex {
             let end = total.min(start.saturating_add(options.batch.max(1)));
             let mut batch = Vec::new();
             for number in start..end {
-                if let Some(clips) = problems.check(source.clips(number))? {
-                    batch.push((indexed(&source.videos()[number], &clips), clips));
-                }
+                let Some(clips) = problems.check(source.clips(number))? else { continue };
+                let MomentVideo { id, index, duration } = source.videos()[number].clone();
+                let seconds_per_clip = clips.seconds_per_clip;
+                batch.push((IndexedVideo { id, index, duration, clips: clips.len(), seconds_per_clip }, clips));
             }
             if !batch.is_empty() {
                 builder.encode(batch)?;
@@ -168,10 +170,8 @@ impl MomentIndex {
     /// the model's `max_clips`: the official network looks at padded clips too.
     ///
     /// # Errors
-    /// Those of `videos`; [`Error::Argument`] for another number of streams than the model has, for an odd width in half
-    /// precision, or for no video at all; [`Error::Shape`]; [`Error::NonFinite`], naming video, stream and clip;
-    /// [`Error::HalfOverflow`]; [`Error::Duplicate`] for a video that is there twice; [`Error::Malformed`] for one
-    /// of impossible times or more clips than positions; device errors.
+    /// Those of `videos`, and of [`MomentIndex::build`] for what it makes; [`Error::Argument`] for another number of streams
+    /// than the model has; [`Error::Shape`]; [`Error::Malformed`] for more clips than positions.
     pub fn from_encodings(
         model: &Reloclnet,
         videos: impl IntoIterator<Item = Result<(IndexedVideo, Vec<Array>)>>,
@@ -186,8 +186,8 @@ impl MomentIndex {
                 return Err(Error::Argument { op: "MomentIndex::from_encodings", argument: "videos", why });
             }
             if let Some(clips) = streams.iter().find(|clips| clips.shape() != builder.extents) {
-                let (expected, got) = (format!("{:?}", builder.extents), clips.shape().to_vec());
-                return Err(Error::Shape { op: "MomentIndex::from_encodings", argument: "videos", expected, got });
+                let expected = format!("{:?}", builder.extents);
+                return Err(Error::shape("MomentIndex::from_encodings", "videos", expected, clips.shape()));
             }
             builder.push(video, &streams.iter().map(Array::data).collect::<Vec<_>>())?;
         }
@@ -311,25 +311,9 @@ impl MomentIndex {
     }
 }
 
-fn indexed(video: &MomentVideo, clips: &Clips) -> IndexedVideo {
-    IndexedVideo {
-        id: video.id.clone(),
-        index: video.index,
-        duration: video.duration,
-        clips: clips.len(),
-        seconds_per_clip: clips.seconds_per_clip,
-    }
-}
-
 /// Reads the manifest and checks it against itself.
 fn read_manifest(path: &Path) -> Result<Manifest> {
-    let size = fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
-    if size > MAX_MANIFEST_BYTES {
-        return Err(Error::malformed(path, "size", format_args!("{size} bytes are too many for a manifest")));
-    }
-    let text = fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|e| Error::malformed(path, format_args!("line {}", e.line()), e))?;
+    let manifest: Manifest = parse_json(path, &read_at_most(path, MAX_MANIFEST_BYTES)?)?;
     let bad = |place: &str, problem: String| Err(Error::malformed(path, place, problem));
     if manifest.format != FORMAT {
         return bad("format", format!("{:?}, this version reads {FORMAT:?}", manifest.format));
@@ -370,7 +354,7 @@ fn check_video(
     let IndexedVideo { id, duration, clips, seconds_per_clip, .. } = video;
     let place = format!("video {row}");
     if !ids.insert(id.clone()) {
-        return Err(Error::Duplicate { path: path.into(), place, kind: "video", id: id.clone() });
+        return Err(Error::duplicate(path, place, "video", id));
     }
     if *clips == 0 || *clips > positions || [duration, seconds_per_clip].iter().any(|t| !(t.is_finite() && **t > 0.0)) {
         let problem = format!("{clips} clips of {seconds_per_clip} s in {duration} s are impossible");

@@ -40,8 +40,8 @@ impl WantedMoment {
     /// # Errors
     /// [`Error::Missing`]; what `source` returns.
     pub fn of_query(source: &dyn MomentSource, id: u64) -> Result<Self> {
-        let missing = || Error::Missing { path: "the part".into(), kind: "query", id: id.to_string() };
-        let number = source.queries().iter().position(|q| q.id == id).ok_or_else(missing)?;
+        let number = source.queries().iter().position(|q| q.id == id);
+        let number = number.ok_or_else(|| Error::missing("the part", "query", id))?;
         let truth = source.queries()[number].clone();
         Ok(Self { title: truth.text.clone(), features: source.tokens(number)?, truth: Some(truth) })
     }

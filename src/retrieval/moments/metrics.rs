@@ -24,7 +24,7 @@ pub const MAX_ROWS: usize = 100;
 const ANNOTATED: usize = 4;
 
 /// Percent of queries whose first right row is among the first 1, 5, 10 and 100.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Recalls {
     /// The first row.
     pub r1: f64,
@@ -45,18 +45,10 @@ pub struct MomentRecalls {
     pub tight: Recalls,
 }
 
-/// Recalls a kind of query; none for a kind without queries.
+/// Recalls a kind of query: the kind, its recalls where there are such queries, and the percentage of queries that are
+/// of it; first those about the video, then the text, then both.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ByKind<R> {
-    /// Of [`QueryKind::Video`].
-    pub video: Option<R>,
-    /// Of [`QueryKind::Text`].
-    pub text: Option<R>,
-    /// Of [`QueryKind::Both`].
-    pub both: Option<R>,
-    /// What percentage of the queries each kind makes up, in this order.
-    pub shares: [f64; 3],
-}
+pub struct ByKind<R>(pub [(QueryKind, Option<R>, f64); 3]);
 
 /// TVR's metrics of the tasks that a submission holds; serialised as the official program prints them, with keys such as
 /// `0.5-r1`, `vt-0.5-r1` and `r1`, and displayed as a table.
@@ -111,12 +103,10 @@ pub fn evaluate(submission: &Submission, queries: &[MomentQuery], problems: &mut
         };
         truths.iter().zip(&found).map(judge).collect::<Result<_>>().map(Some)
     };
-    let vcmr = ranks(Task::Vcmr, "VCMR query", &submission.vcmr)?;
-    let svmr = ranks(Task::Svmr, "SVMR query", &submission.svmr)?;
-    let vr = ranks(Task::Vr, "VR query", &submission.vr)?;
-    let (vcmr, vcmr_by_kind) = recalls(queries, vcmr, MomentRecalls::of);
-    let (svmr, svmr_by_kind) = recalls(queries, svmr, MomentRecalls::of);
-    let (vr, vr_by_kind) = recalls(queries, vr, |ranks| Recalls::of(ranks, 0));
+    let (vcmr, vcmr_by_kind) = recalls(queries, ranks(Task::Vcmr, "VCMR query", &submission.vcmr)?, MomentRecalls::of);
+    let (svmr, svmr_by_kind) = recalls(queries, ranks(Task::Svmr, "SVMR query", &submission.svmr)?, MomentRecalls::of);
+    let (vr, vr_by_kind) =
+        recalls(queries, ranks(Task::Vr, "VR query", &submission.vr)?, |ranks| Recalls::of(ranks, 0));
     Ok(MomentMetrics { vcmr, vcmr_by_kind, svmr, svmr_by_kind, vr, vr_by_kind })
 }
 
@@ -160,8 +150,7 @@ impl<'a> Truth<'a> {
         })?;
         let video = submission.video2idx.get(name).copied();
         if video.is_none() {
-            let (path, id) = (submission.origin.clone(), name.clone());
-            problems.report(Error::Missing { path, kind: "number of video", id })?;
+            problems.report(Error::missing(&submission.origin, "number of video", name))?;
         }
         Ok(Self { query, video })
     }
@@ -192,11 +181,8 @@ fn numbers(task: Task, row: &Prediction) -> [f64; 3] {
 impl Recalls {
     /// Of the criterion with this number.
     fn of(ranks: &[&Ranks], criterion: usize) -> Self {
-        let [r1, r5, r10, r100] = TOP.map(|k| {
-            percent(
-                ranks.iter().filter(|r| r[criterion].is_some_and(|rank| rank < k)).count() as f64 / ranks.len() as f64,
-            )
-        });
+        let right = |k: usize| ranks.iter().filter(|r| r[criterion].is_some_and(|rank| rank < k)).count();
+        let [r1, r5, r10, r100] = TOP.map(|k| percent(right(k) as f64 / ranks.len() as f64));
         Self { r1, r5, r10, r100 }
     }
 
@@ -216,31 +202,17 @@ impl<R> ByKind<R> {
     /// Nothing where queries have no kinds; `of` counts those of one.
     fn new(queries: &[MomentQuery], ranks: &[Ranks], of: fn(&[&Ranks]) -> R) -> Option<Self> {
         queries.iter().find(|q| q.kind.is_some())?;
-        let kinds = [QueryKind::Video, QueryKind::Text, QueryKind::Both].map(|kind| {
+        Some(Self([QueryKind::Video, QueryKind::Text, QueryKind::Both].map(|kind| {
             let own = queries.iter().zip(ranks).filter(|(q, _)| q.kind == Some(kind)).map(|(_, ranks)| ranks);
             let own: Vec<&Ranks> = own.collect();
             let share = percent(own.len() as f64 / queries.len() as f64);
-            ((!own.is_empty()).then(|| of(&own)), share)
-        });
-        let shares = [kinds[0].1, kinds[1].1, kinds[2].1];
-        let [(video, _), (text, _), (both, _)] = kinds;
-        Some(Self { video, text, both, shares })
-    }
-
-    /// Each kind and its recalls.
-    pub(super) fn kinds(&self) -> [(QueryKind, Option<&R>); 3] {
-        [
-            (QueryKind::Video, self.video.as_ref()),
-            (QueryKind::Text, self.text.as_ref()),
-            (QueryKind::Both, self.both.as_ref()),
-        ]
+            (kind, (!own.is_empty()).then(|| of(&own)), share)
+        })))
     }
 
     /// The kinds' codes and shares, as the official program has them: `v 74.32 t 8.85 vt 16.83`.
     pub(super) fn ratio(&self) -> String {
-        let parts =
-            self.kinds().into_iter().zip(self.shares).map(|((kind, _), share)| format!("{} {share:?}", kind.code()));
-        parts.collect::<Vec<_>>().join(" ")
+        self.0.each_ref().map(|(kind, _, share)| format!("{} {share:?}", kind.code())).join(" ")
     }
 }
 

@@ -24,12 +24,6 @@ impl Named for MomentRecalls {
     }
 }
 
-impl Serialize for Recalls {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.entries())
-    }
-}
-
 impl Serialize for MomentRecalls {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.entries())
@@ -39,8 +33,8 @@ impl Serialize for MomentRecalls {
 impl<R: Named> Serialize for ByKind<R> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for (kind, recalls) in self.kinds() {
-            for (name, value) in recalls.map(R::entries).unwrap_or_default() {
+        for (kind, recalls, _) in &self.0 {
+            for (name, value) in recalls.as_ref().map(R::entries).unwrap_or_default() {
                 map.serialize_entry(&format!("{}-{name}", kind.code()), &value)?;
             }
         }
@@ -94,8 +88,8 @@ impl fmt::Display for MomentMetrics {
         for (task, recalls, by_kind) in tasks {
             let Some(recalls) = recalls else { continue };
             row(f, task, recalls)?;
-            for (kind, recalls) in by_kind.iter().flat_map(ByKind::kinds) {
-                recalls.map_or(Ok(()), |recalls| row(f, &format!("  {}", kind.code()), recalls))?;
+            for (kind, recalls, _) in by_kind.iter().flat_map(|by_kind| &by_kind.0) {
+                recalls.iter().try_for_each(|recalls| row(f, &format!("  {}", kind.code()), recalls))?;
             }
         }
         if let Some(recalls) = &self.vr {
@@ -118,12 +112,14 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, recalls: &impl Named) -> fmt::Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::moments::QueryKind;
     use serde_json::json;
 
     fn metrics() -> MomentMetrics {
         let half = Recalls { r1: 12.5, r5: 20.0, r10: 30.0, r100: 80.0 };
         let vcmr = MomentRecalls { half, tight: Recalls { r1: 3.33, ..half } };
-        let by_kind = ByKind { video: Some(vcmr), text: None, both: None, shares: [100.0, 0.0, 0.0] };
+        let [video, text, both] = [QueryKind::Video, QueryKind::Text, QueryKind::Both];
+        let by_kind = ByKind([(video, Some(vcmr), 100.0), (text, None, 0.0), (both, None, 0.0)]);
         let vr = Some(Recalls { r1: 40.0, ..half });
         MomentMetrics { vcmr: Some(vcmr), vcmr_by_kind: Some(by_kind), vr, ..MomentMetrics::default() }
     }

@@ -70,9 +70,10 @@ fn kinds_are_counted_apart() {
     queries[1].kind = Some(QueryKind::Both);
     queries[2].kind = Some(QueryKind::Video);
     let lists = vec![list(1, &[(9, 0.0, 10.0)]), list(2, &[(7, 5.0, 6.0)]), list(0, &[(7, 0.0, 8.0)])];
-    let by_kind = strict(&submission(lists), &queries).unwrap().vcmr_by_kind.unwrap();
-    assert_eq!((by_kind.video.unwrap().tight.r1, by_kind.both.unwrap().tight.r1), (50.0, 100.0));
-    assert_eq!((by_kind.text, by_kind.shares), (None, [66.67, 0.0, 33.33]));
+    let ByKind(by_kind) = strict(&submission(lists), &queries).unwrap().vcmr_by_kind.unwrap();
+    let found = by_kind.map(|(kind, recalls, share)| (kind, recalls.map(|r| r.tight.r1), share));
+    let (video, both) = ((QueryKind::Video, Some(50.0), 66.67), (QueryKind::Both, Some(100.0), 33.33));
+    assert_eq!(found, [video, (QueryKind::Text, None, 0.0), both]);
 }
 
 #[test]

@@ -52,14 +52,14 @@ fn assign<'a, T>(
     kind: &'static str,
     problems: &mut Problems,
 ) -> Result<Vec<Option<&'a T>>> {
+    let wrong = |why: String| Err(Error::Argument { op: "moments::evaluate", argument: "queries", why });
     if queries.is_empty() {
-        return Err(Error::Argument { op: "moments::evaluate", argument: "queries", why: "must not be empty".into() });
+        return wrong("must not be empty".into());
     }
     let mut at = HashMap::new();
     for (i, query) in queries.iter().enumerate() {
         if at.insert(query.id, i).is_some() {
-            let why = format!("hold the id {} twice", query.id);
-            return Err(Error::Argument { op: "moments::evaluate", argument: "queries", why });
+            return wrong(format!("hold the id {} twice", query.id));
         }
     }
     let mut found: Vec<Option<&T>> = vec![None; queries.len()];
@@ -68,17 +68,13 @@ fn assign<'a, T>(
         let place = format!("entry {}", row + 1);
         match at.get(&id).map(|&i| &mut found[i]) {
             None => problems.report(Error::malformed(origin, place, format_args!("{kind} {id} is not annotated")))?,
-            Some(Some(_)) => {
-                let (path, id) = (origin.to_path_buf(), id.to_string());
-                problems.report(Error::Duplicate { path, place, kind, id })?;
-            }
+            Some(Some(_)) => problems.report(Error::duplicate(origin, place, kind, id))?,
             Some(slot) => *slot = Some(list),
         }
     }
     for (query, list) in queries.iter().zip(&found) {
         if list.is_none() {
-            let (path, id) = (origin.to_path_buf(), query.id.to_string());
-            problems.report(Error::Missing { path, kind, id })?;
+            problems.report(Error::missing(origin, kind, query.id))?;
         }
     }
     Ok(found)

@@ -120,8 +120,8 @@ pub struct FoundMoments {
 /// A model and an index, to be searched.
 pub struct MomentSearch<'a> {
     model: &'a Reloclnet,
-    index: &'a MomentIndex,
-    options: MomentSearchOptions,
+    pub(super) index: &'a MomentIndex,
+    pub(super) options: MomentSearchOptions,
 }
 
 impl<'a> MomentSearch<'a> {
@@ -154,16 +154,6 @@ impl<'a> MomentSearch<'a> {
         Ok(Self { model, index, options })
     }
 
-    /// The index.
-    pub fn index(&self) -> &MomentIndex {
-        self.index
-    }
-
-    /// How moments are searched.
-    pub fn options(&self) -> &MomentSearchOptions {
-        &self.options
-    }
-
     /// The best videos and moments of the whole index for each of `queries`: token features, (tokens, width).
     ///
     /// # Errors
@@ -174,9 +164,6 @@ impl<'a> MomentSearch<'a> {
 
     /// As [`MomentSearch::search`], and the time of each stage, summed over batches of queries. It waits for the device
     /// after every stage, so it is slower.
-    ///
-    /// # Errors
-    /// As [`MomentSearch::search`].
     pub fn search_timed(&self, queries: &[&Array]) -> Result<(FoundMoments, Vec<Stage>)> {
         let mut watch = Watch::of(self.index.gpu());
         Ok((self.search_with(queries, &mut watch)?, watch.stages))
@@ -194,9 +181,6 @@ impl<'a> MomentSearch<'a> {
     }
 
     /// As [`MomentSearch::search`], for queries that are encoded, all of them together.
-    ///
-    /// # Errors
-    /// Device errors.
     pub fn search_vectors(&self, queries: &QueryVectors) -> Result<FoundMoments> {
         let mut found = FoundMoments::default();
         self.search_batch(queries, &mut Watch::default(), &mut found)?;
@@ -248,9 +232,6 @@ impl<'a> MomentSearch<'a> {
     }
 
     /// As [`MomentSearch::localize`], for queries that are encoded, all of them together.
-    ///
-    /// # Errors
-    /// As [`MomentSearch::localize`].
     pub fn localize_vectors(&self, queries: &QueryVectors, videos: &[usize]) -> Result<Vec<Vec<Prediction>>> {
         if queries.len() != videos.len() {
             let why = format!("are {} for {} queries", videos.len(), queries.len());
@@ -267,9 +248,6 @@ impl<'a> MomentSearch<'a> {
     }
 
     /// The scores of every query and video, (Nq, Nv), in [-1, 1].
-    ///
-    /// # Errors
-    /// Device errors.
     pub fn video_scores(&self, queries: &QueryVectors) -> Result<Tensor> {
         let unit: Vec<Tensor> = queries
             .streams

@@ -19,13 +19,12 @@ use crate::models::clip4clip::{Base, BaseConfig};
 use crate::models::eercf::{Eercf, EercfConfig};
 use crate::models::glccl::{Glccl, GlcclConfig};
 use crate::models::towers::TwoStageModel;
-use crate::nn::ParameterStore;
 use crate::optim::{Algorithm, Schedule};
 use crate::retrieval::RetrievalMetrics;
 use crate::train::{Checkpoint, Figures, FitCore, FitHooks, FitReport, PairFitOptions, fit_pairs, is_frozen};
 use crate::{Error, Result};
 
-pub use parts::{Encoded, Source, Texts, Way, spreads, ways};
+pub use parts::{Source, Texts, Way, spreads, ways};
 
 /// The configuration of a model on CLIP's towers.
 pub trait Config: Clone + Default + Serialize + DeserializeOwned {
@@ -39,8 +38,8 @@ pub trait Config: Clone + Default + Serialize + DeserializeOwned {
     /// The part about the towers.
     fn base(&self) -> &BaseConfig;
 
-    /// The same configuration on other towers.
-    fn with_base(self, base: BaseConfig) -> Self;
+    /// The default on these towers.
+    fn on(base: BaseConfig) -> Self;
 }
 
 impl Config for EercfConfig {
@@ -53,8 +52,8 @@ impl Config for EercfConfig {
         &self.base
     }
 
-    fn with_base(self, base: BaseConfig) -> Self {
-        Self { base, ..self }
+    fn on(base: BaseConfig) -> Self {
+        Self { base, ..Self::default() }
     }
 }
 
@@ -67,8 +66,8 @@ impl Config for GlcclConfig {
         &self.base
     }
 
-    fn with_base(self, base: BaseConfig) -> Self {
-        Self { base, ..self }
+    fn on(base: BaseConfig) -> Self {
+        Self { base, ..Self::default() }
     }
 }
 
@@ -159,7 +158,7 @@ impl<C: Config> Settings<C> {
             freeze_layers: None,
             ..PairFitOptions::default()
         };
-        Self { data, model: C::default().with_base(base), fit }
+        Self { data, model: C::on(base), fit }
     }
 }
 
@@ -176,7 +175,7 @@ impl<C: Config> Task for Settings<C> {
         match (named("root"), named("clip"), named("videos")) {
             (Some(_), Some(clip), Some(_)) if !small => {
                 let base = BaseConfig::on(read_clip(Path::new(clip))?.0);
-                Ok(Self { model: C::default().with_base(base), ..Self::default() })
+                Ok(Self { model: C::on(base), ..Self::default() })
             }
             (Some(_), _, _) if small => refuse("small", "is a recipe for rendered clips; leave data.root out"),
             (Some(_), _, _) => refuse("data", "needs the folders of the videos and of a pretrained CLIP, too"),
@@ -201,7 +200,7 @@ impl<C: Config> Task for Settings<C> {
 
     fn describe(&self, data: &Self::Data) -> Vec<String> {
         let line = |(name, part): (&str, &Source)| {
-            let cut = match part.truncated() {
+            let cut = match part.truncated {
                 0 => String::new(),
                 cut => format!(", {cut} texts cut to {} tokens", self.model.base().words),
             };
@@ -221,10 +220,6 @@ impl<C: Config> Task for Settings<C> {
         model.store().load(&clip.display().to_string(), &arrays)
     }
 
-    fn store(model: &C::Model) -> &ParameterStore {
-        model.store()
-    }
-
     fn fit(
         &self,
         model: &C::Model,
@@ -236,7 +231,7 @@ impl<C: Config> Task for Settings<C> {
     }
 
     fn evaluate(&self, model: &C::Model, data: &Self::Data) -> Result<RetrievalMetrics> {
-        data.validation.text_to_video(&data.validation.encode(model)?.score_all(model)?, Texts::All)
+        data.validation.text_to_video(&data.validation.score_all(model)?, Texts::All)
     }
 
     fn figures(m: &RetrievalMetrics) -> Figures {

@@ -33,7 +33,8 @@ pub struct Source {
     answers: Vec<Vec<usize>>,
     /// The texts that tell a part of their clip only, ascending; none in real datasets.
     partial: Vec<usize>,
-    truncated: usize,
+    /// Texts that were cut.
+    pub truncated: usize,
 }
 
 impl Parts<Source> {
@@ -104,41 +105,19 @@ pub enum Texts {
     Partial,
 }
 
-/// Encoded videos and texts of a part.
-pub struct Encoded<V> {
-    /// The videos.
-    pub gallery: Gallery<V>,
-    /// The texts.
-    pub texts: Vec<TextTile>,
-}
-
-impl<V> Encoded<V> {
-    /// The scores of all pairs, (texts, videos).
-    ///
-    /// # Errors
-    /// Those of [`score_all`].
-    pub fn score_all<M: TowerModel<Videos = V>>(&self, model: &M) -> Result<Array> {
-        score_all(model, &self.texts, &self.gallery)
-    }
-}
-
 impl Source {
     /// Encodes all videos and texts.
-    ///
-    /// # Errors
-    /// Those of [`Gallery::encode`] and [`TextTile::of_source`].
-    pub fn encode<M: TowerModel>(&self, model: &M) -> Result<Encoded<M::Videos>> {
+    pub fn encode<M: TowerModel>(&self, model: &M) -> Result<(Gallery<M::Videos>, Vec<TextTile>)> {
         let videos: Vec<usize> = (0..self.pairs.videos()).collect();
         let texts: Vec<usize> = (0..self.pairs.texts()).collect();
-        Ok(Encoded {
-            gallery: Gallery::encode(model, &*self.pairs, &videos, TILE)?,
-            texts: TextTile::of_source(&*self.pairs, &texts, TILE)?,
-        })
+        let gallery = Gallery::encode(model, &*self.pairs, &videos, TILE)?;
+        Ok((gallery, TextTile::of_source(&*self.pairs, &texts, TILE)?))
     }
 
-    /// Texts that were cut.
-    pub fn truncated(&self) -> usize {
-        self.truncated
+    /// The scores of all pairs, (texts, videos).
+    pub fn score_all(&self, model: &impl TowerModel) -> Result<Array> {
+        let (gallery, texts) = self.encode(model)?;
+        score_all(model, &texts, &gallery)
     }
 
     /// The numbers of the texts that count.
@@ -152,9 +131,6 @@ impl Source {
     }
 
     /// Text-to-video metrics of scores (texts, videos). A text that several videos answer counts by the best of them.
-    ///
-    /// # Errors
-    /// Those of [`Counts::of_any`].
     pub fn text_to_video(&self, scores: &Array, which: Texts) -> Result<RetrievalMetrics> {
         let chosen = self.texts(which);
         let answers: Vec<Vec<usize>> = chosen.iter().map(|&t| self.answers[t].clone()).collect();
@@ -164,9 +140,6 @@ impl Source {
     }
 
     /// Video-to-text metrics over the texts of the whole clip: a video counts by the best of its own.
-    ///
-    /// # Errors
-    /// Those of [`Counts::of_any`].
     pub fn video_to_text(&self, scores: &Array) -> Result<RetrievalMetrics> {
         let (texts, columns) = (self.texts(Texts::Whole), self.pairs.videos());
         let column = |v: usize| texts.iter().map(move |&t| scores.data()[t * columns + v]);
@@ -215,11 +188,8 @@ impl Way {
 }
 
 /// The first stage alone, both stages with each number of candidates, and every score of every pair.
-///
-/// # Errors
-/// Those of the searches.
 pub fn ways<M: TwoStageModel>(model: &M, source: &Source, candidates: &[usize]) -> Result<Vec<Way>> {
-    let Encoded { gallery, texts } = source.encode(model)?;
+    let (gallery, texts) = source.encode(model)?;
     let queries = source.pairs.texts().max(1);
     let pairs = (queries * gallery.len()).max(1) as f64;
     let [coarse, fine] = gallery.segments().first().map_or([0, 0], |s| model.pair_cost(&s.videos));
