@@ -362,6 +362,11 @@ impl Error {
         Error::Io { action, path: path.as_ref().to_path_buf(), source }
     }
 
+    /// An [`Error::Argument`] about `argument`.
+    pub(crate) fn argument(op: &'static str, argument: &'static str, why: impl Into<String>) -> Self {
+        Error::Argument { op, argument, why: why.into() }
+    }
+
     /// An [`Error::Malformed`] about `place` in `path`.
     pub fn malformed(path: impl AsRef<Path>, place: impl ToString, problem: impl ToString) -> Self {
         Error::Malformed { path: path.as_ref().to_path_buf(), place: place.to_string(), problem: problem.to_string() }

@@ -12,7 +12,7 @@ pub(super) fn stack(
     rows: usize,
 ) -> Result<Array> {
     let Some(first) = arrays.first().map(|array| array.shape()) else {
-        return Err(Error::Argument { op, argument, why: "must not be empty".into() });
+        return Err(Error::argument(op, argument, "must not be empty"));
     };
     for array in arrays {
         let got = array.shape().to_vec();

@@ -158,11 +158,7 @@ fn listed(root: &Path, kind: &DatasetKind, part: Part) -> Result<Vec<(String, us
         };
         return Ok(rows.map(|row| (format!("video{row}"), row)).collect());
     };
-    let part = match part {
-        Part::Train => "train",
-        Part::Validation => "validate",
-        Part::Test => "test",
-    };
+    let part = if part == Part::Validation { "validate" } else { part.name() };
     let path = root.join(format!("MSRVTT_{split}_{part}.csv"));
     let with_row = |id: String| match row_of(&id) {
         Some(row) => Ok((id, row)),

@@ -110,7 +110,7 @@ impl Dataset {
             (Dataset::MsrVtt9k | Dataset::MsrVtt7k, Part::Validation) | (Dataset::ActivityNet, Part::Test) => {
                 let parts: Vec<_> = self.parts().iter().map(|part| part.name()).collect();
                 let why = format!("{name:?} is not in {}, which has {}", self.name(), parts.join(" and "));
-                Err(Error::Argument { op: "Dataset::read", argument: "part", why })
+                Err(Error::argument("Dataset::read", "part", why))
             }
         }
     }
@@ -145,7 +145,7 @@ impl FromStr for Dataset {
     fn from_str(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|dataset| dataset.name() == name).ok_or_else(|| {
             let why = format!("{name:?} is none of {}", Self::ALL.map(Self::name).join(", "));
-            Error::Argument { op: "Dataset::from_str", argument: "name", why }
+            Error::argument("Dataset::from_str", "name", why)
         })
     }
 }

@@ -7,11 +7,8 @@ use super::{Builder, Problems, Split, VideoCaptions};
 use crate::data::formats::text::for_each_line;
 use crate::{Error, Result};
 
-/// Columns of a row: the clip's id, four times, the sentence.
-const COLUMNS: usize = 6;
-
-/// Reads LSMDC's files of six columns apart by tabs, without a header: `LSMDC16_annos_training.csv`,
-/// `LSMDC16_annos_val.csv` and `LSMDC16_challenge_1000_publictect.csv`.
+/// Reads LSMDC's files of six columns apart by tabs (the clip's id, four times, the sentence), without a header:
+/// `LSMDC16_annos_training.csv`, `LSMDC16_annos_val.csv` and `LSMDC16_challenge_1000_publictect.csv`.
 ///
 /// Ids recur in the training file: a further row with another sentence is a further caption of its clip. The published
 /// clips are cut to the times already.
@@ -31,10 +28,7 @@ pub fn read_lsmdc(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Spl
                 [id, _, _, _, _, sentence] => (id.trim(), sentence.trim()),
                 // A blank sentence went with the blanks at the line's end.
                 [id, _, _, _, _] => (id.trim(), ""),
-                _ => {
-                    let problem = format!("{} columns instead of {COLUMNS}", columns.len());
-                    return Err(Error::malformed(path, &place, problem));
-                }
+                _ => return Err(Error::malformed(path, &place, format!("{} columns instead of 6", columns.len()))),
             };
             if !seen.insert((id.to_owned(), sentence.to_owned())) {
                 return Err(Error::duplicate(path, &place, "video", id));

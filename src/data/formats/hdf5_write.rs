@@ -68,8 +68,7 @@ impl Hdf5Writer<'_> {
         const OP: &str = "Hdf5Writer::dataset";
         // "." names the group itself.
         if name.is_empty() || name == "." || name.contains(['/', '\0']) {
-            let why = format!("{name:?} must be one non-empty path component");
-            return Err(Error::Argument { op: OP, argument: "name", why });
+            return Err(Error::argument(OP, "name", format!("{name:?} must be one non-empty path component")));
         }
         if self.datasets.contains_key(name) {
             let place = format!("dataset {}", self.datasets.len());

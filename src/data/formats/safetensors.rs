@@ -210,8 +210,7 @@ pub fn write_as(
 ) -> Result<()> {
     precision.expect_float("safetensors::write", "precision")?;
     if tensors.contains_key(METADATA_KEY) {
-        let why = format!("must not be named {METADATA_KEY:?}");
-        return Err(Error::Argument { op: "safetensors::write", argument: "tensors", why });
+        return Err(Error::argument("safetensors::write", "tensors", format!("must not be named {METADATA_KEY:?}")));
     }
     if precision == DType::F16 {
         let origin = path.as_ref().display().to_string();

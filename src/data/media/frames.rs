@@ -37,7 +37,7 @@ impl Sampling {
     /// [`Error::Argument`] for no frame a second, an end before the start, and an `fps` below 1 or above 1000, of which
     /// the published rule makes nothing.
     pub fn grid(&self, fps: f64) -> Result<Grid> {
-        let bad = |argument, why: String| Error::Argument { op: "Sampling::grid", argument, why };
+        let bad = |argument, why: String| Error::argument("Sampling::grid", argument, why);
         if !(1.0..=1000.0).contains(&fps) {
             return Err(bad("fps", format!("is {fps}; it must be from 1 to 1000")));
         }
@@ -157,7 +157,7 @@ impl FrameSet {
     pub fn new(mut pixels: Vec<f32>, valid: usize, max_frames: usize) -> Result<Self> {
         if valid == 0 || valid > max_frames {
             let why = format!("are {valid}; there must be 1 to {max_frames}");
-            return Err(Error::Argument { op: "FrameSet::new", argument: "frames", why });
+            return Err(Error::argument("FrameSet::new", "frames", why));
         }
         if pixels.is_empty() || !pixels.len().is_multiple_of(valid) {
             let expected = format!("[{valid}, 3, crop, crop]");

@@ -260,7 +260,7 @@ impl Preprocess {
         let crop = self.crop;
         if crop > new_width.min(new_height) {
             let why = format!("is {crop}, the picture is only {new_width} x {new_height} pixels");
-            return Err(Error::Argument { op: "Preprocess::pixels", argument: "crop", why });
+            return Err(Error::argument("Preprocess::pixels", "crop", why));
         }
         let offset = |size: usize| match (self.rounding, size - crop) {
             (CropOffset::HalfEven, spare) if spare % 4 == 3 => spare / 2 + 1,
@@ -296,7 +296,7 @@ impl Preprocess {
             Resize::Exact { width, height } => [width, height],
         };
         check_size("Preprocess", sides[0], sides[1])?;
-        let bad = |argument, why: &str| Error::Argument { op: "Preprocess", argument, why: why.to_owned() };
+        let bad = |argument, why: &str| Error::argument("Preprocess", argument, why);
         if !self.scale.is_finite() || self.mean.iter().any(|m| !m.is_finite()) {
             return Err(bad("mean and scale", "must be finite"));
         }

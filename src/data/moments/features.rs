@@ -180,7 +180,7 @@ pub fn pad_clips(videos: &[&Clips], options: BatchOptions) -> Result<(Option<Arr
         return Err(Error::ShapeMismatch { op: OP, left: vec![left], right: vec![right], why });
     }
     if videos.iter().any(|c| c.is_empty()) {
-        return Err(Error::Argument { op: OP, argument: "clips", why: "of a sample have no stream".into() });
+        return Err(Error::argument(OP, "clips", "of a sample have no stream"));
     }
     Ok((video, sub, mask(videos.iter().map(|c| c.len()), options.clips)))
 }

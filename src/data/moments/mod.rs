@@ -220,11 +220,8 @@ pub trait MomentSource: Send + Sync {
     /// # Errors
     /// As [`MomentSource::clips`]; [`Error::Argument`] for a query without labels.
     fn sample(&self, query: usize, window: usize) -> Result<MomentSample> {
-        let unlabelled = || Error::Argument {
-            op: "MomentSource::sample",
-            argument: "query",
-            why: format!("{query} has no labels to train on"),
-        };
+        let unlabelled =
+            || Error::argument("MomentSource::sample", "query", format!("{query} has no labels to train on"));
         let video = self.video_of(query)?.ok_or_else(unlabelled)?;
         let window = *self.queries()[query].windows.get(window).ok_or_else(unlabelled)?;
         let clips = self.clips(video)?;

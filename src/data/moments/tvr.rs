@@ -104,7 +104,7 @@ impl TvrDataset {
     /// has another width than the first, or belongs to a stream of more than one clip more or less than the others. If bad
     /// rows are skipped, also [`Error::NonFinite`]; else that error comes when the row is read.
     pub fn open(files: &TvrFiles, options: TvrOptions, problems: &mut Problems) -> Result<Self> {
-        let invalid = |argument, why: &str| Error::Argument { op: "TvrDataset::open", argument, why: why.into() };
+        let invalid = |argument, why: &str| Error::argument("TvrDataset::open", argument, why);
         if options.max_clips == 0 || options.max_tokens == 0 {
             return Err(invalid("options", "must let pass at least one clip and one token"));
         }

@@ -105,14 +105,13 @@ fn read(source: &dyn PairSource, videos: &[usize]) -> Result<Vec<Result<FrameSet
     if sets.len() == videos.len() {
         return Ok(sets);
     }
-    let why = format!("gave {} of {} videos", sets.len(), videos.len());
-    Err(Error::Argument { op: "collate", argument: "source", why })
+    Err(Error::argument("collate", "source", format!("gave {} of {} videos", sets.len(), videos.len())))
 }
 
 fn append(pixels: &mut Vec<f32>, mask: &mut Vec<f32>, set: FrameSet, frames: usize) -> Result<()> {
     if set.mask.len() != frames || (!pixels.is_empty() && set.pixels.len() * mask.len() != pixels.len() * frames) {
         let why = format!("differ in number or size from the model's {frames} or from the first video's");
-        return Err(Error::Argument { op: "collate", argument: "frames", why });
+        return Err(Error::argument("collate", "frames", why));
     }
     pixels.extend_from_slice(&set.pixels);
     mask.extend_from_slice(&set.mask);

@@ -71,7 +71,7 @@ impl SimulationOptions {
         } else {
             return Ok(());
         };
-        Err(Error::Argument { op: OP, argument: "options", why })
+        Err(Error::argument(OP, "options", why))
     }
 }
 
@@ -111,8 +111,7 @@ impl SimulationOptions {
         let mut vocabulary = Vocabulary::default();
         let places = vocabulary.places(text);
         if places.is_empty() {
-            let why = format!("has no words: {text:?}");
-            return Err(Error::Argument { op: "encode_query", argument: "text", why });
+            return Err(Error::argument("encode_query", "text", format!("has no words: {text:?}")));
         }
         let (vectors, _) = vocabulary.vectors(self);
         let rows = places.iter().take(self.max_tokens).flat_map(|&place| vectors.row(place as usize));
@@ -128,7 +127,7 @@ impl SimulatedActivityNet {
     /// words, for one whose video is not in the split, and for a duration that is not positive and finite.
     pub fn new(mut split: MomentSplit, options: SimulationOptions) -> Result<Self> {
         options.check()?;
-        let wrong = |why: String| Error::Argument { op: OP, argument: "split", why };
+        let wrong = |why: String| Error::argument(OP, "split", why);
         if split.videos.is_empty() {
             return Err(wrong("has no videos".to_owned()));
         }

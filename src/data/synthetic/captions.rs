@@ -75,11 +75,8 @@ impl TokenEncoder {
         for (position, token) in caption.split_whitespace().enumerate() {
             let Some(&word) = self.words.get(token) else {
                 let known: Vec<_> = self.words.keys().copied().collect();
-                return Err(Error::Argument {
-                    op: "World::encode_caption",
-                    argument: "caption",
-                    why: format!("has the word {token:?}; known are: {}", known.join(" ")),
-                });
+                let why = format!("has the word {token:?}; known are: {}", known.join(" "));
+                return Err(Error::argument("World::encode_caption", "caption", why));
             };
             let mut input = [0.0; TOKEN_DIMS];
             input[..WORD_DIMS].copy_from_slice(&word);

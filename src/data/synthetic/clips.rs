@@ -80,7 +80,7 @@ impl ClipWorldConfig {
         } else {
             return Ok(());
         };
-        Err(Error::Argument { op: "ClipWorld::new", argument: "config", why })
+        Err(Error::argument("ClipWorld::new", "config", why))
     }
 }
 

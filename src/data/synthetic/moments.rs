@@ -81,7 +81,7 @@ impl MomentWorldConfig {
         } else {
             return Ok(());
         };
-        Err(Error::Argument { op: "MomentWorld::new", argument: "config", why })
+        Err(Error::argument("MomentWorld::new", "config", why))
     }
 }
 

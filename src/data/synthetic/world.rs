@@ -85,7 +85,7 @@ impl World {
         for (i, &a) in events.iter().enumerate() {
             pairs.extend(events[i + 1..].iter().map(|&b| [a, b]));
         }
-        let invalid = |why: String| Err(Error::Argument { op: "World::new", argument: "config", why });
+        let invalid = |why: String| Err(Error::argument("World::new", "config", why));
         let wanted = [config.train, config.validation, config.test].into_iter().try_fold(0, usize::checked_add);
         let Some(wanted) = wanted.filter(|&wanted| wanted <= pairs.len()) else {
             return invalid(format!("asks for more than the {} contents that there are", pairs.len()));

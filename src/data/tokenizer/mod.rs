@@ -105,7 +105,7 @@ impl Tokenizer {
             let ids = tokenizer.ids(word)?;
             if ids != [pipelines::FIRST_WORD + i as u32] {
                 let why = format!("hold {word:?}, which is not one word, or occurs twice");
-                return Err(Error::Argument { op: "Tokenizer::from_words", argument: "words", why });
+                return Err(Error::argument("Tokenizer::from_words", "words", why));
             }
         }
         Ok(tokenizer)
@@ -178,11 +178,7 @@ impl Tokenizer {
     /// [`Error::Argument`] when the vocabulary has no token for a part of it, and none for the unknown.
     pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
         let cleaned = self.cleaning.apply(text);
-        let failed = |e: tokenizers::Error| Error::Argument {
-            op: "Tokenizer::ids",
-            argument: "text",
-            why: format!("has no tokens: {e}"),
-        };
+        let failed = |e: tokenizers::Error| Error::argument("Tokenizer::ids", "text", format!("has no tokens: {e}"));
         let mut ids = self.inner.encode_fast(cleaned.as_ref(), false).map_err(failed)?.get_ids().to_vec();
         if self.inner.get_encode_special_tokens() {
             // Some vocabularies use the end token for the unknown; others can spell a special token.
@@ -199,7 +195,7 @@ impl Tokenizer {
     /// [`Error::Argument`] for a `length` outside 2 to 65,536, for [`Padding::Special`] without a padding token, and as
     /// [`Tokenizer::ids`].
     pub fn encode(&self, texts: &[&str], length: usize, padding: Padding) -> Result<Tokens> {
-        let bad = |argument, why: String| Error::Argument { op: "Tokenizer::encode", argument, why };
+        let bad = |argument, why: String| Error::argument("Tokenizer::encode", argument, why);
         if !(2..=MAX_LENGTH).contains(&length) {
             return Err(bad("length", format!("is {length}; it must be from 2 to {MAX_LENGTH}")));
         }

@@ -56,8 +56,8 @@ pub(super) fn clip(vocab_path: &Path, merges_path: &Path) -> Result<Vec<u8>> {
 pub(super) fn words(words: &[&str]) -> Result<Vec<u8>> {
     let lower: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
     if lower.iter().collect::<BTreeSet<_>>().len() < words.len() || words.len() > u32::MAX as usize / 2 {
-        let why = "hold a word twice, lower case for upper case, or are too many".into();
-        return Err(Error::Argument { op: "Tokenizer::from_words", argument: "words", why });
+        let why = "hold a word twice, lower case for upper case, or are too many";
+        return Err(Error::argument("Tokenizer::from_words", "words", why));
     }
     let names = ["<pad>", "<unk>"].into_iter().chain(lower.iter().map(String::as_str)).chain([START, END]);
     let vocab: BTreeMap<&str, u32> = names.zip(0..).collect();

@@ -211,7 +211,7 @@ impl Ffmpeg {
     /// sizes; [`Error::Io`] when encoding fails; [`Error::NoProgram`].
     pub fn encode(&self, path: impl AsRef<Path>, images: &[Image], fps: u32) -> Result<()> {
         let path = path.as_ref();
-        let bad = |argument, why: &str| Error::Argument { op: "Ffmpeg::encode", argument, why: why.to_owned() };
+        let bad = |argument, why: &str| Error::argument("Ffmpeg::encode", argument, why);
         let Some(first) = images.first() else { return Err(bad("images", "are none")) };
         if !(1..=1000).contains(&fps) {
             return Err(bad("fps", "must be from 1 to 1000"));

@@ -54,8 +54,7 @@ impl VideoSource {
         let folder = folder.as_ref();
         let mut parts = Path::new(id).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == id) {
-            let why = format!("{id:?} is not the name of a file");
-            return Err(Error::Argument { op: "VideoSource::find", argument: "id", why });
+            return Err(Error::argument("VideoSource::find", "id", format!("{id:?} is not the name of a file")));
         }
         let exact = folder.join(id);
         let with_extension = EXTENSIONS.iter().map(|extension| folder.join(format!("{id}.{extension}")));
@@ -78,12 +77,9 @@ impl VideoSource {
         match self {
             VideoSource::File(path) => {
                 let mut frames = Vec::new();
-                let lacks = || Error::Argument {
-                    op: "VideoSource::load",
-                    argument: "ffmpeg",
-                    why: format!("is needed for the file {}", path.display()),
-                };
-                ffmpeg.ok_or_else(lacks)?.decode_each(path, sampling, |image| {
+                let why = || format!("is needed for the file {}", path.display());
+                let ffmpeg = ffmpeg.ok_or_else(|| Error::argument("VideoSource::load", "ffmpeg", why()))?;
+                ffmpeg.decode_each(path, sampling, |image| {
                     frames.push(preprocess.pixels(&image)?);
                     Ok(())
                 })?;

@@ -36,8 +36,7 @@ impl ClipPairs {
         let texts: Vec<&str> = captions.iter().map(|(_, caption)| caption.text.as_str()).collect();
         let tokens = tokenizer.encode(&texts, words, Padding::Zero)?;
         if tokens.truncated > 0 {
-            let why = format!("of {words} cut {} captions", tokens.truncated);
-            return Err(Error::Argument { op: "ClipPairs", argument: "words", why });
+            return Err(Error::argument("ClipPairs", "words", format!("of {words} cut {} captions", tokens.truncated)));
         }
         let preprocess = Preprocess::clip(world.config().size);
         Ok(Self { world: world.clone(), part, videos, captions, ids: tokens.ids, words, preprocess })

@@ -98,7 +98,7 @@ impl Encoder {
 
     /// The features of each word of a query, (tokens, 64): the word's vector and its position's code.
     pub fn query(&self, text: &str) -> Result<Array> {
-        let wrong = |why| Error::Argument { op: "MomentWorld::encode_query", argument: "text", why };
+        let wrong = |why| Error::argument("MomentWorld::encode_query", "text", why);
         let mut features = Vec::new();
         for (position, word) in words(text).enumerate() {
             let vector = self.words.get(&word).ok_or_else(|| {
