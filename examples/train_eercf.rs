@@ -47,7 +47,7 @@ fn run(options: Options) -> Result<()> {
     let mut reports = Vec::new();
     if let Some(seeds) = options.seeds {
         let variants = [("EERCF", plan.settings.clone())];
-        let all = train_all(&gpu, (&variants, seeds), &data, plan.folder(), (&bar, &stop), |name, trained| {
+        let all = train_all(&gpu, (&variants, seeds), &data, &plan.folder, (&bar, &stop), |name, trained| {
             let found = ways(&trained.model, &data.test, &options.k)?;
             print_table(name, &[&found]);
             reports.push(trained.report);

@@ -45,7 +45,7 @@ fn run(options: Options) -> Result<()> {
     let mut reports = Vec::new();
     if let Some(seeds) = options.ablation {
         let variants = variants(&plan.settings);
-        let all = train_all(&gpu, (&variants, seeds), &data, plan.folder(), (&bar, &stop), |name, trained| {
+        let all = train_all(&gpu, (&variants, seeds), &data, &plan.folder, (&bar, &stop), |name, trained| {
             let found = test(&trained.model, &data.test)?;
             println!("{name}: R@1 {:.1}", found[0].1.r1);
             reports.push(trained.report);

@@ -37,9 +37,7 @@ impl RankingInput {
     /// As [`read_matrix`]; [`Error::NonFinite`]; [`Error::Malformed`] unless it has two dimensions; [`Error::Argument`] for
     /// counts that do not fit.
     pub fn similarity(file: &str, captions: Option<&str>) -> Result<Self> {
-        let matrix = finite(file, read_matrix(file)?)?;
-        let videos = matrix.shape()[1];
-        Self::new(matrix, None, videos, captions)
+        Self::new(finite(file, read_matrix(file)?)?, None, captions)
     }
 
     /// Embeddings of texts and videos, a row each, whose scores are cosines.
@@ -47,12 +45,11 @@ impl RankingInput {
     /// # Errors
     /// As [`RankingInput::similarity`]; [`Error::Malformed`] for a row of zeros.
     pub fn embeddings(texts: &str, videos: &str, captions: Option<&str>) -> Result<Self> {
-        let (texts, videos) = (unit_rows(texts)?, unit_rows(videos)?);
-        let count = videos.shape()[0];
-        Self::new(texts, Some(videos), count, captions)
+        Self::new(unit_rows(texts)?, Some(unit_rows(videos)?), captions)
     }
 
-    fn new(matrix: Array, videos: Option<Array>, count: usize, captions: Option<&str>) -> Result<Self> {
+    fn new(matrix: Array, videos: Option<Array>, captions: Option<&str>) -> Result<Self> {
+        let count = videos.as_ref().map_or(matrix.shape()[1], |videos| videos.shape()[0]);
         let captions = captions.map(|counts| caption_counts(counts, count)).transpose()?;
         let owners = owners(captions.as_deref(), matrix.shape()[0], count)?;
         Ok(Self { matrix, videos, owners, grouped: captions.is_some() })

@@ -67,11 +67,9 @@ impl Counts {
             if let Some(&index) = answers.iter().find(|&&a| a >= items) {
                 return Err(Error::IndexOutOfRange { op: OP, index: index as u64, len: items as u64 });
             }
-            let best = answers.iter().map(|&a| row[a]).reduce(f32::max).ok_or_else(|| Error::Argument {
-                op: OP,
-                argument: "right",
-                why: format!("holds no answer to query {query}"),
-            })?;
+            let why = || format!("holds no answer to query {query}");
+            let none = || Error::Argument { op: OP, argument: "right", why: why() };
+            let best = answers.iter().map(|&a| row[a]).reduce(f32::max).ok_or_else(none)?;
             let others = || row.iter().enumerate().filter(|(item, _)| !answers.contains(item)).map(|(_, &s)| s);
             counts.greater.push(others().filter(|&s| s > best).count() as u32);
             counts.equal.push(others().filter(|&s| s == best).count() as u32);

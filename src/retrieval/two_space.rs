@@ -4,7 +4,6 @@
 //! and r. So one vector a video is enough for search, and the score matrix is one matmul.
 
 use std::cmp::Ordering;
-use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +11,7 @@ use crate::autograd::{Tape, Var};
 use crate::data::bicnet::{Sample, SampleSource, collate};
 use crate::data::moments::pad_tokens;
 use crate::gpu::Gpu;
+use crate::kernels::elementwise::permute;
 use crate::kernels::linear::matmul;
 use crate::kernels::ranking::topk;
 use crate::models::two_space::{TwoSpaceInputs, TwoSpaceModel};
@@ -114,7 +114,6 @@ pub fn encode(
 ) -> Result<Encoded> {
     let gpu = model.store().gpu();
     let batch = options.batch.max(1);
-    let d = model.width();
     let (mut video_rows, mut text_rows, mut owners) = (Vec::new(), Vec::new(), Vec::new());
     for (start, chunk) in videos.chunks(batch).enumerate().map(|(i, c)| (i * batch, c)) {
         let samples: Vec<Sample> = chunk.iter().map(|&v| data.sample(v, 0)).collect::<Result<_>>()?;
@@ -129,12 +128,9 @@ pub fn encode(
             encode_more(model, data, (start, chunk), batch, &mut text_rows, &mut owners)?;
         }
     }
-    let join = |rows: &[Tensor]| -> Result<Tensor> {
-        let total: usize = rows.iter().map(Tensor::rows).sum();
-        if total == 0 {
-            return Tensor::from_slice(gpu, [0, d], &[]);
-        }
-        crate::kernels::elementwise::permute::concat(&rows.iter().collect::<Vec<_>>(), 0)
+    let join = |rows: &[Tensor]| match rows {
+        [] => Tensor::from_slice(gpu, [0, model.width()], &[]),
+        _ => permute::concat(&rows.iter().collect::<Vec<_>>(), 0),
     };
     Ok(Encoded { texts: join(&text_rows)?, owners, videos: join(&video_rows)? })
 }
@@ -166,16 +162,6 @@ fn encode_more(
 }
 
 impl Encoded {
-    /// Scores of the captions in `range` with every video: (range, M).
-    ///
-    /// # Errors
-    /// [`Error::IndexOutOfRange`]; device errors.
-    pub fn scores(&self, range: Range<usize>) -> Result<Tensor> {
-        let texts = crate::kernels::elementwise::permute::slice(&self.texts, 0, range)?;
-        let options = matmul::Options { transpose_b: true, ..Default::default() };
-        Ok(matmul::forward(&texts, &self.videos, &options)?.y)
-    }
-
     /// Recalls and ranks by counting on the GPU; never holds more than a tile of scores.
     ///
     /// # Errors
@@ -231,8 +217,9 @@ impl Encoded {
     /// # Errors
     /// [`Error::IndexOutOfRange`]; device errors.
     pub fn search(&self, text: usize, k: usize) -> Result<Vec<(usize, f32)>> {
-        let k = k.min(self.videos.rows());
-        let (values, indices) = topk::forward(&self.scores(text..text + 1)?, k)?;
+        let options = matmul::Options { transpose_b: true, ..Default::default() };
+        let scores = matmul::forward(&permute::slice(&self.texts, 0, text..text + 1)?, &self.videos, &options)?.y;
+        let (values, indices) = topk::forward(&scores, k.min(self.videos.rows()))?;
         Ok(indices.to_u32()?.into_iter().map(|i| i as usize).zip(values.to_vec()?).collect())
     }
 }

@@ -65,7 +65,8 @@ impl Asked {
 pub struct Plan<S> {
     /// Its settings, resolved.
     pub settings: S,
-    folder: PathBuf,
+    /// Its folder; that of all of them, where several runs are made of it.
+    pub folder: PathBuf,
     asked: Asked,
     /// The checkpoint to go on from, and the settings that the run was started with.
     resumed: Option<(Slot, S)>,
@@ -119,11 +120,6 @@ impl<S: Task> Plan<S> {
             None => expect_kept(&before, &self.settings, &self.asked.by_name)?,
         }
         Ok((data, problems))
-    }
-
-    /// The folder of the run, or of several.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// Trains in the run's folder, or goes on with what is there.

@@ -66,9 +66,9 @@ impl Default for IndexOptions {
 
 /// Encoded videos on the GPU, ready to be searched.
 pub struct MomentIndex {
-    gpu: Gpu,
+    pub(super) gpu: Gpu,
     manifest: Manifest,
-    segments: Vec<Segment>,
+    pub(super) segments: Vec<Segment>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -214,10 +214,6 @@ impl MomentIndex {
         self.segments.iter().map(Segment::bytes).sum()
     }
 
-    pub(super) fn segments(&self) -> &[Segment] {
-        &self.segments
-    }
-
     /// [`Error::Argument`] unless `model` encoded the videos.
     pub(super) fn expect_model(&self, model: &Reloclnet) -> Result<()> {
         if model_hash(model)? == self.manifest.model {
@@ -304,10 +300,6 @@ impl MomentIndex {
             first += listed.videos;
         }
         Ok(Self { gpu: gpu.clone(), manifest, segments })
-    }
-
-    pub(super) fn gpu(&self) -> &Gpu {
-        &self.gpu
     }
 }
 

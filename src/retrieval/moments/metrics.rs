@@ -143,11 +143,9 @@ type Ranks = Vec<Option<usize>>;
 
 impl<'a> Truth<'a> {
     fn new(query: &'a MomentQuery, submission: &Submission, problems: &mut Problems) -> Result<Self> {
-        let name = query.video.as_ref().filter(|_| !query.windows.is_empty()).ok_or_else(|| Error::Argument {
-            op: "moments::evaluate",
-            argument: "queries",
-            why: format!("hold no labels for {}", query.id),
-        })?;
+        let why = || format!("hold no labels for {}", query.id);
+        let none = || Error::Argument { op: "moments::evaluate", argument: "queries", why: why() };
+        let name = query.video.as_ref().filter(|_| !query.windows.is_empty()).ok_or_else(none)?;
         let video = submission.video2idx.get(name).copied();
         if video.is_none() {
             problems.report(Error::missing(&submission.origin, "number of video", name))?;

@@ -48,7 +48,7 @@ impl MomentSearch<'_> {
         let videos = self.index.videos();
         let places: HashMap<&str, usize> = videos.iter().enumerate().map(|(i, v)| (v.id.as_str(), i)).collect();
         let (mut vcmr, mut vr, mut svmr) = (Vec::new(), Vec::new(), Vec::new());
-        let mut watch = Watch::of(self.index.gpu());
+        let mut watch = Watch::of(&self.index.gpu);
         let batch = self.options.batch.max(1);
         for (number, chunk) in queries.chunks(batch).enumerate() {
             let mut tokens: Vec<(usize, Array)> = Vec::with_capacity(chunk.len());

@@ -165,7 +165,7 @@ impl<'a> MomentSearch<'a> {
     /// As [`MomentSearch::search`], and the time of each stage, summed over batches of queries. It waits for the device
     /// after every stage, so it is slower.
     pub fn search_timed(&self, queries: &[&Array]) -> Result<(FoundMoments, Vec<Stage>)> {
-        let mut watch = Watch::of(self.index.gpu());
+        let mut watch = Watch::of(&self.index.gpu);
         Ok((self.search_with(queries, &mut watch)?, watch.stages))
     }
 
@@ -243,41 +243,36 @@ impl<'a> MomentSearch<'a> {
         }
         let places: Vec<u32> = videos.iter().map(|&v| v as u32).collect();
         let (starts, ends) = self.probabilities(queries, &places)?;
-        let ones = Tensor::from_slice(self.index.gpu(), [places.len(), 1], &vec![1.0; places.len()])?;
+        let ones = Tensor::from_slice(&self.index.gpu, [places.len(), 1], &vec![1.0; places.len()])?;
         self.decode((&starts, &ends), &ones, &places)
     }
 
     /// The scores of every query and video, (Nq, Nv), in [-1, 1].
     pub fn video_scores(&self, queries: &QueryVectors) -> Result<Tensor> {
-        let unit: Vec<Tensor> = queries
-            .streams
-            .iter()
-            .map(|q| Ok(l2_normalize::forward(q, l2_normalize::Divisor::Clamped { eps: 1e-12 })?.0))
-            .collect::<Result<_>>()?;
-        let share = 1.0 / unit.len() as f32;
+        let divisor = l2_normalize::Divisor::Clamped { eps: 1e-12 };
+        let unit = queries.streams.iter().map(|q| Ok(l2_normalize::forward(q, divisor)?.0));
+        let unit: Vec<Tensor> = unit.collect::<Result<_>>()?;
+        let scale = 1.0 / unit.len() as f32;
         let score = |segment: &Segment| -> Result<Tensor> {
-            let mut sum: Option<Tensor> = None;
-            for ((q, clips), scale) in unit.iter().zip(&segment.clips).zip(&segment.scales) {
-                let (scores, _) = max_similarity::forward(q, clips, Some(&segment.mask), Some(scale))?;
-                sum = Some(match sum {
-                    None => scores,
-                    Some(sum) => binary::forward(Binary::Add, &sum, &scores)?,
+            let streams =
+                unit.iter().zip(&segment.clips).zip(&segment.scales).map(|((q, clips), scale)| {
+                    Ok(max_similarity::forward(q, clips, Some(&segment.mask), Some(scale))?.0)
                 });
-            }
+            let sum = streams.reduce(|sum, scores| binary::forward(Binary::Add, &sum?, &scores?));
             let none = || Error::Argument { op: "MomentSearch", argument: "queries", why: "have no stream".into() };
-            unary::forward(Unary::Affine { scale: share, shift: 0.0 }, &sum.ok_or_else(none)?)
+            unary::forward(Unary::Affine { scale, shift: 0.0 }, &sum.ok_or_else(none)??)
         };
-        let parts: Vec<Tensor> = self.index.segments().iter().map(score).collect::<Result<_>>()?;
+        let parts: Vec<Tensor> = self.index.segments.iter().map(score).collect::<Result<_>>()?;
         permute::concat(&parts.iter().collect::<Vec<_>>(), 1)
     }
 
     /// The probabilities of starts and ends (Nq, K, positions) in the videos at `places`, K for each query.
     fn probabilities(&self, queries: &QueryVectors, places: &[u32]) -> Result<(Tensor, Tensor)> {
-        let gpu = self.index.gpu();
+        let gpu = &self.index.gpu;
         let shape = [queries.len(), places.len() / queries.len().max(1)];
         let [start, end] = self.model.span_taps()?;
         let mut total: Option<(Tensor, Tensor)> = None;
-        for segment in self.index.segments() {
+        for segment in &self.index.segments {
             let range = segment.first as u32..(segment.first + segment.len()) as u32;
             // Videos of other segments are none here, and get probabilities of 0.
             let here = |&p: &u32| if range.contains(&p) { p - range.start } else { u32::MAX };
