@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::session::{self, Job, Rate};
-use crate::autograd::{Tape, Var};
+use crate::autograd::Tape;
 use crate::data::moments::{MomentBatch, MomentSource, collate};
 use crate::models::Model;
 use crate::models::reloclnet::{NegativeDraws, Reloclnet, ReloclnetInputs};
@@ -115,8 +115,7 @@ pub fn fit_moments(
         let mut random = Random::new(core.seed, NEGATIVE_STREAMS ^ step);
         let draws = NegativeDraws::new(batch.spans.len(), hard, config.hard_pool, &mut random)?;
         let losses = model.loss(tape, &inputs, &draws)?;
-        let parts: Vec<(&'static str, Var)> =
-            losses.parts().into_iter().map(|(name, part)| (name, part.clone())).collect();
+        let parts = losses.parts();
         Ok((losses.total, parts))
     };
     let optimizer = Optimizer::new(store, Algorithm::BERT_ADAM, |p| GroupOptions {
