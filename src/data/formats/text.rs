@@ -97,7 +97,7 @@ pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
 }
 
-/// A JSON object as a list, because a map would hide repeated keys.
+/// A JSON object as a list, because a map would hide repeated keys and lose the order.
 pub(crate) struct Entries<T>(pub(crate) Vec<(String, T)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
