@@ -16,8 +16,8 @@ use reelgrad::data::synthetic::{World, WorldConfig};
 use reelgrad::gpu::GpuBuilder;
 use reelgrad::models::bicnet::{Bicnet, BicnetConfig};
 use reelgrad::models::two_space::{Embeddings, Hinge, TwoSpaceInputs, TwoSpaceModel};
-use reelgrad::models::{Finish, Model};
-use reelgrad::nn::{ParameterStore, Scope};
+use reelgrad::models::{Finish, Model, Stored};
+use reelgrad::nn::Scope;
 use reelgrad::retrieval::Ties;
 use reelgrad::retrieval::two_space::{EncodeOptions, encode};
 use reelgrad::train::{FitCore, FitHooks, FitOptions, RunFolder, Silent, Slot, StopFlag, fit};
@@ -156,17 +156,13 @@ struct Watched {
 impl Model for Watched {
     type Config = BicnetConfig;
 
-    fn declare(config: BicnetConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
+    fn declare(config: &BicnetConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
         let finish = Bicnet::declare(config, s)?;
-        Ok(Box::new(|store| Self { model: finish(store), seen: RefCell::default() }))
+        Ok(Box::new(|stored| Self { model: finish(stored), seen: RefCell::default() }))
     }
 
-    fn config(&self) -> &BicnetConfig {
-        self.model.config()
-    }
-
-    fn store(&self) -> &ParameterStore {
-        self.model.store()
+    fn stored(&self) -> &Stored<BicnetConfig> {
+        self.model.stored()
     }
 }
 

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::autograd::{AttentionOptions, Tape, Var};
 use crate::kernels::elementwise::unary::Activation;
 use crate::models::two_space::{Embeddings, Hinge, TwoSpaceInputs, TwoSpaceModel};
-use crate::models::{Finish, Model};
+use crate::models::{Finish, Model, Stored};
 use crate::nn::{
-    ChannelAttentionPool, FeedForward, Init, LayerNorm, Linear, MultiHeadAttention, NormPlace, Parameter,
-    ParameterStore, Scope, TransformerBlock,
+    ChannelAttentionPool, FeedForward, Init, LayerNorm, Linear, MultiHeadAttention, NormPlace, Parameter, Scope,
+    TransformerBlock,
 };
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -94,61 +94,78 @@ impl Default for BicnetConfig {
     }
 }
 
+impl BicnetConfig {
+    fn init(&self) -> Init {
+        Init::TruncatedNormal { std: self.init_std }
+    }
+}
+
 /// The network.
 pub struct Bicnet {
-    config: BicnetConfig,
-    store: ParameterStore,
-    proj_region: Linear,
-    norm_region: LayerNorm,
+    stored: Stored<BicnetConfig>,
+    text: Ends,
+    region: Ends,
     positions_region: Parameter,
     region_layers: Vec<[TransformerBlock; 2]>,
     norm_residual: LayerNorm,
-    pool_region: ChannelAttentionPool,
-    norm_region_out: LayerNorm,
-    proj_global: Linear,
-    norm_global: LayerNorm,
+    global: Ends,
     positions_global: Parameter,
     global_layers: Vec<TransformerBlock>,
-    pool_global: ChannelAttentionPool,
-    norm_global_out: LayerNorm,
-    proj_text: Linear,
-    norm_text: LayerNorm,
-    pool_text: ChannelAttentionPool,
-    norm_text_out: LayerNorm,
 }
 
 /// Added to the deviation by every normalisation.
 const NORM_EPS: f32 = 1e-6;
 
+/// What every branch begins and ends with: a projection, and a pooling over the positions; both are normalised.
+struct Ends {
+    project: Linear,
+    norm: LayerNorm,
+    pool: ChannelAttentionPool,
+    norm_out: LayerNorm,
+}
+
+impl Ends {
+    fn new(s: &Scope<'_>, c: &BicnetConfig, inputs: usize, names: [&str; 4]) -> Result<Self> {
+        let (d, init) = (c.embedding_dim, c.init());
+        let [project, norm, pool, norm_out] = names.map(|name| s.scope(name));
+        Ok(Self {
+            project: Linear::new(&project, inputs, d, &init)?,
+            norm: LayerNorm::unbiased(&norm, d, NORM_EPS, &init)?,
+            pool: ChannelAttentionPool::new(&pool, d, 2 * d, c.pool_heads, c.dropout, &init)?,
+            norm_out: LayerNorm::unbiased(&norm_out, d, NORM_EPS, &init)?,
+        })
+    }
+
+    /// (.., inputs) to (.., D).
+    fn begin(&self, x: &Var) -> Result<Var> {
+        self.norm.forward(&self.project.forward(x)?)
+    }
+
+    /// (B, S, D) to (B, D).
+    fn end(&self, x: &Var, mask: Option<&Tensor>) -> Result<Var> {
+        self.norm_out.forward(&self.pool.forward(x, mask)?)
+    }
+}
+
+/// Features that do not fit are [`Error::Shape`] or [`Error::ShapeMismatch`].
 impl Bicnet {
     /// Token features (B, L, text_dim) with their mask (B, L) to (B, D).
-    ///
-    /// # Errors
-    /// [`Error::Shape`], [`Error::ShapeMismatch`].
     pub fn encode_tokens(&self, text: &Var, mask: &Tensor) -> Result<Var> {
-        let x = self.norm_text.forward(&self.proj_text.forward(text)?)?;
-        self.norm_text_out.forward(&self.pool_text.forward(&x, Some(mask))?)
+        self.text.end(&self.text.begin(text)?, Some(mask))
     }
 
     /// Frame features (B, T, global_dim) to (B, D).
-    ///
-    /// # Errors
-    /// As [`Bicnet::encode_tokens`].
     pub fn encode_global(&self, frames: &Var, mask: Option<&Tensor>) -> Result<Var> {
-        let x = self.encode_frames(frames, mask)?;
-        self.norm_global_out.forward(&self.pool_global.forward(&x, mask)?)
+        self.global.end(&self.encode_frames(frames, mask)?, mask)
     }
 
     /// The global branch before its pooling: (B, T, D).
-    ///
-    /// # Errors
-    /// As [`Bicnet::encode_tokens`].
     pub fn encode_frames(&self, frames: &Var, mask: Option<&Tensor>) -> Result<Var> {
         let &[_, t, _] = frames.shape() else {
             return Err(shape_error("global", "(batch, frames, global_dim)", frames));
         };
-        let mut x = self.norm_global.forward(&self.proj_global.forward(frames)?)?;
-        x = x.add(&self.positions(&self.positions_global, t, x.tape())?)?.dropout(self.config.dropout)?;
+        let mut x = self.global.begin(frames)?;
+        x = x.add(&self.positions(&self.positions_global, t, x.tape())?)?.dropout(self.config().dropout)?;
         let masks = AttentionOptions { key_mask: mask.cloned(), ..Default::default() };
         for layer in &self.global_layers {
             x = layer.forward(&x, &masks)?;
@@ -156,30 +173,23 @@ impl Bicnet {
         Ok(x)
     }
 
-    /// Region features (B, T, R, region_dim) to (B, D).
-    ///
-    /// # Errors
-    /// As [`Bicnet::encode_tokens`]; [`Error::Shape`] too unless R is the configured number.
+    /// Region features (B, T, R, region_dim), R as configured, to (B, D).
     pub fn encode_region(&self, regions: &Var, mask: Option<&Tensor>) -> Result<Var> {
-        let x = self.encode_region_frames(regions, mask)?;
-        self.norm_region_out.forward(&self.pool_region.forward(&x, mask)?)
+        self.region.end(&self.encode_region_frames(regions, mask)?, mask)
     }
 
     /// The region branch before its pooling over time: (B, T, D).
-    ///
-    /// # Errors
-    /// As [`Bicnet::encode_region`].
     pub fn encode_region_frames(&self, regions: &Var, mask: Option<&Tensor>) -> Result<Var> {
-        let (d, r) = (self.config.embedding_dim, self.config.region_num);
+        let (d, r) = (self.config().embedding_dim, self.config().region_num);
         let &[b, t, regions_given, _] = regions.shape() else {
             return Err(shape_error("region", "(batch, frames, regions, region_dim)", regions));
         };
         if regions_given != r {
             return Err(shape_error("region", &format!("(batch, frames, {r}, region_dim)"), regions));
         }
-        let x = self.norm_region.forward(&self.proj_region.forward(regions)?)?.reshape([b * t, r, d])?;
+        let x = self.region.begin(regions)?.reshape([b * t, r, d])?;
         // The position is the region's number; the official branch has no code of time.
-        let mut x = x.add(&self.positions(&self.positions_region, r, x.tape())?)?.dropout(self.config.dropout)?;
+        let mut x = x.add(&self.positions(&self.positions_region, r, x.tape())?)?.dropout(self.config().dropout)?;
         let unmasked = AttentionOptions::default();
         for [spatial, temporal] in &self.region_layers {
             let s = self.norm_residual.of_sum(&spatial.forward(&x, &unmasked)?, &x)?;
@@ -192,12 +202,12 @@ impl Bicnet {
 
     /// The second encoder of a region layer, on x (B·T, R, D).
     fn temporal(&self, block: &TransformerBlock, x: &Var, [b, t]: [usize; 2], mask: Option<&Tensor>) -> Result<Var> {
-        let (r, d) = (self.config.region_num, self.config.embedding_dim);
-        if self.config.temporal_mode == TemporalMode::Official {
+        let (r, d) = (self.config().region_num, self.config().embedding_dim);
+        if self.config().temporal_mode == TemporalMode::Official {
             return block.forward(x, &AttentionOptions::default());
         }
         let mut x = x.reshape([b, t, r, d])?;
-        if self.config.temporal_positions {
+        if self.config().temporal_positions {
             x = x.add(&self.positions(&self.positions_global, t, x.tape())?.reshape([t, 1, d])?)?;
         }
         // A padded frame's regions are no keys; each sequence needs the mask of its own video.
@@ -213,7 +223,7 @@ impl Bicnet {
             let key_mask = Tensor::from_slice(mask.gpu(), [b * per_video, t * per_frame], &keys)?;
             Ok(AttentionOptions { key_mask: Some(key_mask), ..Default::default() })
         };
-        match self.config.temporal_mode {
+        match self.config().temporal_mode {
             TemporalMode::PerRegionOverTime => {
                 let x = x.permute(&[0, 2, 1, 3])?.reshape([b * r, t, d])?;
                 let y = block.forward(&x, &repeat(r, 1)?)?;
@@ -225,89 +235,62 @@ impl Bicnet {
 
     /// The first `len` rows of a positional table, as a constant.
     fn positions(&self, table: &Parameter, len: usize, tape: &Tape) -> Result<Var> {
-        if len > self.config.max_positions {
+        if len > self.config().max_positions {
             return Err(Error::IndexOutOfRange {
                 op: "positional table",
                 index: len as u64,
-                len: self.config.max_positions as u64,
+                len: self.config().max_positions as u64,
             });
         }
-        Ok(tape.constant(table.value().view(0, [len, self.config.embedding_dim])?))
+        Ok(tape.constant(table.value().view(0, [len, self.config().embedding_dim])?))
     }
 }
 
 impl Model for Bicnet {
     type Config = BicnetConfig;
 
-    fn declare(config: BicnetConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
-        let c = &config;
-        let (d, init) = (c.embedding_dim, Init::TruncatedNormal { std: c.init_std });
-        let linear = |name: &str, inputs: usize| Linear::new(&s.scope(name), inputs, d, &init);
-        let norm = |name: &str| LayerNorm::unbiased(&s.scope(name), d, NORM_EPS, &init);
-        let pool = |name: &str| ChannelAttentionPool::new(&s.scope(name), d, 2 * d, c.pool_heads, c.dropout, &init);
+    fn declare(config: &BicnetConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
+        let (c, d, init) = (config, config.embedding_dim, config.init());
         let (regions, frames) = (s.scope("S_T_trans_region"), s.scope("T_Trans_global"));
         let layer = |branch: &Scope<'_>, l: usize, part: usize| {
             encoder_layer(&branch.scope(l).scope("encoder_layers").scope(part), c, &init)
         };
         let table = positional_table(c.max_positions, d);
         let positions = |name: &str| s.scope(name).declare_table("pe", [c.max_positions, d], table.clone());
-        let proj_region = linear("proj_region", c.region_dim)?;
-        let norm_region = norm("norm_region")?;
+        let region = Ends::new(s, c, c.region_dim, ["proj_region", "norm_region", "T_pool_region", "norm_1"])?;
         let positions_region = positions("embedding_region")?;
         let region_layers =
             (0..c.layer_num).map(|l| Ok([layer(&regions, l, 0)?, layer(&regions, l, 1)?])).collect::<Result<_>>()?;
-        let pool_region = pool("T_pool_region")?;
-        let norm_residual = norm("norm")?;
-        let norm_region_out = norm("norm_1")?;
-        let proj_global = linear("proj_global", c.global_dim)?;
-        let norm_global = norm("norm_global")?;
+        let norm_residual = LayerNorm::unbiased(&s.scope("norm"), d, NORM_EPS, &init)?;
+        let global = Ends::new(s, c, c.global_dim, ["proj_global", "norm_global", "T_pool_global", "norm_2"])?;
         let positions_global = positions("embedding_global")?;
         let global_layers = (0..c.layer_num).map(|l| layer(&frames, l, 0)).collect::<Result<_>>()?;
-        let pool_global = pool("T_pool_global")?;
-        let norm_global_out = norm("norm_2")?;
-        let norm_text = norm("norm_text")?;
-        let proj_text = linear("proj_text", c.text_dim)?;
-        let pool_text = pool("pool_text")?;
-        let norm_text_out = norm("norm_3")?;
-        Ok(Box::new(move |store| Self {
-            config,
-            store,
-            proj_region,
-            norm_region,
+        let text = Ends::new(s, c, c.text_dim, ["proj_text", "norm_text", "pool_text", "norm_3"])?;
+        Ok(Box::new(move |stored| Self {
+            stored,
+            text,
+            region,
             positions_region,
             region_layers,
             norm_residual,
-            pool_region,
-            norm_region_out,
-            proj_global,
-            norm_global,
+            global,
             positions_global,
             global_layers,
-            pool_global,
-            norm_global_out,
-            proj_text,
-            norm_text,
-            pool_text,
-            norm_text_out,
         }))
     }
 
-    fn config(&self) -> &BicnetConfig {
-        &self.config
-    }
-
-    fn store(&self) -> &ParameterStore {
-        &self.store
+    fn stored(&self) -> &Stored<BicnetConfig> {
+        &self.stored
     }
 }
 
 impl TwoSpaceModel for Bicnet {
     fn width(&self) -> usize {
-        self.config.embedding_dim
+        self.config().embedding_dim
     }
 
     fn hinge(&self) -> Hinge {
-        Hinge { margin: self.config.margin, max_violation: self.config.max_violation }
+        Hinge { margin: self.config().margin, max_violation: self.config().max_violation }
     }
 
     fn encode_text(&self, tape: &Tape, text: &Tensor, mask: &Tensor) -> Result<Var> {

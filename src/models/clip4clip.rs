@@ -12,7 +12,7 @@ use crate::kernels::elementwise::unary::Activation;
 use crate::models::clip::{ClipConfig, MAX_LOGIT_SCALE, ResidualBlocks, TextFeatures, TowerConfig, Towers};
 use crate::models::heads::Head;
 use crate::models::towers::{LossParts, Needs, TowerModel};
-use crate::models::{Finish, Model};
+use crate::models::{Finish, Model, Stored};
 use crate::nn::{Init, Parameter, ParameterStore, Scope};
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};
@@ -104,7 +104,7 @@ impl Base {
     ///
     /// # Errors
     /// [`Error::Argument`] for sizes that do not fit; [`Error::DuplicateParameter`].
-    pub fn new(s: &Scope<'_>, config: BaseConfig) -> Result<Self> {
+    pub fn new(s: &Scope<'_>, config: &BaseConfig) -> Result<Self> {
         let bad = |argument, why: String| Err(Error::Argument { op: "CLIP4Clip", argument, why });
         if let Some(clip) = &config.clip {
             if clip.joint != config.joint {
@@ -138,7 +138,7 @@ impl Base {
         let positions = positions.transpose()?;
         let blocks = s.scope("transformerClip.resblocks");
         let blocks = ResidualBlocks::new(&blocks, sizes, Activation::QuickGelu, TEMPORAL_NORM_EPS, false)?;
-        Ok(Self { config, towers, logit_scale, positions, blocks })
+        Ok(Self { config: config.clone(), towers, logit_scale, positions, blocks })
     }
 
     /// The sizes.
@@ -152,9 +152,6 @@ impl Base {
     }
 
     /// The factor of similarities, a scalar.
-    ///
-    /// # Errors
-    /// Device errors.
     pub fn scale(&self, tape: &Tape) -> Result<Var> {
         self.logit_scale.on(tape).exp()
     }
@@ -253,23 +250,19 @@ pub(crate) fn unit(x: &Var) -> Result<Var> {
 /// The model itself: the scaled cosine of a sentence with a video's mean frame.
 pub struct Clip4Clip {
     base: Base,
-    store: ParameterStore,
+    stored: Stored<BaseConfig>,
 }
 
 impl Model for Clip4Clip {
     type Config = BaseConfig;
 
-    fn declare(config: BaseConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
+    fn declare(config: &BaseConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
         let base = Base::new(s, config)?;
-        Ok(Box::new(move |store| Self { base, store }))
+        Ok(Box::new(move |stored| Self { base, stored }))
     }
 
-    fn config(&self) -> &BaseConfig {
-        &self.base.config
-    }
-
-    fn store(&self) -> &ParameterStore {
-        &self.store
+    fn stored(&self) -> &Stored<BaseConfig> {
+        &self.stored
     }
 }
 

@@ -14,8 +14,8 @@ use crate::models::clip4clip::{Base, BaseConfig, VideoFeatures, unit};
 use crate::models::heads::{Head, weighted_sum};
 use crate::models::pairing::{PairList, Pairing};
 use crate::models::towers::{LossParts, Needs, TowerModel, TwoStageModel};
-use crate::models::{Finish, Model};
-use crate::nn::{Init, Parameter, ParameterStore, Scope};
+use crate::models::{Finish, Model, Stored};
+use crate::nn::{Init, Parameter, Scope};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -172,8 +172,7 @@ pub struct Matched {
 
 /// The network.
 pub struct Eercf {
-    config: EercfConfig,
-    store: ParameterStore,
+    stored: Stored<EercfConfig>,
     base: Base,
     /// (D, D), from the identity: on the sentence, in the coarse score.
     global: Parameter,
@@ -184,20 +183,16 @@ pub struct Eercf {
 impl Model for Eercf {
     type Config = EercfConfig;
 
-    fn declare(config: EercfConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
-        let base = Base::new(s, config.base.clone())?;
+    fn declare(config: &EercfConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
+        let base = Base::new(s, &config.base)?;
         let matrix = |name: &str, n: usize| s.declare(name, [n, n], Init::identity(n));
         let global = matrix("global_mat_weight", config.base.joint)?;
         let frame = matrix("frame_logit_weight", config.base.frames)?;
-        Ok(Box::new(move |store| Self { config, store, base, global, frame }))
+        Ok(Box::new(move |stored| Self { stored, base, global, frame }))
     }
 
-    fn config(&self) -> &EercfConfig {
-        &self.config
-    }
-
-    fn store(&self) -> &ParameterStore {
-        &self.store
+    fn stored(&self) -> &Stored<EercfConfig> {
+        &self.stored
     }
 }
 
@@ -212,7 +207,7 @@ impl TowerModel for Eercf {
     /// Patches if any head with a weight is of them.
     fn needs(&self) -> Needs {
         let weighs = |w: &HeadWeights| w.patch_weak != 0.0;
-        let patches = self.gates_patches() || weighs(&self.config.weights) || weighs(&self.config.rerank);
+        let patches = self.gates_patches() || weighs(&self.config().weights) || weighs(&self.config().rerank);
         Needs { words: false, patches }
     }
 
@@ -242,14 +237,14 @@ impl TowerModel for Eercf {
     /// With each pair's own gates: evaluation. Without patches, or without a weight on their strong score, that head is
     /// left out.
     fn compare(&self, texts: &EercfTexts, videos: &EercfVideos) -> Result<Vec<Head>> {
-        let mut heads = vec![(HEADS[0], coarse(texts, videos)?)];
+        let mut heads = vec![(HEADS[0], texts.coarse.matmul_nt(&videos.video)?)];
         heads.extend(self.fine(&texts.unit, videos, Pairing::All)?);
         self.scaled(heads)
     }
 
     /// The second stage's score.
     fn similarity(&self, heads: &[Head]) -> Result<Var> {
-        weighted_sum(heads, &self.config.rerank.by_head())
+        weighted_sum(heads, &self.config().rerank.by_head())
     }
 }
 
@@ -295,7 +290,7 @@ impl Eercf {
     /// # Errors
     /// [`Error::Shape`] unless there are as many texts as videos.
     pub fn matched(&self, sentences: &Var, videos: &EercfVideos) -> Result<Matched> {
-        let c = &self.config;
+        let c = self.config();
         let texts = self.texts(sentences)?;
         let t = &texts.unit;
         let &[batch, frames, width] = videos.frames.shape() else { return Err(shape("frames", &videos.frames)) };
@@ -304,8 +299,10 @@ impl Eercf {
         let mut vectors = vec![("video", videos.video.clone())];
         let against = |vector: &Var| t.matmul_nt(vector);
 
-        let mut heads =
-            vec![(HEADS[0], coarse(&texts, videos)?), (HEADS[1], self.weak_frame(&a, &videos.mask, Pairing::All)?)];
+        let mut heads = vec![
+            (HEADS[0], texts.coarse.matmul_nt(&videos.video)?),
+            (HEADS[1], self.weak_frame(&a, &videos.mask, Pairing::All)?),
+        ];
         if let Some(patches) = &videos.patches {
             heads.push((HEADS[2], t.soft_similarity(patches, self.patch_mask(videos)?.as_ref(), c.temperature_weak)?));
         }
@@ -332,13 +329,13 @@ impl Eercf {
 
     /// Whether anything weighs the patches' strong features; officially nothing does.
     fn gates_patches(&self) -> bool {
-        let c = &self.config;
+        let c = self.config();
         c.gate_patches || c.weights.patch_strong != 0.0 || c.pearson_weights[2] != 0.0 || c.rerank.patch_strong != 0.0
     }
 
     /// All heads but the coarse one, of sentences (B, D) of unit length.
     fn fine(&self, t: &Var, videos: &EercfVideos, pairing: Pairing) -> Result<Vec<(&'static str, Var)>> {
-        let c = &self.config;
+        let c = self.config();
         let a = frame_dots(t, &videos.frames, pairing)?;
         let mut heads = vec![(HEADS[1], self.weak_frame(&a, &videos.mask, pairing)?)];
         if let Some(patches) = &videos.patches {
@@ -366,7 +363,7 @@ impl Eercf {
     /// # Errors
     /// As [`Eercf::matched`].
     pub fn losses(&self, sentences: &Var, matched: &Matched) -> Result<EercfLosses> {
-        let c = &self.config;
+        let c = self.config();
         let weights = c.weights.by_head();
         let weak = weighted_sum(&matched.heads, &weights[..3])?.info_nce()?;
         let strong = weighted_sum(&matched.heads, &weights[3..])?.info_nce()?;
@@ -386,9 +383,9 @@ impl Eercf {
 
     /// Σ_g (Σ_f softmax_f(a / τ) W[f, g]) a_g over the frames of a (B, V, F): (B, V).
     fn weak_frame(&self, a: &Var, mask: &Tensor, pairing: Pairing) -> Result<Var> {
-        let logits = a.scale(1.0 / self.config.temperature_weak)?;
+        let logits = a.scale(1.0 / self.config().temperature_weak)?;
         let weights = |softmax: Var| softmax.matmul(&self.frame.on(a.tape()))?.mul(a);
-        if !self.config.mask_padding {
+        if !self.config().mask_padding {
             return weights(logits.softmax()?)?.sum(2);
         }
         let mask = pairing.of_videos(mask)?;
@@ -398,10 +395,10 @@ impl Eercf {
 
     /// t · u, with u the unit vector of Σ_f softmax_f(a / τ) z_f, from dot products and Gram matrices alone: (B, V).
     fn strong_frame(&self, t: &Var, a: &Var, videos: &EercfVideos, pairing: Pairing) -> Result<Var> {
-        let mask = self.config.mask_padding.then_some(&videos.mask);
+        let mask = self.config().mask_padding.then_some(&videos.mask);
         let &[texts, count, frames] = a.shape() else { return Err(shape("frames", a)) };
         let dots = a.reshape([texts, 1, count, frames])?;
-        let gates = pairing.gates(&dots, &videos.grams, mask, self.config.temperature_frame_gate)?;
+        let gates = pairing.gates(&dots, &videos.grams, mask, self.config().temperature_frame_gate)?;
         let gates = gates.reshape([texts, count, frames])?;
         gates.mul(&frame_dots(t, &videos.temporal, pairing)?)?.sum(2)
     }
@@ -409,7 +406,7 @@ impl Eercf {
     /// t · w, with w the unit vector of Σ_r softmax_r(b / τ) p_r: (B, V). No gradient for listed pairs.
     fn strong_patch(&self, t: &Var, patches: &Var, mask: Option<&Tensor>, pairing: Pairing) -> Result<Var> {
         let &[videos, count, width] = patches.shape() else { return Err(shape("patches", patches)) };
-        let temperature = self.config.temperature_patch_gate;
+        let temperature = self.config().temperature_patch_gate;
         // Texts (B', D) with the patches of video v, one video at a time: no tensor has an entry for every pair and patch.
         let column = |texts: &Var, v: usize| -> Result<Var> {
             let rows = patches.slice(0, v..v + 1)?.reshape([count, width])?;
@@ -441,7 +438,7 @@ impl Eercf {
 
     /// A frame's mask for each of its patches (N, F · P), where padding is left out.
     fn patch_mask(&self, videos: &EercfVideos) -> Result<Option<Tensor>> {
-        let (Some(patches), true) = (&videos.patches, self.config.mask_padding) else { return Ok(None) };
+        let (Some(patches), true) = (&videos.patches, self.config().mask_padding) else { return Ok(None) };
         let &[count, frames] = videos.mask.shape() else { return Ok(None) };
         let each = patches.shape()[1] / frames.max(1);
         let tape = Tape::inference(videos.mask.gpu());
@@ -453,11 +450,6 @@ impl Eercf {
 
 fn shape(argument: &'static str, x: &Var) -> Error {
     Error::Shape { op: "EERCF", argument, expected: "(videos, rows, width)".into(), got: x.shape().to_vec() }
-}
-
-/// (t G) · v: (B, N).
-fn coarse(texts: &EercfTexts, videos: &EercfVideos) -> Result<Var> {
-    texts.coarse.matmul_nt(&videos.video)
 }
 
 /// t · frame for every pair of sentences (B, D) and videos' frames (N, F, D): (B, V, F).

@@ -13,8 +13,8 @@ use crate::models::clip4clip::{Base, BaseConfig, VideoFeatures, unit};
 use crate::models::heads::{Head, stack};
 use crate::models::pairing::{PairList, Pairing};
 use crate::models::towers::{LossParts, Needs, TowerModel, TwoStageModel};
-use crate::models::{Finish, Model};
-use crate::nn::{Init, Parameter, ParameterStore, Scope};
+use crate::models::{Finish, Model, Stored};
+use crate::nn::{Init, Parameter, Scope};
 use crate::{Error, Result};
 
 /// The heads' names.
@@ -101,8 +101,7 @@ struct Matrices {
 
 /// The network.
 pub struct Glccl {
-    config: GlcclConfig,
-    store: ParameterStore,
+    stored: Stored<GlcclConfig>,
     base: Base,
     matrices: Matrices,
 }
@@ -170,12 +169,12 @@ pub struct GlcclVideos {
 impl Model for Glccl {
     type Config = GlcclConfig;
 
-    fn declare(config: GlcclConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
+    fn declare(config: &GlcclConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
         if !config.heads.contains(&true) {
             let why = "choose none of the four".to_string();
             return Err(Error::Argument { op: "GLCCL", argument: "heads", why });
         }
-        let base = Base::new(s, config.base.clone())?;
+        let base = Base::new(s, &config.base)?;
         let BaseConfig { joint, words, frames, .. } = config.base;
         let matrix = |name: &str, n: usize| s.declare(name, [n, n], Init::identity(n));
         let matrices = Matrices {
@@ -189,15 +188,11 @@ impl Model for Glccl {
             word_frame_2: matrix("word_frame_mat_weight2", words)?,
             visual_logit: matrix("visual_logit_weight", frames)?,
         };
-        Ok(Box::new(move |store| Self { config, store, base, matrices }))
+        Ok(Box::new(move |stored| Self { stored, base, matrices }))
     }
 
-    fn config(&self) -> &GlcclConfig {
-        &self.config
-    }
-
-    fn store(&self) -> &ParameterStore {
-        &self.store
+    fn stored(&self) -> &Stored<GlcclConfig> {
+        &self.stored
     }
 }
 
@@ -225,7 +220,7 @@ impl TowerModel for Glccl {
         let lack = || Error::Argument { op: "GLCCL", argument: "texts", why: "lack their words".into() };
         let (sentences, words) = (&texts.sentence, texts.words.as_ref().ok_or_else(lack)?);
         let &[texts, ..] = words.shape() else { return Err(shape("words", words)) };
-        let BaseConfig { words: count, joint, .. } = self.config.base;
+        let BaseConfig { words: count, joint, .. } = self.config().base;
         words.value().expect_shape("GLCCL", "words", &[texts, count, joint])?;
         let unit = unit(sentences)?;
         let maps = !words.tape().is_recording();
@@ -248,9 +243,9 @@ impl TowerModel for Glccl {
         let group = (GROUP_BYTES / (4 * count * n * frames.max(count)).max(1)).max(1);
         if texts <= group {
             let inputs: Vec<Var> = [&videos.frames, &videos.grams].into_iter().chain(parts).cloned().collect();
-            return self.named(pair_scores(&self.config, &self.matrices, &inputs, Pairing::All)?);
+            return self.named(pair_scores(self.config(), &self.matrices, &inputs, Pairing::All)?);
         }
-        let (matrices, config) = (self.matrices.clone(), self.config.clone());
+        let (matrices, config) = (self.matrices.clone(), self.config().clone());
         let compute = move |_: &Tape, inputs: &[Var]| pair_scores(&config, &matrices, inputs, Pairing::All);
         let part = |first: usize| {
             let range = first..(first + group).min(texts);
@@ -280,13 +275,13 @@ impl TwoStageModel for Glccl {
     /// Without gradients. The width must be a multiple of 4.
     fn compare_pairs(&self, texts: &GlcclTexts, videos: &GlcclVideos, pairs: &PairList) -> Result<Vec<Head>> {
         let inputs: Vec<Var> = [&videos.frames, &videos.grams].into_iter().chain(texts.parts()).cloned().collect();
-        self.named(pair_scores(&self.config, &self.matrices, &inputs, Pairing::Listed(pairs))?)
+        self.named(pair_scores(self.config(), &self.matrices, &inputs, Pairing::Listed(pairs))?)
     }
 
     fn pair_cost(&self, videos: &GlcclVideos) -> [u64; 2] {
         let (frames, width) = (videos.frames.shape()[1] as u64, videos.video.value().width() as u64);
         // Sentence and words, each raw and mapped, with every frame; the sentence once more at unit length.
-        [width, width * frames * (2 * self.config.base.words as u64 + 3)]
+        [width, width * frames * (2 * self.config().base.words as u64 + 3)]
     }
 }
 
@@ -301,7 +296,7 @@ impl Glccl {
     }
 
     fn chosen(&self, heads: &[Head]) -> Vec<Head> {
-        heads.iter().zip(self.config.heads).filter(|(_, chosen)| *chosen).map(|(head, _)| head.clone()).collect()
+        heads.iter().zip(self.config().heads).filter(|(_, chosen)| *chosen).map(|(head, _)| head.clone()).collect()
     }
 
     /// The losses of the heads (B, B) of a batch whose text i belongs to video i.
@@ -309,7 +304,7 @@ impl Glccl {
     /// # Errors
     /// [`Error::Shape`] unless there are as many texts as videos; [`Error::Argument`] for score consistency of one head.
     pub fn losses(&self, heads: &[Head]) -> Result<GlcclLosses> {
-        let c = &self.config;
+        let c = self.config();
         let contrast = self.similarity(heads)?.info_nce()?;
         if c.consistency_loss == 0.0 {
             return Ok(GlcclLosses { total: contrast.clone(), contrast, consistency: None });

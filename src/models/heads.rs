@@ -26,16 +26,12 @@ impl Head {
 /// [`Error::Argument`] for a weight without a head, or no weights but 0.
 pub fn weighted_sum(heads: &[Head], weights: &[(&str, f32)]) -> Result<Var> {
     let bad = |why: String| Error::Argument { op: "weighted_sum", argument: "weights", why };
-    let mut sum: Option<Var> = None;
-    for &(name, weight) in weights.iter().filter(|(_, weight)| *weight != 0.0) {
+    let term = |&(name, weight): &(&str, f32)| {
         let head = heads.iter().find(|h| h.name == name).ok_or_else(|| bad(format!("name no head {name:?}")))?;
-        let term = head.scores.scale(weight)?;
-        sum = Some(match sum {
-            None => term,
-            Some(sum) => sum.add(&term)?,
-        });
-    }
-    sum.ok_or_else(|| bad("are all 0".into()))
+        head.scores.scale(weight)
+    };
+    let terms = weights.iter().filter(|(_, weight)| *weight != 0.0).map(term);
+    terms.reduce(|sum, term| sum?.add(&term?)).unwrap_or_else(|| Err(bad("are all 0".into())))
 }
 
 /// The heads' scores as one tensor (heads, texts, videos), for losses over all of them.

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::autograd::{Tape, Var};
 use crate::models::two_space::{Embeddings, Hinge, TwoSpaceInputs, TwoSpaceModel};
-use crate::models::{Finish, Model};
-use crate::nn::{Init, LayerNorm, Linear, ParameterStore, Scope};
+use crate::models::{Finish, Model, Stored};
+use crate::nn::{Init, LayerNorm, Linear, Scope};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -46,8 +46,7 @@ impl Default for MeanPoolConfig {
 
 /// The network.
 pub struct MeanPool {
-    config: MeanPoolConfig,
-    store: ParameterStore,
+    stored: Stored<MeanPoolConfig>,
     text: (Linear, LayerNorm),
     region: (Linear, LayerNorm),
     global: (Linear, LayerNorm),
@@ -61,7 +60,7 @@ fn pooled((linear, norm): &(Linear, LayerNorm), x: &Var, mask: Option<&Tensor>) 
 impl Model for MeanPool {
     type Config = MeanPoolConfig;
 
-    fn declare(config: MeanPoolConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
+    fn declare(config: &MeanPoolConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
         let (d, init) = (config.embedding_dim, Init::TruncatedNormal { std: config.init_std });
         let branch = |name: &str, inputs: usize| -> Result<(Linear, LayerNorm)> {
             let linear = Linear::new(&s.scope(format!("proj_{name}")), inputs, d, &init)?;
@@ -70,25 +69,21 @@ impl Model for MeanPool {
         let text = branch("text", config.text_dim)?;
         let region = branch("region", config.region_dim)?;
         let global = branch("global", config.global_dim)?;
-        Ok(Box::new(move |store| Self { config, store, text, region, global }))
+        Ok(Box::new(move |stored| Self { stored, text, region, global }))
     }
 
-    fn config(&self) -> &MeanPoolConfig {
-        &self.config
-    }
-
-    fn store(&self) -> &ParameterStore {
-        &self.store
+    fn stored(&self) -> &Stored<MeanPoolConfig> {
+        &self.stored
     }
 }
 
 impl TwoSpaceModel for MeanPool {
     fn width(&self) -> usize {
-        self.config.embedding_dim
+        self.config().embedding_dim
     }
 
     fn hinge(&self) -> Hinge {
-        Hinge { margin: self.config.margin, max_violation: self.config.max_violation }
+        Hinge { margin: self.config().margin, max_violation: self.config().max_violation }
     }
 
     fn encode_text(&self, tape: &Tape, text: &Tensor, mask: &Tensor) -> Result<Var> {
@@ -97,12 +92,8 @@ impl TwoSpaceModel for MeanPool {
 
     fn forward(&self, tape: &Tape, inputs: &TwoSpaceInputs) -> Result<Embeddings> {
         let &[b, t, r, width] = inputs.region.shape() else {
-            return Err(Error::Shape {
-                op: "MeanPool",
-                argument: "region",
-                expected: "(batch, frames, regions, region_dim)".into(),
-                got: inputs.region.shape().to_vec(),
-            });
+            let (expected, got) = ("(batch, frames, regions, region_dim)".to_string(), inputs.region.shape().to_vec());
+            return Err(Error::Shape { op: "MeanPool", argument: "region", expected, got });
         };
         let regions = tape.constant(inputs.region.reshape([b, t * r, width])?);
         Ok(Embeddings {

@@ -14,4 +14,4 @@ pub mod reloclnet;
 pub mod towers;
 pub mod two_space;
 
-pub use model::{Finish, Model};
+pub use model::{Finish, Model, Stored};

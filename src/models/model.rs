@@ -11,8 +11,16 @@ use crate::data::formats::safetensors;
 use crate::gpu::Gpu;
 use crate::nn::{self, ParameterStore, Scope, StoreBuilder};
 
-/// Makes a model of the store of the parameters that it declared.
-pub type Finish<M> = Box<dyn FnOnce(ParameterStore) -> M>;
+/// A model's configuration, and the parameters that it declared.
+pub struct Stored<C> {
+    /// Sizes and options.
+    pub config: C,
+    /// The parameters.
+    pub store: ParameterStore,
+}
+
+/// Makes a model of what it is stored as.
+pub type Finish<M> = Box<dyn FnOnce(Stored<<M as Model>::Config>) -> M>;
 
 /// A network with parameters.
 pub trait Model: Sized {
@@ -23,35 +31,36 @@ pub trait Model: Sized {
     ///
     /// # Errors
     /// [`crate::Error::Argument`] for sizes that do not fit each other.
-    fn declare(config: Self::Config, s: &Scope<'_>) -> Result<Finish<Self>>;
+    fn declare(config: &Self::Config, s: &Scope<'_>) -> Result<Finish<Self>>;
+
+    /// What [`Finish`] was given.
+    fn stored(&self) -> &Stored<Self::Config>;
 
     /// Sizes and options.
-    fn config(&self) -> &Self::Config;
+    fn config(&self) -> &Self::Config {
+        &self.stored().config
+    }
 
     /// The parameters.
-    fn store(&self) -> &ParameterStore;
+    fn store(&self) -> &ParameterStore {
+        &self.stored().store
+    }
 
     /// The model whose parameters `builder` makes: what they are at first, which are trained, and their precision.
     ///
     /// # Errors
     /// Those of [`Model::declare`] and [`StoreBuilder::build`].
     fn build(config: Self::Config, builder: StoreBuilder<'_>) -> Result<Self> {
-        let (store, finish) = builder.build(|s| Self::declare(config, s))?;
-        Ok(finish(store))
+        let (store, finish) = builder.build(|s| Self::declare(&config, s))?;
+        Ok(finish(Stored { config, store }))
     }
 
     /// A model with initial values drawn from `seed`.
-    ///
-    /// # Errors
-    /// As [`Model::build`].
     fn new(gpu: &Gpu, config: Self::Config, seed: u64) -> Result<Self> {
         Self::build(config, StoreBuilder::new(gpu, seed))
     }
 
     /// As [`Model::new`]; what `frozen` names is not trained. With everything frozen it takes half of the memory.
-    ///
-    /// # Errors
-    /// As [`Model::build`].
     fn frozen(gpu: &Gpu, config: Self::Config, seed: u64, frozen: impl Fn(&str) -> bool) -> Result<Self> {
         Self::build(config, StoreBuilder::new(gpu, seed).freeze(frozen))
     }
@@ -78,10 +87,7 @@ pub trait Model: Sized {
     }
 
     /// Names and shapes of the parameters, tables included; nothing is allocated.
-    ///
-    /// # Errors
-    /// As [`Model::declare`].
     fn shapes(config: Self::Config) -> Result<BTreeMap<String, Vec<usize>>> {
-        nn::shapes(|s| Self::declare(config, s))
+        nn::shapes(|s| Self::declare(&config, s))
     }
 }

@@ -21,7 +21,8 @@ pub struct Needs {
     pub patches: bool,
 }
 
-/// A model that compares texts with videos by what CLIP's towers make of them.
+/// A model that compares texts with videos by what CLIP's towers make of them. What does not fit is
+/// [`crate::Error::Shape`] or [`crate::Error::ShapeMismatch`].
 pub trait TowerModel: Model {
     /// Texts as the heads compare them.
     type Texts;
@@ -35,33 +36,18 @@ pub trait TowerModel: Model {
     fn needs(&self) -> Needs;
 
     /// The loss of a batch whose text i belongs to video i.
-    ///
-    /// # Errors
-    /// [`crate::Error::Shape`], [`crate::Error::ShapeMismatch`].
     fn loss(&self, texts: &TextFeatures, videos: &VideoFeatures) -> Result<LossParts>;
 
     /// What depends on texts alone, computed once.
-    ///
-    /// # Errors
-    /// As [`TowerModel::loss`].
     fn prepare_texts(&self, texts: &TextFeatures) -> Result<Self::Texts>;
 
     /// What depends on videos alone, computed once.
-    ///
-    /// # Errors
-    /// As [`TowerModel::loss`].
     fn prepare_videos(&self, videos: &VideoFeatures) -> Result<Self::Videos>;
 
     /// Every head for any texts (B) and videos (N): (B, N) each.
-    ///
-    /// # Errors
-    /// As [`TowerModel::loss`].
     fn compare(&self, texts: &Self::Texts, videos: &Self::Videos) -> Result<Vec<Head>>;
 
     /// The score that ranks, from the heads: (B, V).
-    ///
-    /// # Errors
-    /// Device errors.
     fn similarity(&self, heads: &[Head]) -> Result<Var>;
 }
 
@@ -76,7 +62,7 @@ pub trait TwoStageModel: TowerModel {
     /// Every head for listed pairs of texts and videos: (P, 1) each.
     ///
     /// # Errors
-    /// As [`TowerModel::loss`]; [`crate::Error::IndexOutOfRange`] for a text or video that there is not.
+    /// [`crate::Error::IndexOutOfRange`] for a text or video that there is not.
     fn compare_pairs(&self, texts: &Self::Texts, videos: &Self::Videos, pairs: &PairList) -> Result<Vec<Head>>;
 
     /// Multiply-adds that the heads take for a pair, counting dot products with features alone, as the EERCF paper's

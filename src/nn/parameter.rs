@@ -161,25 +161,20 @@ impl Declarations {
             return Err(Error::UnknownParameter { origin: origin(), name: (*name).into() });
         }
         for p in &self.list {
-            match named.get(p.name()) {
-                None if p.0.kind != Kind::Table => {
-                    return Err(Error::MissingParameter { origin: origin(), name: p.name().into() });
+            let name = || p.name().to_string();
+            let Some(array) = named.get(p.name()) else {
+                if p.0.kind == Kind::Table {
+                    continue;
                 }
-                None => {}
-                Some(a) if a.shape() != p.shape() => {
-                    return Err(Error::ParameterShape {
-                        origin: origin(),
-                        name: p.name().into(),
-                        expected: p.shape().to_vec(),
-                        got: a.shape().to_vec(),
-                    });
-                }
-                Some(a) => {
-                    if let Some((count, first)) = a.non_finite() {
-                        let place = format!("{} element {first}", p.name());
-                        return Err(Error::NonFinite { origin: origin(), place, count });
-                    }
-                }
+                return Err(Error::MissingParameter { origin: origin(), name: name() });
+            };
+            if array.shape() != p.shape() {
+                let (expected, got) = (p.shape().to_vec(), array.shape().to_vec());
+                return Err(Error::ParameterShape { origin: origin(), name: name(), expected, got });
+            }
+            if let Some((count, first)) = array.non_finite() {
+                let place = format!("{} element {first}", p.name());
+                return Err(Error::NonFinite { origin: origin(), place, count });
             }
         }
         Ok(named)

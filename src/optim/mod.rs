@@ -3,5 +3,5 @@
 mod optimizer;
 pub mod schedule;
 
-pub use optimizer::{Algorithm, GroupOptions, Optimizer};
+pub use optimizer::{Algorithm, GroupOptions, Moments, Optimizer};
 pub use schedule::{ReduceLrOnPlateau, Schedule};

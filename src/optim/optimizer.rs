@@ -10,58 +10,47 @@ use crate::nn::{Parameter, ParameterStore};
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};
 
-/// The update rule. m and v are the running means of the gradient and of its square.
+/// The update rule.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "algorithm")]
 pub enum Algorithm {
     /// PyTorch's Adam: bias-corrected; weight decay is added to the gradient, after clipping (Kingma & Ba, 2015).
-    Adam {
-        /// Decay of m.
-        beta1: f64,
-        /// Decay of v.
-        beta2: f64,
-        /// Added to √v.
-        eps: f64,
-    },
+    Adam(Moments),
     /// PyTorch's AdamW: bias-corrected; weight decay shrinks the parameter (Loshchilov & Hutter, 2019).
-    AdamW {
-        /// Decay of m.
-        beta1: f64,
-        /// Decay of v.
-        beta2: f64,
-        /// Added to √v.
-        eps: f64,
-    },
+    AdamW(Moments),
     /// BERT's Adam: no bias correction; weight decay is added to the update.
-    BertAdam {
-        /// Decay of m.
-        beta1: f64,
-        /// Decay of v.
-        beta2: f64,
-        /// Added to √v.
-        eps: f64,
-    },
+    BertAdam(Moments),
+}
+
+/// m and v, the running means of the gradient and of its square.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Moments {
+    /// Decay of m.
+    pub beta1: f64,
+    /// Decay of v.
+    pub beta2: f64,
+    /// Added to √v.
+    pub eps: f64,
 }
 
 impl Algorithm {
     /// Adam with PyTorch's defaults: 0.9, 0.999, 1e-8.
-    pub const ADAM: Self = Self::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
+    pub const ADAM: Self = Self::Adam(Moments { beta1: 0.9, beta2: 0.999, eps: 1e-8 });
     /// BertAdam with BERT's own numbers, which ReLoCLNet's trainer keeps.
-    pub const BERT_ADAM: Self = Self::BertAdam { beta1: 0.9, beta2: 0.999, eps: 1e-6 };
+    pub const BERT_ADAM: Self = Self::BertAdam(Moments { beta1: 0.9, beta2: 0.999, eps: 1e-6 });
     /// BertAdam with CLIP's second decay, as CLIP4Clip's trainer sets it and EERCF's and GLCCL's inherit it.
-    pub const CLIP4CLIP_ADAM: Self = Self::BertAdam { beta1: 0.9, beta2: 0.98, eps: 1e-6 };
+    pub const CLIP4CLIP_ADAM: Self = Self::BertAdam(Moments { beta1: 0.9, beta2: 0.98, eps: 1e-6 });
 
     fn update(self, options: &GroupOptions, lr: f64, step: u64) -> Update {
-        let (Self::Adam { beta1, beta2, eps }
-        | Self::AdamW { beta1, beta2, eps }
-        | Self::BertAdam { beta1, beta2, eps }) = self;
+        let (Self::Adam(moments) | Self::AdamW(moments) | Self::BertAdam(moments)) = self;
+        let Moments { beta1, beta2, eps } = moments;
         let (rate, decay) = (lr * options.lr_scale, options.weight_decay);
         let numbers = Numbers { rate, beta1, beta2, eps, decay, step, max: options.max };
         match self {
-            Self::Adam { .. } => Update::Adam(numbers),
-            Self::AdamW { .. } => Update::AdamW(numbers),
-            Self::BertAdam { .. } if options.half => Update::HalfBertAdam(numbers),
-            Self::BertAdam { .. } => Update::BertAdam(numbers),
+            Self::Adam(_) => Update::Adam(numbers),
+            Self::AdamW(_) => Update::AdamW(numbers),
+            Self::BertAdam(_) if options.half => Update::HalfBertAdam(numbers),
+            Self::BertAdam(_) => Update::BertAdam(numbers),
         }
     }
 }
@@ -95,8 +84,8 @@ pub struct Optimizer {
     clip_global_norm: Option<f64>,
     steps: u64,
     shards: Vec<State>,
-    /// Names, shards, offsets and shapes, for saving.
-    layout: Vec<(String, usize, usize, Vec<usize>)>,
+    /// Whose m and v those are.
+    trained: Vec<Parameter>,
 }
 
 /// A group's hyper-parameters, and where its parameters lie: starts and lengths.
@@ -121,14 +110,12 @@ impl Optimizer {
         options: impl Fn(&Parameter) -> GroupOptions,
     ) -> Result<Self> {
         let gpu = store.gpu();
-        let trained: Vec<&Parameter> = store.parameters().iter().filter(|p| p.is_trained()).collect();
-        let mut layout = Vec::with_capacity(trained.len());
+        let trained: Vec<Parameter> = store.parameters().iter().filter(|p| p.is_trained()).cloned().collect();
         let mut ranges: Vec<Vec<GroupRanges>> = vec![Vec::new(); store.shards().len()];
-        for p in trained {
+        for p in &trained {
             let (shard, offset) = p.location();
-            layout.push((p.name().to_string(), shard, offset, p.shape().to_vec()));
             let (options, range) = (options(p), (offset, p.len()));
-            if options.half && !matches!(algorithm, Algorithm::BertAdam { .. }) {
+            if options.half && !matches!(algorithm, Algorithm::BertAdam(_)) {
                 let why = format!("is for BertAdam, not for {algorithm:?}");
                 return Err(Error::Argument { op: "optimizer", argument: "half", why });
             }
@@ -154,7 +141,7 @@ impl Optimizer {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { algorithm, clip_global_norm: None, steps: 0, shards, layout })
+        Ok(Self { algorithm, clip_global_norm: None, steps: 0, shards, trained })
     }
 
     /// Scales all gradients together so that their norm is at most `limit`; `None` leaves them.
@@ -170,9 +157,6 @@ impl Optimizer {
 
     /// Changes the parameters by their gradients, at learning rate `lr`. Returns the norm of all gradients before
     /// clipping, a scalar on the GPU, if they are clipped globally.
-    ///
-    /// # Errors
-    /// Device errors.
     pub fn step(&mut self, store: &ParameterStore, lr: f64) -> Result<Option<Tensor>> {
         let global = self.clip_global_norm.map(|limit| self.clip(store, limit as f32)).transpose()?;
         let scale = global.as_ref().map(|c| &c.scale);
@@ -213,11 +197,11 @@ impl Optimizer {
         let flats: Vec<&Tensor> = self.shards.iter().flat_map(|s| [&s.m, &s.v]).collect();
         let flats = Tensor::read_all(&flats)?;
         let mut arrays = BTreeMap::new();
-        for (name, shard, offset, shape) in &self.layout {
-            let len: usize = shape.iter().product();
+        for p in &self.trained {
+            let (shard, offset) = p.location();
             for (kind, flat) in [("m", &flats[2 * shard]), ("v", &flats[2 * shard + 1])] {
-                arrays
-                    .insert(format!("{kind}.{name}"), Array::new(shape.clone(), flat[*offset..offset + len].to_vec())?);
+                let values = flat[offset..offset + p.len()].to_vec();
+                arrays.insert(format!("{kind}.{}", p.name()), Array::new(p.shape(), values)?);
             }
         }
         Ok(arrays)
@@ -230,17 +214,18 @@ impl Optimizer {
     pub fn load(&mut self, origin: &str, arrays: &BTreeMap<String, Array>, steps: u64) -> Result<()> {
         let mut flats: Vec<[Vec<f32>; 2]> =
             self.shards.iter().map(|s| [vec![0.0; s.m.len()], vec![0.0; s.v.len()]]).collect();
-        for (name, shard, offset, shape) in &self.layout {
-            for (which, kind) in ["m", "v"].into_iter().enumerate() {
-                let name = format!("{kind}.{name}");
-                let array = arrays
-                    .get(&name)
-                    .ok_or_else(|| Error::MissingParameter { origin: origin.into(), name: name.clone() })?;
-                if array.shape() != shape {
-                    let (expected, got) = (shape.clone(), array.shape().to_vec());
+        for p in &self.trained {
+            let (shard, offset) = p.location();
+            for (kind, flat) in ["m", "v"].into_iter().zip(&mut flats[shard]) {
+                let name = format!("{kind}.{}", p.name());
+                let Some(array) = arrays.get(&name) else {
+                    return Err(Error::MissingParameter { origin: origin.into(), name });
+                };
+                if array.shape() != p.shape() {
+                    let (expected, got) = (p.shape().to_vec(), array.shape().to_vec());
                     return Err(Error::ParameterShape { origin: origin.into(), name, expected, got });
                 }
-                flats[*shard][which][*offset..offset + array.len()].copy_from_slice(array.data());
+                flat[offset..offset + array.len()].copy_from_slice(array.data());
             }
         }
         for (state, [m, v]) in self.shards.iter().zip(&flats) {

@@ -10,21 +10,16 @@ use crate::{Gpu, Result};
 
 /// The rows of a `bert-*` or `roberta-*` case: all outputs, the loss, and the gradient of every parameter.
 pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
-    let config = BertConfig {
-        model_type: if case.model == "roberta" { BertKind::Roberta } else { BertKind::Bert },
-        vocab_size: case.size("vocab_size")?,
-        hidden_size: case.size("hidden_size")?,
-        num_hidden_layers: case.size("layers")?,
-        num_attention_heads: case.size("num_heads")?,
-        intermediate_size: case.size("intermediate_size")?,
-        max_position_embeddings: case.size("max_positions")?,
-        type_vocab_size: case.size("type_vocab_size")?,
-        layer_norm_eps: case.number("layer_norm_eps")? as f32,
-        pad_token_id: case.size("pad_token_id")? as u32,
-        ..BertConfig::default()
-    };
+    let same = ["vocab_size", "hidden_size", "intermediate_size", "type_vocab_size", "layer_norm_eps", "pad_token_id"];
+    let renamed = [
+        ("layers", "num_hidden_layers"),
+        ("num_heads", "num_attention_heads"),
+        ("max_positions", "max_position_embeddings"),
+    ];
+    let model_type = if case.model == "roberta" { BertKind::Roberta } else { BertKind::Bert };
+    let config = BertConfig { model_type, ..case.fields(&same, &renamed)? };
     let model = Bert::from_arrays(gpu, config, "the golden file", case.parameters()?)?;
-    let mut run = Run::new(gpu, case, model.store(), &[])?;
+    let mut run = Run::new(gpu, case);
 
     let (_, ids) = case.ids("input.input_ids")?;
     let mask = case.array("input.attention_mask")?;
@@ -42,17 +37,17 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
         ("mean_pooled", outputs.mean_pooled()?),
     ];
     results.extend(outputs.pooler_output.clone().map(|pooled| ("pooler_output", pooled)));
-    let mut total: Option<Var> = None;
+    let mut parts = Vec::new();
     for (name, var) in &results {
         run.add(format!("output.{name}"), var);
         let cotangent = format!("cotangent.{name}");
         if case.has(&format!("input.{cotangent}")) {
-            let part = var.mul(&run.tape.constant(run.tensor(&cotangent)?))?.sum_all()?;
-            total = Some(total.map_or(Ok(part.clone()), |total| total.add(&part))?);
+            parts.push(var.mul(&run.tape.constant(run.tensor(&cotangent)?))?.sum_all());
         }
     }
+    let total = parts.into_iter().reduce(|sum, part| sum?.add(&part?)).transpose()?;
     if let Some(total) = &total {
         run.add("loss.total", total);
     }
-    run.finish(model.store(), total.as_ref())
+    run.finish_model(model.store(), total.as_ref())
 }

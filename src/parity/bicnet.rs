@@ -11,26 +11,14 @@ use crate::{Gpu, Result};
 
 /// The rows of a `bicnet-*` case: embeddings, similarity, losses, and the gradient of every parameter and input.
 pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
-    let config = BicnetConfig {
-        embedding_dim: case.size("embedding_dim")?,
-        global_dim: case.size("global_dim")?,
-        region_dim: case.size("region_dim")?,
-        text_dim: case.size("text_dim")?,
-        num_heads: case.size("num_heads")?,
-        region_num: case.size("region_num")?,
-        layer_num: case.size("layers")?,
-        mlp_ratio: case.number("mlp_ratio")?,
-        pool_heads: case.size("pool_heads")?,
-        max_positions: case.size("positional_max_len")?,
-        margin: case.number("margin")? as f32,
-        max_violation: case.flag("max_violation"),
-        dropout: 0.0,
-        attn_drop: 0.0,
-        ..BicnetConfig::default()
-    };
+    let sizes = ["embedding_dim", "global_dim", "region_dim", "text_dim", "num_heads", "region_num", "pool_heads"];
+    let same = [&sizes[..], &["mlp_ratio", "margin", "max_violation"]].concat();
+    let renamed = [("layers", "layer_num"), ("positional_max_len", "max_positions")];
+    let config = BicnetConfig { dropout: 0.0, attn_drop: 0.0, ..case.fields(&same, &renamed)? };
     let model = Bicnet::new(gpu, config, 0)?;
-    let mut run = Run::new(gpu, case, model.store(), &["text_feats", "region_feats", "global_feats"])?;
-    let (text, region, global) = (run.input("text_feats")?, run.input("region_feats")?, run.input("global_feats")?);
+    case.load(model.store())?;
+    let mut run = Run::new(gpu, case);
+    let (text, region, global) = (run.var("text_feats")?, run.var("region_feats")?, run.var("global_feats")?);
     let (text_mask, frame_mask) = (run.tensor("text_mask")?, run.tensor("global_mask")?);
     if case.has("output.pe") {
         let &[positions, dim] = case.array("output.pe")?.shape() else { return Err(case.misshaped("output.pe")) };
@@ -52,5 +40,5 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     run.add("loss.global", &loss.global);
     run.add("loss.region", &loss.region);
     run.add("loss.total", &loss.total);
-    run.finish(model.store(), Some(&loss.total))
+    run.finish_model(model.store(), Some(&loss.total))
 }

@@ -1,6 +1,5 @@
 //! Golden cases of CLIP, alone and from a Hugging Face folder.
 
-use std::collections::BTreeMap;
 #[cfg(feature = "text")]
 use std::path::Path;
 
@@ -9,15 +8,15 @@ use serde_json::Value;
 
 use super::Row;
 use super::golden::Case;
-use crate::autograd::{Tape, Var};
+use super::run::{Run, gradients_of};
+use crate::autograd::Var;
 #[cfg(feature = "text")]
 use crate::data::media::pixels::Preprocess;
 #[cfg(feature = "text")]
 use crate::data::tokenizer::{Padding, Tokenizer};
 use crate::models::Model;
 use crate::models::clip::{Clip, ClipActivation, ClipConfig, EndOfText, TowerConfig, names};
-use crate::nn::ParameterStore;
-use crate::tensor::{Array, Tensor};
+use crate::tensor::Tensor;
 use crate::{Gpu, Result};
 
 /// The configuration that a `clip-*` case describes.
@@ -45,28 +44,24 @@ fn config(case: &Case) -> Result<ClipConfig> {
 /// The rows of a `clip-*` case: features, scores, losses, and the gradient of every parameter and of the pixels.
 pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     let clip = Clip::new(gpu, config(case)?, 0)?;
-    let parameters = names::to_openai("the golden file", case.parameters()?)?;
-    clip.store().load("the golden file", &parameters)?;
+    clip.store().load("the golden file", &names::to_openai("the golden file", case.parameters()?)?)?;
 
-    let tape = Tape::new(gpu);
-    let pixels = tape.leaf(case.tensor(gpu, "input.pixel_values")?);
+    let mut run = Run::new(gpu, case);
+    let pixels = run.var("pixel_values")?;
     let (shape, ids) = case.ids("input.input_ids")?;
-    let masked = case.flag("use_attention_mask");
-    let mask = masked.then(|| case.tensor(gpu, "input.attention_mask")).transpose()?;
-    let outputs = forward(&clip, &pixels, &ids, shape[1], mask.as_ref())?;
-    let mut rows = case.results("output.", &outputs)?;
-    let scores = &outputs[0].1;
-    if case.has("loss.total") {
-        let (text, image) = (cross_entropy(scores)?, cross_entropy(&scores.transpose()?)?);
-        let total = text.add(&image)?.scale(0.5)?;
-        for (name, loss) in [("text", &text), ("image", &image), ("total", &total)] {
-            rows.push(case.row(&format!("loss.{name}"), &loss.value().to_vec()?)?);
-        }
-        let gradients = tape.backward(&total)?;
-        let values = gradients.get(&pixels).map(Tensor::to_vec).transpose()?.unwrap_or_default();
-        rows.push(case.row("grad_input.pixel_values", &values)?);
-        rows.extend(parameter_gradients(case, clip.store())?);
+    let mask = case.flag("use_attention_mask").then(|| run.tensor("attention_mask")).transpose()?;
+    let scores = forward(&mut run, &clip, &pixels, &ids, shape[1], mask.as_ref())?;
+    if !case.has("loss.total") {
+        return run.finish(None);
     }
+    let (text, image) = (cross_entropy(&scores)?, cross_entropy(&scores.transpose()?)?);
+    let total = text.add(&image)?.scale(0.5)?;
+    run.add("loss.text", &text);
+    run.add("loss.image", &image);
+    run.add("loss.total", &total);
+    let mut rows = run.finish(Some(&total))?;
+    // The files have Hugging Face's names.
+    rows.extend(case.parameter_gradients(&names::to_hugging_face(gradients_of(clip.store())?)?)?);
     Ok(rows)
 }
 
@@ -94,13 +89,22 @@ pub(super) fn check_folder(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     let clip = Clip::open(gpu, folder, |_| true)?;
     let size = preprocess.crop;
     let pixels = Tensor::from_slice(gpu, [pixels.len() / (3 * size * size), 3, size, size], &pixels)?;
-    let pixels = Tape::inference(gpu).constant(pixels);
-    rows.extend(case.results("output.", &forward(&clip, &pixels, &tokens.ids, length, None)?)?);
+    let mut run = Run::new(gpu, case);
+    let pixels = run.tape.constant(pixels);
+    forward(&mut run, &clip, &pixels, &tokens.ids, length, None)?;
+    rows.extend(run.finish(None)?);
     Ok(rows)
 }
 
-/// Every output that the files hold, the scores first.
-fn forward(clip: &Clip, pixels: &Var, ids: &[u32], length: usize, mask: Option<&Tensor>) -> Result<Vec<(String, Var)>> {
+/// Adds every output that the files hold; returns the scores.
+fn forward(
+    run: &mut Run<'_>,
+    clip: &Clip,
+    pixels: &Var,
+    ids: &[u32],
+    length: usize,
+    mask: Option<&Tensor>,
+) -> Result<Var> {
     let towers = clip.towers();
     let image_tokens = towers.image.tokens(pixels)?;
     let projected = towers.image.project(&image_tokens)?;
@@ -108,37 +112,16 @@ fn forward(clip: &Clip, pixels: &Var, ids: &[u32], length: usize, mask: Option<&
     let image = projected.slice(1, 0..1)?.reshape([images, joint])?;
     let text = towers.text.encode(pixels.tape(), ids, length, mask, true)?;
     let scores = clip.logits_per_text(&text.sentence, &image)?;
-    let mut outputs = vec![
-        ("logits_per_text", scores),
-        ("image_embeds", image),
-        ("text_embeds", text.sentence),
-        ("vision_last_hidden_state", image_tokens),
-        ("image_tokens_projected", projected),
-    ];
-    outputs.extend(text.words.map(|words| ("text_tokens_projected", words)));
-    Ok(outputs.into_iter().map(|(name, var)| (format!("output.{name}"), var)).collect())
+    run.add("output.logits_per_text", &scores);
+    run.add("output.image_embeds", &image);
+    run.add("output.text_embeds", &text.sentence);
+    run.add("output.vision_last_hidden_state", &image_tokens);
+    run.add("output.image_tokens_projected", &projected);
+    text.words.iter().for_each(|words| run.add("output.text_tokens_projected", words));
+    Ok(scores)
 }
 
 fn cross_entropy(scores: &Var) -> Result<Var> {
     let targets: Vec<u32> = (0..scores.shape()[0] as u32).collect();
     scores.cross_entropy(&targets)
-}
-
-/// Gradients under Hugging Face's names, as the files have them.
-fn parameter_gradients(case: &Case, store: &ParameterStore) -> Result<Vec<Row>> {
-    let mut gradients: BTreeMap<String, Array> = BTreeMap::new();
-    for parameter in store.parameters() {
-        if let Some(gradient) = parameter.gradient() {
-            gradients.insert(parameter.name().into(), gradient.to_array()?);
-        }
-    }
-    let gradients = names::to_hugging_face(gradients)?;
-    let row = |name: &String| {
-        let got = gradients.get(name).map(|g| g.data().to_vec()).unwrap_or_default();
-        case.row(&format!("grad.{name}"), &got)
-    };
-    let mut rows: Vec<Row> = case.names("grad.").iter().map(row).collect::<Result<_>>()?;
-    let unused = case.no_grad.iter().filter_map(|name| Some((name, gradients.get(name)?)));
-    rows.extend(unused.map(|(name, g)| Case::row_without_gradient(name, Some(g.data()))));
-    Ok(rows)
 }

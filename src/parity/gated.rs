@@ -3,31 +3,23 @@
 use super::Row;
 use super::golden::Case;
 use super::run::Run;
-use crate::autograd::Var;
 use crate::kernels::ranking::topk;
 use crate::models::Model;
 use crate::models::clip::TextFeatures;
 use crate::models::clip4clip::{BaseConfig, VideoFeatures};
 use crate::models::eercf::{Eercf, EercfConfig, HeadWeights};
-use crate::models::glccl::{Glccl, GlcclConfig, Guide};
+use crate::models::glccl::{Glccl, GlcclConfig};
 use crate::models::heads::{Head, weighted_sum};
 use crate::models::towers::TowerModel;
-use crate::{Error, Gpu, Result};
+use crate::{Gpu, Result};
 
 /// What the official code adds to a candidate's score, so that it comes before all others.
 const CANDIDATE: f32 = 100.0;
 
 fn base(case: &Case, words: usize) -> Result<BaseConfig> {
-    Ok(BaseConfig {
-        clip: None,
-        joint: case.size("dim")?,
-        frames: case.size("frames")?,
-        words,
-        temporal_layers: case.size("temporal_layers")?,
-        temporal_heads: case.size("num_heads")?,
-        frame_positions: case.size("frame_positions")?,
-        ..BaseConfig::default()
-    })
+    let renamed = [("dim", "joint"), ("num_heads", "temporal_heads")];
+    let config = case.fields(&["frames", "temporal_layers", "frame_positions"], &renamed)?;
+    Ok(BaseConfig { clip: None, words, ..config })
 }
 
 fn add_heads(run: &mut Run<'_>, heads: &[Head]) {
@@ -36,11 +28,16 @@ fn add_heads(run: &mut Run<'_>, heads: &[Head]) {
 
 fn eercf_config(case: &Case) -> Result<EercfConfig> {
     let number = |key: &str| case.number(key).map(|n| n as f32);
+    let renamed = [
+        ("weak_loss_weight", "weak_loss"),
+        ("strong_loss_weight", "strong_loss"),
+        ("cdcl_loss_weight", "pearson_loss"),
+        ("pearson_alpha1", "pearson_diagonal"),
+        ("pearson_alpha2", "pearson_others"),
+    ];
+    let temperatures = ["temperature_weak", "temperature_frame_gate", "temperature_patch_gate"];
     Ok(EercfConfig {
         base: base(case, 1)?,
-        temperature_weak: number("temperature_weak")?,
-        temperature_frame_gate: number("temperature_frame_gate")?,
-        temperature_patch_gate: number("temperature_patch_gate")?,
         weights: HeadWeights {
             video: number("video_weight")?,
             frame_weak: number("weakframe_weight")?,
@@ -48,28 +45,22 @@ fn eercf_config(case: &Case) -> Result<EercfConfig> {
             frame_strong: number("strongframe_weight")?,
             patch_strong: number("strongpatch_weight")?,
         },
-        weak_loss: number("weak_loss_weight")?,
-        strong_loss: number("strong_loss_weight")?,
-        pearson_loss: number("cdcl_loss_weight")?,
         pearson_weights: [number("cdcl_video_weight")?, number("cdcl_frame_weight")?, number("cdcl_patch_weight")?],
-        pearson_diagonal: number("pearson_alpha1")?,
-        pearson_others: number("pearson_alpha2")?,
         // The files hold the patches' strong scores whatever they weigh.
         gate_patches: true,
-        ..EercfConfig::default()
+        ..case.fields(&temperatures, &renamed)?
     })
 }
 
 /// The rows of an `eercf-*` case.
 pub(super) fn check_eercf(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
-    let config = eercf_config(case)?;
-    let model = Eercf::new(gpu, config, 0)?;
-    let mut run = Run::new(gpu, case, model.store(), &["text", "frames", "patches"])?;
-    let (text, frames, patches) = (run.input("text")?, run.input("frames")?, run.input("patches")?);
+    let model = Eercf::new(gpu, eercf_config(case)?, 0)?;
+    case.load(model.store())?;
+    let mut run = Run::new(gpu, case);
+    let (text, frames, patches) = (run.var("text")?, run.var("frames")?, run.var("patches")?);
     let mask = run.tensor("mask")?;
     let &[videos, count, each, width] = patches.shape() else {
-        let expected = "(videos, frames, patches, width)".to_string();
-        return Err(Error::Shape { op: "parity", argument: "patches", expected, got: patches.shape().to_vec() });
+        return Err(case.misshaped("input.patches"));
     };
     run.add("output.temporal_frames", &model.base().temporal(&frames, &mask)?);
     let rows = patches.reshape([videos, count * each, width])?;
@@ -86,24 +77,20 @@ pub(super) fn check_eercf(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     run.add("output.weak", &weighted_sum(&matched.heads, &weights[..3])?);
     run.add("output.strong", &weighted_sum(&matched.heads, &weights[3..])?);
     let unit = text.l2_normalize(0.0)?;
-    let mut intra: Option<Var> = None;
+    let mut terms = Vec::new();
     for ((name, vectors), weight) in matched.vectors.iter().zip(c.pearson_weights) {
         let loss = unit.pearson(vectors, c.pearson_diagonal, c.pearson_others)?;
         run.add(format!("loss.pearson_{name}"), &loss);
-        let term = loss.scale(weight)?;
-        intra = Some(match intra {
-            None => term,
-            Some(sum) => sum.add(&term)?,
-        });
+        terms.push(loss.scale(weight));
     }
-    if let Some(intra) = intra {
-        run.add("loss.intra", &intra);
+    if let Some(intra) = terms.into_iter().reduce(|sum, term| sum?.add(&term?)) {
+        run.add("loss.intra", &intra?);
     }
     run.add("loss.weak", &losses.weak);
     run.add("loss.strong", &losses.strong);
     run.add("loss.inter", &losses.weak.scale(c.weak_loss)?.add(&losses.strong.scale(c.strong_loss)?)?);
     run.add("loss.total", &losses.total);
-    run.finish(model.store(), Some(&losses.total))
+    run.finish_model(model.store(), Some(&losses.total))
 }
 
 /// Candidates of the first stage, and the matrix that the official second stage leaves.
@@ -128,35 +115,30 @@ fn check_rerank(case: &Case, model: &Eercf, mut run: Run<'_>, heads: Vec<Head>) 
     let done: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
     // How far apart two scores are is no result.
     let is_new = |row: &Row| !done.contains(&row.name) && !row.name.starts_with("output.gap");
-    rows.extend(run.finish(model.store(), None)?.into_iter().filter(is_new));
+    rows.extend(run.finish(None)?.into_iter().filter(is_new));
     Ok(rows)
 }
 
 /// The rows of a `glccl-*` case.
 pub(super) fn check_glccl(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
-    let config = GlcclConfig {
-        base: base(case, case.size("words")?)?,
-        guide: match case.text("aggregation_weights_type") {
-            "softmax_linear_softmax" => Guide::SoftmaxLinearSoftmax,
-            _ => Guide::Softmax,
-        },
-        guide_temperature: case.number("guide_temperature")? as f32,
-        temperature: case.number("aggregation_temperature")? as f32,
-        consistency_loss: case.number("csc_weight")? as f32,
-        ..GlcclConfig::default()
-    };
-    let model = Glccl::new(gpu, config, 0)?;
-    let mut run = Run::new(gpu, case, model.store(), &["sentence", "words", "frames"])?;
-    let frames = run.input("frames")?;
-    let mask = run.tensor("mask")?;
+    let renamed = [
+        ("aggregation_weights_type", "guide"),
+        ("aggregation_temperature", "temperature"),
+        ("csc_weight", "consistency_loss"),
+    ];
+    let base = base(case, case.size("words")?)?;
+    let model = Glccl::new(gpu, GlcclConfig { base, ..case.fields(&["guide_temperature"], &renamed)? }, 0)?;
+    case.load(model.store())?;
+    let mut run = Run::new(gpu, case);
+    let (frames, mask) = (run.var("frames")?, run.tensor("mask")?);
     let videos = model.prepare_videos(&VideoFeatures { frames, mask, patches: None })?;
-    let texts = TextFeatures { sentence: run.input("sentence")?, words: Some(run.input("words")?) };
+    let texts = TextFeatures { sentence: run.var("sentence")?, words: Some(run.var("words")?) };
     let heads = model.compare(&model.prepare_texts(&texts)?, &videos)?;
     run.add("output.temporal_frames", &videos.frames);
     add_heads(&mut run, &heads);
     run.add("output.similarity", &model.similarity(&heads)?);
     if case.text("mode") == "eval" {
-        return run.finish(model.store(), None);
+        return run.finish(None);
     }
     let losses = model.losses(&heads)?;
     run.add("loss.nce", &losses.contrast);
@@ -164,5 +146,5 @@ pub(super) fn check_glccl(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
         run.add("loss.csc", consistency);
     }
     run.add("loss.total", &losses.total);
-    run.finish(model.store(), Some(&losses.total))
+    run.finish_model(model.store(), Some(&losses.total))
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::Row;
 use crate::autograd::Var;
@@ -68,6 +69,11 @@ impl Case {
         Tensor::from_array(gpu, &self.array(name)?)
     }
 
+    /// Gives a model the file's parameters.
+    pub(super) fn load(&self, store: &ParameterStore) -> Result<()> {
+        store.load("the golden file", &self.parameters()?)
+    }
+
     /// Every parameter, by its official name.
     pub(super) fn parameters(&self) -> Result<BTreeMap<String, Array>> {
         let array = |name: String| Ok((name.clone(), self.array(&format!("param.{name}"))?));
@@ -120,6 +126,15 @@ impl Case {
         self.config[key].as_str().unwrap_or("")
     }
 
+    /// What the configuration says under `names`, the fields of a `T`; `renamed` have another name there, which comes first.
+    pub(super) fn fields<T: DeserializeOwned>(&self, names: &[&str], renamed: &[(&str, &str)]) -> Result<T> {
+        let fields = names.iter().map(|name| (name, name)).chain(renamed.iter().map(|(theirs, ours)| (theirs, ours)));
+        let value = |key: &str| self.config.get(key).cloned().ok_or_else(|| self.lacks(key));
+        let fields: Map<String, Value> =
+            fields.map(|(theirs, ours)| Ok((ours.to_string(), value(theirs)?))).collect::<Result<_>>()?;
+        T::deserialize(Value::from(fields)).map_err(|e| Error::malformed(self.path(), "config", e))
+    }
+
     /// The error of a tensor with other axes than it must have.
     pub(super) fn misshaped(&self, name: &str) -> Error {
         let shape = self.file.shape(name).unwrap_or_default();
@@ -135,20 +150,15 @@ impl Case {
         let expected = self.array(name)?;
         let fallback = if name.starts_with("grad") { self.grad_fallback } else { self.fallback };
         let (rtol, atol) = self.tolerances.get(name).copied().unwrap_or(fallback);
-        let short = name.strip_prefix("output.").unwrap_or(name);
-        let rows = format!("rows.{short}");
-        let mut keep = vec![true; expected.len()];
-        if self.has(&rows) {
-            let mask = self.array(&rows)?;
-            let each = expected.len() / mask.len().max(1);
-            keep = mask.data().iter().flat_map(|&m| std::iter::repeat_n(m > 0.5, each)).collect();
+        let rows = format!("rows.{}", name.strip_prefix("output.").unwrap_or(name));
+        if !self.has(&rows) || got.len() != expected.len() {
+            return Ok(Row::compare(name, got, expected.data(), rtol, atol));
         }
-        if got.len() != expected.len() {
-            let all = |values: &[f32]| values.iter().map(|&v| v.into()).collect::<Vec<f64>>();
-            return Ok(Row::compare(name, &all(got), &all(expected.data()), rtol, atol));
-        }
-        let kept = |values: &[f32]| -> Vec<f64> {
-            values.iter().zip(&keep).filter(|(_, k)| **k).map(|(&v, _)| v.into()).collect()
+        let mask = self.array(&rows)?;
+        let each = (expected.len() / mask.len().max(1)).max(1);
+        let kept = |values: &[f32]| -> Vec<f32> {
+            let rows = values.chunks(each).zip(mask.data()).filter(|(_, m)| **m > 0.5);
+            rows.flat_map(|(row, _)| row).copied().collect()
         };
         Ok(Row::compare(name, &kept(got), &kept(expected.data()), rtol, atol))
     }
@@ -165,34 +175,22 @@ impl Case {
     /// Compares whole numbers, exactly.
     pub(super) fn row_of_integers(&self, name: &str, got: &[u32]) -> Result<Row> {
         let expected: Vec<f64> = self.integers(name)?.iter().map(|&v| v as f64).collect();
-        let got: Vec<f64> = got.iter().map(|&v| v.into()).collect();
-        Ok(Row::compare(name, &got, &expected, 0.0, 0.0))
+        Ok(Row::compare(name, got, &expected, 0.0, 0.0))
     }
 
-    /// Compares the gradient of every parameter in `store` after a walk back.
-    pub(super) fn parameter_gradients(&self, store: &ParameterStore) -> Result<Vec<Row>> {
-        let mut rows = Vec::new();
-        for parameter in store.parameters() {
-            let Some(gradient) = parameter.gradient() else { continue };
-            let full = format!("grad.{}", parameter.name());
-            let values = gradient.to_vec()?;
-            if self.has(&full) {
-                rows.push(self.row(&full, &values)?);
-            } else if self.no_grad.iter().any(|n| n == parameter.name()) {
-                rows.push(Case::row_without_gradient(parameter.name(), Some(&values)));
-            }
-        }
-        // A gradient in the file of a parameter that the model does not have is a failure.
-        for name in self.names("grad.").iter().filter(|n| store.get(n).is_err()) {
-            rows.push(self.row(&format!("grad.{name}"), &[])?);
-        }
+    /// Compares the gradients of parameters, by their names in the file; one that is not there fails.
+    pub(super) fn parameter_gradients(&self, gradients: &BTreeMap<String, Array>) -> Result<Vec<Row>> {
+        let got = |name: &str| gradients.get(name).map(Array::data);
+        let row = |name: &String| self.row(&format!("grad.{name}"), got(name).unwrap_or_default());
+        let mut rows: Vec<Row> = self.names("grad.").iter().map(row).collect::<Result<_>>()?;
+        let unused = self.no_grad.iter().filter_map(|name| Some((name, got(name)?)));
+        rows.extend(unused.map(|(name, gradient)| Self::row_without_gradient(name, gradient)));
         Ok(rows)
     }
 
     /// A row for something that must have no gradient, or one of zeros.
-    pub(super) fn row_without_gradient(name: &str, got: Option<&[f32]>) -> Row {
-        let got: Vec<f64> = got.unwrap_or(&[]).iter().map(|&v| v.into()).collect();
-        Row::compare(format!("{name} has no gradient"), &got, &vec![0.0; got.len()], 0.0, 0.0)
+    pub(super) fn row_without_gradient(name: &str, got: &[f32]) -> Row {
+        Row::compare(format!("{name} has no gradient"), got, &vec![0.0; got.len()], 0.0, 0.0)
     }
 }
 

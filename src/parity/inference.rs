@@ -1,9 +1,12 @@
 //! The `reloclnet-inference` golden cases: from cached encodings to the three lists of predictions, by the model, the index
 //! and the search that users have.
 
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::metrics::{array, key, malformed, number, numbers, tolerance};
+use super::json::{Golden, malformed, part, tolerance};
 use super::{Row, moment_metrics};
 use crate::autograd::Tape;
 use crate::models::Model;
@@ -14,32 +17,72 @@ use crate::retrieval::moments::{
 use crate::tensor::{Array, DType, Tensor};
 use crate::{Gpu, Result};
 
+#[derive(Deserialize)]
+struct Config {
+    hidden_size: usize,
+    max_ctx_l: usize,
+    conv_kernel_size: usize,
+    q2c_alpha: f32,
+    min_pred_l: usize,
+    max_pred_l: usize,
+    max_before_nms: usize,
+    max_vcmr_video: usize,
+    clip_length: f64,
+}
+
+#[derive(Deserialize)]
+struct Inputs {
+    params: BTreeMap<String, Golden>,
+    video_query: Golden,
+    sub_query: Golden,
+    video_feat: Golden,
+    sub_feat: Golden,
+    mask: Golden,
+    video_names: Vec<String>,
+    video2idx: BTreeMap<String, u64>,
+    queries: Vec<Query>,
+}
+
+#[derive(Deserialize)]
+struct Query {
+    vid_name: String,
+}
+
+/// The list of a query.
+#[derive(Deserialize)]
+struct Found {
+    /// Video, start, end and score.
+    predictions: Vec<[f64; 4]>,
+    /// 1 where scores are far enough apart.
+    stable: Vec<f64>,
+}
+
 /// Computes scores, logits and the lists VR, VCMR and SVMR of a `reloclnet-inference-*.json` case and compares them;
 /// then the metrics and the suppressed lists that the file's own lists give.
 ///
 /// # Errors
 /// [`crate::Error::Malformed`] when the case lacks a key or has something else there; what the search returns.
 pub fn check(gpu: &Gpu, case: &Value) -> Result<Vec<Row>> {
-    let (inputs, config, expected) = (key(case, "inputs")?, key(case, "config")?, key(case, "expected")?);
+    let inputs: Inputs = part(case, "inputs")?;
+    let config: Config = part(case, "config")?;
+    let expected: Value = part(case, "expected")?;
     let rtol = tolerance(case, "rtol")?;
-    let size = |name: &str| Ok::<_, crate::Error>(number(key(config, name)?, name)? as usize);
     let options = MomentSearchOptions {
-        alpha: number(key(config, "q2c_alpha")?, "q2c_alpha")? as f32,
-        max_videos: size("max_vcmr_video")?,
-        min_length: size("min_pred_l")?,
-        max_length: size("max_pred_l")?,
-        top: size("max_before_nms")?,
-        keep: size("max_before_nms")?,
+        alpha: config.q2c_alpha,
+        max_videos: config.max_vcmr_video,
+        min_length: config.min_pred_l,
+        max_length: config.max_pred_l,
+        top: config.max_before_nms,
+        keep: config.max_before_nms,
         ..MomentSearchOptions::default()
     };
-    let model = model(gpu, config, key(inputs, "params")?)?;
-    let queries = ["video_query", "sub_query"].map(|name| array(key(inputs, name)?));
-    let queries: Vec<Tensor> = queries.into_iter().map(|q| Tensor::from_array(gpu, &q?)).collect::<Result<_>>()?;
-    let streams = [array(key(inputs, "video_feat")?)?, array(key(inputs, "sub_feat")?)?];
-    let mask = array(key(inputs, "mask")?)?;
-    let (videos, targets) = videos(inputs, &mask, number(key(config, "clip_length")?, "clip_length")?)?;
+    let model = model(gpu, &config, &inputs.params)?;
+    let upload = |Golden(array): &Golden| Tensor::from_array(gpu, array);
+    let queries = [upload(&inputs.video_query)?, upload(&inputs.sub_query)?];
+    let streams = [&inputs.video_feat.0, &inputs.sub_feat.0];
+    let (videos, targets) = videos(&inputs, config.clip_length)?;
     let encoded = videos.iter().enumerate().map(|(i, video)| {
-        let rows = |s: &Array| Array::new(&s.shape()[1..], s.row(i).to_vec());
+        let rows = |s: &&Array| Array::new(&s.shape()[1..], s.row(i).to_vec());
         Ok((video.clone(), streams.iter().map(rows).collect::<Result<_>>()?))
     });
     let index = MomentIndex::from_encodings(&model, encoded, DType::F32)?;
@@ -47,105 +90,95 @@ pub fn check(gpu: &Gpu, case: &Value) -> Result<Vec<Row>> {
     let vectors = QueryVectors::new(&model, &queries)?;
 
     let tape = Tape::inference(gpu);
-    let vars: Vec<_> = queries.iter().map(|q| tape.constant(q.clone())).collect();
+    let vars = queries.map(|q| tape.constant(q));
     let levels = streams.iter().map(|s| {
         let clips = tape.constant(Tensor::from_array(gpu, s)?);
         Ok(ClipLevels { first: clips.clone(), mid: clips.clone(), last: clips })
     });
     let levels: Vec<ClipLevels> = levels.collect::<Result<_>>()?;
-    let logits = model.cross_span_logits(&vars, &levels, &Tensor::from_array(gpu, &mask)?)?;
+    let logits = model.cross_span_logits(&vars, &levels, &upload(&inputs.mask)?)?;
     let scores = search.video_scores(&vectors)?;
     let mut rows = Vec::new();
     let tensors = [("q2ctx_scores", &scores), ("st_logits", logits.start.value()), ("ed_logits", logits.end.value())];
     for (name, got) in tensors {
-        let want = array(key(expected, name)?)?;
+        let Golden(want) = part(&expected, name)?;
         let atol = 1e-5 * want.data().iter().filter(|v| **v > -1e9).fold(0.0f32, |top, v| top.max(v.abs()));
-        let wide = |values: &[f32]| values.iter().map(|&v| v.into()).collect::<Vec<f64>>();
-        rows.push(Row::compare(name, &wide(&got.to_vec()?), &wide(want.data()), rtol, atol.into()));
+        rows.push(Row::compare(name, &got.to_vec()?, want.data(), rtol, atol.into()));
     }
     let found = search.search_vectors(&vectors)?;
     let own = search.localize_vectors(&vectors, &targets)?;
     for (name, got) in [("VR", &found.videos), ("VCMR", &found.moments), ("SVMR", &own)] {
-        rows.extend(compare_lists(name, got, key(expected, name)?, rtol)?);
+        rows.extend(compare_lists(name, got, &part::<Vec<Found>>(&expected, name)?, rtol));
     }
     rows.extend(moment_metrics::check_inference_metrics(case)?);
     Ok(rows)
 }
 
 /// A network of the case's sizes with the parameters that the file has; the others have no part in a search.
-fn model(gpu: &Gpu, config: &Value, params: &Value) -> Result<Reloclnet> {
-    let size = |name: &str| Ok::<_, crate::Error>(number(key(config, name)?, name)? as usize);
+fn model(gpu: &Gpu, config: &Config, params: &BTreeMap<String, Golden>) -> Result<Reloclnet> {
     let config = ReloclnetConfig {
-        hidden_size: size("hidden_size")?,
+        hidden_size: config.hidden_size,
         num_heads: 1,
         video_dim: 1,
         sub_dim: 1,
         query_dim: 1,
-        max_clips: size("max_ctx_l")?,
+        max_clips: config.max_ctx_l,
         max_tokens: 1,
-        conv_kernel: size("conv_kernel_size")?,
+        conv_kernel: config.conv_kernel_size,
         ..ReloclnetConfig::default()
     };
     let model = Reloclnet::new(gpu, config, 0)?;
     let mut arrays = model.store().to_arrays()?;
-    for (name, value) in params.as_object().ok_or_else(|| malformed("params", "is not an object"))? {
-        arrays.insert(name.clone(), array(value)?);
-    }
+    arrays.extend(params.iter().map(|(name, Golden(array))| (name.clone(), array.clone())));
     model.store().load("the golden file", &arrays)?;
     Ok(model)
 }
 
 /// The videos, and the place of each query's own.
-fn videos(inputs: &Value, mask: &Array, seconds_per_clip: f64) -> Result<(Vec<IndexedVideo>, Vec<usize>)> {
-    let list = |name: &str| key(inputs, name)?.as_array().ok_or_else(|| malformed(name, "is not a list"));
-    let (names, numbers) = (list("video_names")?, key(inputs, "video2idx")?);
+fn videos(inputs: &Inputs, seconds_per_clip: f64) -> Result<(Vec<IndexedVideo>, Vec<usize>)> {
+    let (names, Golden(mask)) = (&inputs.video_names, &inputs.mask);
     if mask.shape().len() != 2 || mask.shape()[0] != names.len() {
         return Err(malformed("mask", "has not a row a video"));
     }
-    let video = |(row, name): (usize, &Value)| {
-        let id = name.as_str().unwrap_or("").to_string();
-        let index = number(key(numbers, &id)?, "video2idx")? as u64;
+    let video = |(row, id): (usize, &String)| {
+        let index = *inputs.video2idx.get(id).ok_or_else(|| malformed(id, "is missing"))?;
         let clips = mask.row(row).iter().filter(|m| **m > 0.5).count();
-        Ok(IndexedVideo { id, index, duration: clips as f64 * seconds_per_clip, clips, seconds_per_clip })
+        Ok(IndexedVideo { id: id.clone(), index, duration: clips as f64 * seconds_per_clip, clips, seconds_per_clip })
     };
     let videos = names.iter().enumerate().map(video).collect::<Result<_>>()?;
-    let target = |query: &Value| {
-        let name = key(query, "vid_name")?;
-        names.iter().position(|n| n == name).ok_or_else(|| malformed("vid_name", "is no video of the case"))
+    let target = |query: &Query| {
+        let place = names.iter().position(|name| *name == query.vid_name);
+        place.ok_or_else(|| malformed("vid_name", "is no video of the case"))
     };
-    Ok((videos, list("queries")?.iter().map(target).collect::<Result<_>>()?))
+    Ok((videos, inputs.queries.iter().map(target).collect::<Result<_>>()?))
 }
 
 /// Compares how long lists are, their scores, and what was found where scores are far enough apart.
-fn compare_lists(name: &str, got: &[Vec<Prediction>], expected: &Value, rtol: f64) -> Result<Vec<Row>> {
-    let lists = expected.as_array().ok_or_else(|| malformed(name, "is not a list"))?;
-    let (mut lengths, mut scores, mut found) = ((vec![], vec![]), (vec![], vec![]), (vec![], vec![]));
-    lengths.0.extend(got.iter().map(|list| list.len() as f64));
-    for (i, list) in lists.iter().enumerate() {
-        let predictions =
-            key(list, "predictions")?.as_array().ok_or_else(|| malformed("predictions", "is not a list"))?;
-        let stable = numbers(key(list, "stable")?, "stable")?;
-        lengths.1.push(predictions.len() as f64);
-        for (rank, want) in predictions.iter().enumerate() {
-            let want: [f64; 4] =
-                numbers(want, name)?.try_into().map_err(|_| malformed(name, "has a row that is not four numbers"))?;
+fn compare_lists(name: &str, got: &[Vec<Prediction>], expected: &[Found], rtol: f64) -> [Row; 3] {
+    let lengths = [
+        got.iter().map(|list| list.len() as f64).collect::<Vec<_>>(),
+        expected.iter().map(|list| list.predictions.len() as f64).collect(),
+    ];
+    let (mut scores, mut found) = ((vec![], vec![]), (Vec::<f64>::new(), Vec::<f64>::new()));
+    for (i, list) in expected.iter().enumerate() {
+        for (rank, want) in list.predictions.iter().enumerate() {
             let got = got
                 .get(i)
                 .and_then(|list| list.get(rank))
                 .map_or([f64::NAN; 4], |p| [p.video as f64, p.start.into(), p.end.into(), p.score.into()]);
             scores.0.push(got[3]);
             scores.1.push(want[3]);
-            if stable.get(rank) == Some(&1.0) {
+            if list.stable.get(rank) == Some(&1.0) {
                 found.0.extend(&got[..3]);
                 found.1.extend(&want[..3]);
             }
         }
     }
-    Ok(vec![
-        Row::compare(format!("{name}.lengths"), &lengths.0, &lengths.1, 0.0, 0.0),
+    [
+        Row::compare(format!("{name}.lengths"), &lengths[0], &lengths[1], 0.0, 0.0),
         Row::compare(format!("{name}.scores"), &scores.0, &scores.1, rtol, 0.0),
         Row::compare(format!("{name}.found"), &found.0, &found.1, 0.0, 0.0),
-    ])
+    ]
 }
 
 #[cfg(test)]

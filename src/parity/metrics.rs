@@ -1,133 +1,97 @@
 //! The `retrieval-metrics` golden cases.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
 
 use super::Row;
+use super::json::{Golden, malformed, parse, part, tolerance};
+use crate::Result;
 use crate::retrieval::compat::CompatMetrics;
 use crate::retrieval::{Compat, Counts, Scores, Ties};
-use crate::tensor::Array;
-use crate::{Error, Result};
+
+/// What is compared: its name, what was got, and what is expected.
+type Part = (String, Vec<f64>, Vec<f64>);
 
 /// Recomputes every expected value of a `retrieval-metrics-*.json` case and compares it.
 ///
 /// # Errors
-/// [`Error::Malformed`] when the case lacks a key or has something else there; errors of [`Scores`] for its matrix.
+/// [`crate::Error::Malformed`] when the case lacks a key or has something else there; errors of [`Scores`] for its matrix.
 pub fn check_metrics_case(case: &Value) -> Result<Vec<Row>> {
-    let rtol = tolerance(case, "rtol")?;
-    let atol = tolerance(case, "atol")?;
-    let matrix = array(key(case, "similarity")?)?;
-    let config = key(case, "config")?;
-    let scores = match config.get("captions_per_video") {
-        Some(captions) => Scores::grouped(matrix, &integers(captions, "captions_per_video")?)?,
+    let (rtol, atol) = (tolerance(case, "rtol")?, tolerance(case, "atol")?);
+    let Golden(matrix) = part(case, "similarity")?;
+    let config: Value = part(case, "config")?;
+    let captions = "captions_per_video";
+    let scores = match config.get(captions) {
+        Some(counts) => Scores::grouped(matrix, &parse::<Vec<usize>>(counts, captions)?)?,
         None => Scores::square(matrix)?,
     };
-    let Value::Object(expected) = key(case, "expected")? else {
-        return Err(malformed("expected", "is not an object"));
-    };
     let mut rows = Vec::new();
-    for (name, expected) in expected.iter().filter(|(_, v)| !v.is_null()) {
-        let mut compare = |part: String, got: &[f64], want: &[f64]| {
-            rows.push(Row::compare(format!("{name}.{part}"), got, want, rtol, atol));
-        };
-        match name.as_str() {
-            "official_t2v" => official(Compat::Clip4Clip.text_to_video(&scores)?, expected, &mut compare)?,
-            "official_v2t" => official(Compat::Clip4Clip.video_to_text(&scores)?, expected, &mut compare)?,
+    for (name, expected) in part::<Map<String, Value>>(case, "expected")?.iter().filter(|(_, v)| !v.is_null()) {
+        let parts = match name.as_str() {
+            "official_t2v" => official(Compat::Clip4Clip.text_to_video(&scores)?, expected)?,
+            "official_v2t" => official(Compat::Clip4Clip.video_to_text(&scores)?, expected)?,
             "official_v2t_matrix" => {
                 // Stored with a row for every video, a column for every caption group.
-                let want = array(expected)?;
+                let Golden(want) = parse(expected, name)?;
                 let (best, n) = (scores.best_captions(), scores.videos());
-                let got: Vec<f64> = (0..n * n).map(|i| f64::from(best.row(i % n)[i / n])).collect();
-                compare("data".into(), &got, &want.data().iter().map(|&v| f64::from(v)).collect::<Vec<_>>());
+                let got = (0..n * n).map(|i| best.row(i % n)[i / n].into()).collect();
+                vec![("data".into(), got, want.data().iter().map(|&v| v.into()).collect())]
             }
-            "tie_aware_t2v" => tie_aware(scores.text_to_video(), expected, &mut compare)?,
-            "tie_aware_v2t" => tie_aware(scores.video_to_text(), expected, &mut compare)?,
-            "caption_level_v2t" => tie_aware(scores.video_to_caption(), expected, &mut compare)?,
+            "tie_aware_t2v" => tie_aware(scores.text_to_video(), expected)?,
+            "tie_aware_v2t" => tie_aware(scores.video_to_text(), expected)?,
+            "caption_level_v2t" => tie_aware(scores.video_to_caption(), expected)?,
             _ => return Err(malformed(&format!("expected.{name}"), "is not a known result")),
-        }
+        };
+        let row = |(part, got, want): Part| Row::compare(format!("{name}.{part}"), &got, &want, rtol, atol);
+        rows.extend(parts.into_iter().map(row));
     }
     Ok(rows)
 }
 
-fn official(got: CompatMetrics, expected: &Value, compare: &mut impl FnMut(String, &[f64], &[f64])) -> Result<()> {
-    for (name, want) in members(expected)? {
-        if name == "cols" {
-            let ranks: Vec<f64> = got.ranks.iter().map(|&r| f64::from(r)).collect();
-            compare(name.clone(), &ranks, &numbers(want, name)?);
-        } else {
-            let value = got.get(name).ok_or_else(|| malformed(name, "is not a value of this script"))?;
-            compare(name.clone(), &[value], &[number(want, name)?]);
-        }
-    }
-    Ok(())
+fn official(got: CompatMetrics, expected: &Value) -> Result<Vec<Part>> {
+    let part = |(name, want): (String, Value)| {
+        let got = match name.as_str() {
+            "cols" => got.ranks.iter().map(|&rank| rank.into()).collect(),
+            _ => vec![got.get(&name).ok_or_else(|| malformed(&name, "is not a value of this script"))?],
+        };
+        let want = numbers(&want, &name)?;
+        Ok((name, got, want))
+    };
+    parse::<Map<String, Value>>(expected, "expected")?.into_iter().map(part).collect()
 }
 
-fn tie_aware(counts: Counts, expected: &Value, compare: &mut impl FnMut(String, &[f64], &[f64])) -> Result<()> {
-    for (rule, values) in members(expected)? {
+fn tie_aware(counts: Counts, expected: &Value) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    for (rule, values) in parse::<BTreeMap<String, Map<String, Value>>>(expected, "expected")? {
         let ties: Ties = rule.parse()?;
         let metrics = counts.metrics(ties)?;
-        for (name, want) in members(values)? {
+        for (name, want) in &values {
             let got = match name.as_str() {
-                "R1" => metrics.r1,
-                "R5" => metrics.r5,
-                "R10" => metrics.r10,
-                "R50" => metrics.r50,
-                "MdR" => metrics.mdr,
-                "MnR" => metrics.mnr,
-                "ranks" => {
-                    compare(format!("{rule}.ranks"), &counts.ranks(ties), &numbers(want, name)?);
-                    continue;
-                }
+                "R1" => vec![metrics.r1],
+                "R5" => vec![metrics.r5],
+                "R10" => vec![metrics.r10],
+                "R50" => vec![metrics.r50],
+                "MdR" => vec![metrics.mdr],
+                "MnR" => vec![metrics.mnr],
+                "ranks" => counts.ranks(ties),
                 _ => return Err(malformed(name, "is not a known metric")),
             };
-            compare(format!("{rule}.{name}"), &[got], &[number(want, name)?]);
+            parts.push((format!("{rule}.{name}"), got, numbers(want, name)?));
         }
     }
-    Ok(())
+    Ok(parts)
 }
 
-pub(super) fn malformed(place: &str, problem: &str) -> Error {
-    Error::malformed("golden case", place, problem)
-}
-
-pub(super) fn key<'a>(value: &'a Value, name: &str) -> Result<&'a Value> {
-    value.get(name).ok_or_else(|| malformed(name, "is missing"))
-}
-
-fn members(value: &Value) -> Result<&serde_json::Map<String, Value>> {
-    value.as_object().ok_or_else(|| malformed("expected", "is not an object"))
-}
-
-pub(super) fn number(value: &Value, place: &str) -> Result<f64> {
-    value.as_f64().ok_or_else(|| malformed(place, "is not a number"))
-}
-
-pub(super) fn numbers(value: &Value, place: &str) -> Result<Vec<f64>> {
-    let list = value.as_array().ok_or_else(|| malformed(place, "is not a list"))?;
-    list.iter().map(|v| number(v, place)).collect()
-}
-
-fn integers(value: &Value, place: &str) -> Result<Vec<usize>> {
-    let list = value.as_array().ok_or_else(|| malformed(place, "is not a list"))?;
-    let integer = |v: &Value| v.as_u64().and_then(|v| usize::try_from(v).ok());
-    list.iter().map(|v| integer(v).ok_or_else(|| malformed(place, "is not a count"))).collect()
-}
-
-pub(super) fn array(value: &Value) -> Result<Array> {
-    let shape = integers(key(value, "shape")?, "shape")?;
-    let data = numbers(key(value, "data")?, "data")?;
-    Array::new(shape, data.into_iter().map(|v| v as f32).collect())
-}
-
-/// Tolerances are stored as text.
-pub(super) fn tolerance(case: &Value, name: &str) -> Result<f64> {
-    let value = key(case, name)?;
-    let parsed = value.as_f64().or_else(|| value.as_str()?.parse().ok());
-    parsed.ok_or_else(|| malformed(name, "is not a number"))
+/// A list, or one number.
+fn numbers(value: &Value, name: &str) -> Result<Vec<f64>> {
+    if value.is_number() { Ok(vec![parse(value, name)?]) } else { parse(value, name) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use crate::parity::golden;
 
     #[test]

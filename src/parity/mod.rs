@@ -7,7 +7,7 @@ mod composed;
 mod gated;
 pub(crate) mod golden;
 mod inference;
-mod inputs;
+mod json;
 mod metrics;
 mod moment_data;
 mod moment_metrics;
@@ -24,7 +24,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Error, Gpu, Result};
+use crate::data::formats::text::read_json;
+use crate::{Gpu, Result};
 
 pub use metrics::check_metrics_case;
 pub use moment_metrics::{check_nms, check_tvr_metrics};
@@ -43,18 +44,14 @@ pub enum Outcome {
 /// whose vocabulary lies in `../data/clip-tokenizer` beside the folder of golden files.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Malformed`] for a file that does not follow the schema; what the ops return.
+/// [`crate::Error::Io`], [`crate::Error::Malformed`] for a file that does not follow the schema; what the ops return.
 pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
     let path = path.as_ref();
     let name = path.file_name().map(|n| n.to_string_lossy().to_string()).unwrap_or_default();
-    let read = || {
-        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-        serde_json::from_slice::<Value>(&bytes).map_err(|e| Error::malformed(path, "JSON", e))
-    };
     #[cfg(feature = "text")]
     if name.starts_with("clip-tokenizer") && name.ends_with(".json") {
         let vocabulary = path.parent().unwrap_or(Path::new("")).join("../data/clip-tokenizer");
-        return tokenizer::check(path, &vocabulary, &read()?).map(Outcome::Checked);
+        return tokenizer::check(path, &vocabulary, &read_json(path)?).map(Outcome::Checked);
     }
     if name.ends_with(".json") {
         type Check = fn(&Gpu, &Value) -> Result<Vec<Row>>;
@@ -68,7 +65,7 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
         let Some((_, check)) = families.iter().find(|(family, _)| name.starts_with(family)) else {
             return Ok(Outcome::NotSupported(name));
         };
-        return check(gpu, &read()?).map(Outcome::Checked);
+        return check(gpu, &read_json(path)?).map(Outcome::Checked);
     }
     let case = golden::Case::open(path)?;
     let rows = match case.model.as_str() {
@@ -104,7 +101,11 @@ pub struct Row {
 
 impl Row {
     /// Compares element by element: `|got - expected| <= atol + rtol * |expected|`. A NaN on either side fails.
-    pub fn compare(name: impl Into<String>, got: &[f64], expected: &[f64], rtol: f64, atol: f64) -> Self {
+    pub fn compare<G, E>(name: impl Into<String>, got: &[G], expected: &[E], rtol: f64, atol: f64) -> Self
+    where
+        G: Copy + Into<f64>,
+        E: Copy + Into<f64>,
+    {
         let tolerance =
             if rtol == 0.0 && atol == 0.0 { "exact".into() } else { format!("{rtol:.1e} rel + {atol:.1e}") };
         let mut row = Row { name: name.into(), worst_abs: 0.0, worst_rel: 0.0, tolerance, passed: true };
@@ -112,6 +113,7 @@ impl Row {
             return Row { worst_abs: f64::INFINITY, worst_rel: f64::INFINITY, passed: false, ..row };
         }
         for (&got, &expected) in got.iter().zip(expected) {
+            let (got, expected): (f64, f64) = (got.into(), expected.into());
             let error = (got - expected).abs();
             let relative = if error == 0.0 { 0.0 } else { error / expected.abs() };
             // Written so that NaN counts as the worst.

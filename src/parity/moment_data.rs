@@ -4,101 +4,69 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Row;
+use super::json::{Golden, malformed, part, tolerance};
+use crate::Result;
 use crate::data::moments::{clip_span, endpoint_features, l2_normalize_rows, resample};
-use crate::tensor::Array;
-use crate::{Error, Result};
-
-/// A golden tensor in JSON.
-#[derive(Deserialize)]
-struct Tensor {
-    shape: Vec<usize>,
-    data: Vec<f32>,
-}
-
-impl Tensor {
-    fn numbers(&self) -> Vec<f64> {
-        wide(&self.data)
-    }
-}
-
-#[derive(Deserialize)]
-struct Case {
-    /// Tolerances are stored as text.
-    rtol: String,
-    atol: String,
-    clip_length: f64,
-    sampling: Vec<Sampling>,
-    labels: Vec<Label>,
-    tef: Vec<Endpoints>,
-}
 
 #[derive(Deserialize)]
 struct Sampling {
     max_len: usize,
-    input: Tensor,
-    sampled: Tensor,
-    l2_normalized: Tensor,
+    input: Golden,
+    sampled: Golden,
+    l2_normalized: Golden,
 }
 
 #[derive(Deserialize)]
 struct Label {
     ts: [f64; 2],
     n_clips: usize,
-    st_ed: [usize; 2],
+    st_ed: [u32; 2],
 }
 
 #[derive(Deserialize)]
 struct Endpoints {
     n_clips: usize,
-    train: Tensor,
-    eval: Tensor,
+    train: Golden,
+    eval: Golden,
 }
 
 /// Recomputes every expected value of the case `reloclnet-data.json` and compares it.
 ///
 /// # Errors
-/// [`Error::Malformed`] when the case does not follow its form; [`Error::Shape`] for a tensor of the wrong size.
+/// [`crate::Error::Malformed`] when the case does not follow its form.
 pub(super) fn check(case: &Value) -> Result<Vec<Row>> {
-    let malformed = |e: &dyn std::fmt::Display| Error::malformed("reloclnet-data case", "JSON", e);
-    let case = Case::deserialize(case).map_err(|e| malformed(&e))?;
-    let tolerance = |text: &str| text.parse::<f64>().map_err(|e| malformed(&e));
-    let (rtol, atol) = (tolerance(&case.rtol)?, tolerance(&case.atol)?);
+    let (rtol, atol) = (tolerance(case, "rtol")?, tolerance(case, "atol")?);
+    let compare = |name: String, got: &[f32], want: &Golden| Row::compare(name, got, want.0.data(), rtol, atol);
     let mut rows = Vec::new();
-    for (i, sampling) in case.sampling.into_iter().enumerate() {
-        if sampling.input.shape.len() != 2 || sampling.input.shape.contains(&0) {
-            return Err(malformed(&format_args!("sampling {i}: the input is not (rows, width), none of them 0")));
+    for (i, sampling) in part::<Vec<Sampling>>(case, "sampling")?.iter().enumerate() {
+        let Golden(input) = &sampling.input;
+        if input.shape().len() != 2 || input.is_empty() {
+            return Err(malformed("sampling", format_args!("{i}: the input is not (rows, width), none of them 0")));
         }
-        let mut got = resample(&Array::new(sampling.input.shape, sampling.input.data)?, sampling.max_len);
-        let mut compare = |name: &str, got: &Array, want: &Tensor| {
-            rows.push(Row::compare(format!("sampling.{i}.{name}"), &wide(got.data()), &want.numbers(), rtol, atol));
-        };
-        compare("sampled", &got, &sampling.sampled);
+        let mut got = resample(input, sampling.max_len);
+        rows.push(compare(format!("sampling.{i}.sampled"), got.data(), &sampling.sampled));
         l2_normalize_rows(&mut got);
-        compare("l2_normalized", &got, &sampling.l2_normalized);
+        rows.push(compare(format!("sampling.{i}.l2_normalized"), got.data(), &sampling.l2_normalized));
     }
-    for (i, label) in case.labels.iter().enumerate() {
-        let integers = |span: [usize; 2]| span.map(|clip| clip as f64);
-        let got = clip_span(label.ts, case.clip_length, label.n_clips);
-        rows.push(Row::compare(format!("labels.{i}"), &integers(got), &integers(label.st_ed), 0.0, 0.0));
+    let clip_length = part(case, "clip_length")?;
+    for (i, label) in part::<Vec<Label>>(case, "labels")?.iter().enumerate() {
+        let got = clip_span(label.ts, clip_length, label.n_clips).map(|clip| clip as f64);
+        rows.push(Row::compare(format!("labels.{i}"), &got, &label.st_ed, 0.0, 0.0));
     }
-    for (i, tef) in case.tef.iter().enumerate() {
+    for (i, tef) in part::<Vec<Endpoints>>(case, "tef")?.iter().enumerate() {
         // The file bounds what is computed.
-        let clips = tef.n_clips.min(tef.train.data.len());
+        let clips = tef.n_clips.min(tef.train.0.len());
         let got: Vec<f32> = (0..clips).flat_map(|clip| endpoint_features(clip, tef.n_clips)).collect();
-        for (name, want) in [("train", &tef.train), ("eval", &tef.eval)] {
-            rows.push(Row::compare(format!("tef.{i}.{name}"), &wide(&got), &want.numbers(), rtol, atol));
-        }
+        rows.push(compare(format!("tef.{i}.train"), &got, &tef.train));
+        rows.push(compare(format!("tef.{i}.eval"), &got, &tef.eval));
     }
     Ok(rows)
-}
-
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&v| f64::from(v)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use crate::parity::golden;
 
     fn case() -> Value {

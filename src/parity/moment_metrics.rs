@@ -4,20 +4,20 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Row;
+use super::json::{malformed, parse, part};
+use crate::Result;
 use crate::data::moments::{MomentQuery, Problems, QueryKind};
 use crate::retrieval::moments::metrics::{MAX_ROWS, evaluate};
 use crate::retrieval::moments::nms::suppress;
 use crate::retrieval::moments::{Prediction, QueryPredictions, Submission};
-use crate::{Error, Result};
 
 /// Recomputes every metric of a `tvr-metrics-*.json` case and compares it.
 ///
 /// # Errors
-/// [`Error::Malformed`] when the case lacks a key or has something else there; errors of [`evaluate`] for its lists.
+/// [`crate::Error::Malformed`] when the case lacks a key or has something else there; errors of [`evaluate`] for its lists.
 pub fn check_tvr_metrics(case: &Value) -> Result<Vec<Row>> {
     let submission: Submission = part(case, "submission")?;
     compare(&submission, &queries(case, "ground_truth")?, part(case, "metrics")?, "")
@@ -26,7 +26,7 @@ pub fn check_tvr_metrics(case: &Value) -> Result<Vec<Row>> {
 /// Suppresses every list of a `reloclnet-nms.json` case and compares it.
 ///
 /// # Errors
-/// [`Error::Malformed`] when the case lacks a key or has something else there.
+/// [`crate::Error::Malformed`] when the case lacks a key or has something else there.
 pub fn check_nms(case: &Value) -> Result<Vec<Row>> {
     #[derive(Deserialize)]
     struct Case {
@@ -92,7 +92,7 @@ fn compare(
     prefix: &str,
 ) -> Result<Vec<Row>> {
     let metrics = evaluate(submission, queries, &mut Problems::strict())?;
-    let metrics = serde_json::to_value(&metrics).map_err(|e| malformed("metrics", &e.to_string()))?;
+    let metrics = serde_json::to_value(&metrics).map_err(|e| malformed("metrics", e))?;
     let mut rows = Vec::new();
     for (task, values) in &expected {
         for (name, want) in values {
@@ -147,21 +147,10 @@ fn queries(value: &Value, name: &str) -> Result<Vec<MomentQuery>> {
     Ok(part::<Vec<Truth>>(value, name)?.into_iter().map(query).collect())
 }
 
-fn part<T: DeserializeOwned>(value: &Value, name: &str) -> Result<T> {
-    parse(value.get(name).ok_or_else(|| malformed(name, "is missing"))?, name)
-}
-
-fn parse<T: DeserializeOwned>(value: &Value, name: &str) -> Result<T> {
-    T::deserialize(value).map_err(|e| malformed(name, &e.to_string()))
-}
-
-fn malformed(place: &str, problem: &str) -> Error {
-    Error::malformed("moment metrics case", place, problem)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use crate::parity::golden;
 
     const TVR: [&str; 2] = ["tvr-metrics-basic", "tvr-metrics-didemo"];

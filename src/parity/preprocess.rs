@@ -21,7 +21,7 @@ pub(super) fn check(case: &Case) -> Result<Vec<Row>> {
             let expected = case.bytes(&name)?.1;
             let preprocess = Preprocess { rounding, ..clip.clone() };
             let pixels = preprocess.pixels(&image)?;
-            rows.push(Row::compare(exact, &wide(&pixels), &wide(&expected), 0.0, 0.0));
+            rows.push(Row::compare(exact, &pixels, &expected, 0.0, 0.0));
         }
         let described = case.config["images"].as_array().into_iter().flatten();
         let described = described.filter(|image| image["index"].as_u64() == number.parse().ok());
@@ -35,10 +35,6 @@ pub(super) fn check(case: &Case) -> Result<Vec<Row>> {
         }
     }
     Ok(rows)
-}
-
-fn wide(bytes: &[u8]) -> Vec<f64> {
-    bytes.iter().map(|&byte| byte.into()).collect()
 }
 
 #[cfg(test)]

@@ -5,42 +5,33 @@ use super::golden::Case;
 use super::run::Run;
 use crate::autograd::Var;
 use crate::models::Model;
-use crate::models::reloclnet::{Losses, NegativeDraws, RankingLoss, Reloclnet, ReloclnetConfig};
+use crate::models::reloclnet::{Losses, NegativeDraws, Reloclnet, ReloclnetConfig};
 use crate::{Gpu, Result};
 
 fn config(case: &Case) -> Result<ReloclnetConfig> {
-    let weight = |key: &str| case.number(key).map(|w| w as f32);
-    Ok(ReloclnetConfig {
-        hidden_size: case.size("hidden_size")?,
-        num_heads: case.size("num_heads")?,
-        // The files' features hold the endpoints already.
-        video_dim: case.size("video_dim")?,
-        sub_dim: case.size("sub_dim")?,
-        endpoints: false,
-        query_dim: case.size("query_dim")?,
-        max_clips: case.size("max_ctx_l")?,
-        max_tokens: case.size("max_desc_l")?,
-        conv_kernel: case.size("conv_kernel_size")?,
-        ranking_loss: if case.text("ranking_loss") == "lse" { RankingLoss::Lse } else { RankingLoss::Hinge },
-        margin: weight("margin")?,
-        weight_negative_query: weight("lw_neg_q")?,
-        weight_negative_video: weight("lw_neg_ctx")?,
-        weight_span: weight("lw_st_ed")?,
-        weight_frame: weight("lw_fcl")?,
-        weight_video: weight("lw_vcl")?,
-        input_dropout: 0.0,
-        dropout: 0.0,
-        ..ReloclnetConfig::default()
-    })
+    let same = ["hidden_size", "num_heads", "video_dim", "sub_dim", "query_dim", "ranking_loss", "margin"];
+    let renamed = [
+        ("max_ctx_l", "max_clips"),
+        ("max_desc_l", "max_tokens"),
+        ("conv_kernel_size", "conv_kernel"),
+        ("lw_neg_q", "weight_negative_query"),
+        ("lw_neg_ctx", "weight_negative_video"),
+        ("lw_st_ed", "weight_span"),
+        ("lw_fcl", "weight_frame"),
+        ("lw_vcl", "weight_video"),
+    ];
+    // The files' features hold the endpoints already.
+    Ok(ReloclnetConfig { endpoints: false, input_dropout: 0.0, dropout: 0.0, ..case.fields(&same, &renamed)? })
 }
 
 /// The rows of a `reloclnet-*` case: encodings, scores, losses, and the gradient of every parameter and input.
 pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
     let model = Reloclnet::new(gpu, config(case)?, 0)?;
-    let mut run = Run::new(gpu, case, model.store(), &["query_feat", "video_feat", "sub_feat"])?;
-    let features = [run.input("video_feat")?, run.input("sub_feat")?];
+    case.load(model.store())?;
+    let mut run = Run::new(gpu, case);
+    let features = [run.var("video_feat")?, run.var("sub_feat")?];
     let masks = [run.tensor("video_mask")?, run.tensor("sub_mask")?];
-    let query = run.input("query_feat")?;
+    let query = run.var("query_feat")?;
     let spans: Vec<[u32; 2]> = case.ids("input.st_ed_indices")?.1.chunks_exact(2).map(|s| [s[0], s[1]]).collect();
     let draws = NegativeDraws { videos: case.ids("input.neg_draws_ctx")?.1, queries: case.ids("input.neg_draws_q")?.1 };
 
@@ -68,7 +59,7 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
         run.add(format!("output.cross_ed_logits{suffix}"), &cross.end);
     }
     add_losses(&mut run, &losses, &model.frame_losses(&queries, &clips, &masks, &spans)?, &contrast.mil_nce()?)?;
-    run.finish(model.store(), Some(&losses.total))
+    run.finish_model(model.store(), Some(&losses.total))
 }
 
 /// The losses, weighted; those of `frames` (video, then subtitles) and of `video` also as they are.

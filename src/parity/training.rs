@@ -1,12 +1,11 @@
 //! Golden cases of optimisers and learning-rate schedules.
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::Row;
 use super::golden::Case;
 use crate::nn::{Init, ParameterStore, StoreBuilder};
-use crate::optim::schedule::{Goal, PlateauConfig, Threshold};
-use crate::optim::{Algorithm, GroupOptions, Optimizer, ReduceLrOnPlateau, Schedule};
+use crate::optim::{GroupOptions, Optimizer, ReduceLrOnPlateau, Schedule};
 use crate::{Gpu, Result};
 
 /// Replays an optimiser's trace over three tensors.
@@ -48,12 +47,7 @@ pub(super) fn optimizer(gpu: &Gpu, case: &Case) -> Result<Vec<Row>> {
 }
 
 fn new_optimizer(case: &Case, store: &ParameterStore) -> Result<Optimizer> {
-    let (beta1, beta2, eps) = (case.number("beta1")?, case.number("beta2")?, case.number("eps")?);
-    let algorithm = match case.text("algorithm") {
-        "adamw" => Algorithm::AdamW { beta1, beta2, eps },
-        "bertadam" => Algorithm::BertAdam { beta1, beta2, eps },
-        _ => Algorithm::Adam { beta1, beta2, eps },
-    };
+    let algorithm = case.fields(&["algorithm", "beta1", "beta2", "eps"], &[])?;
     let optimizer = Optimizer::new(store, algorithm, |p| GroupOptions {
         weight_decay: case.config["weight_decay_per_tensor"][p.name()].as_f64().unwrap_or(0.0),
         clip_tensor_norm: case.config["clip_tensor_norm"].as_f64(),
@@ -68,14 +62,7 @@ fn multiplier(case: &Case, step: usize) -> Result<f64> {
 }
 
 fn schedule_of(case: &Case) -> Option<Schedule> {
-    Some(match case.text("schedule") {
-        "constant" => Schedule::Constant,
-        "warmup_constant" => Schedule::WarmupConstant,
-        "warmup_linear" => Schedule::WarmupLinear,
-        "warmup_cosine" => Schedule::WarmupCosine,
-        "warmup_cosine_rescaled" => Schedule::WarmupCosineRescaled,
-        _ => return None,
-    })
+    Schedule::deserialize(&case.config["schedule"]).ok()
 }
 
 /// The multiplier at every step.
@@ -89,24 +76,9 @@ pub(super) fn schedule(case: &Case) -> Result<Option<Vec<Row>>> {
 
 /// The rate after every evaluation.
 pub(super) fn plateau(case: &Case) -> Result<Vec<Row>> {
-    let mut plateau = ReduceLrOnPlateau::new(case.number("initial_lr")?, plateau_config(&case.config))?;
+    let same = ["threshold_mode", "factor", "patience", "cooldown", "threshold", "min_lr", "eps"];
+    let mut plateau = ReduceLrOnPlateau::new(case.number("initial_lr")?, case.fields(&same, &[("mode", "goal")])?)?;
     let metrics = case.array("input.metric")?;
     let got: Vec<f32> = metrics.data().iter().map(|&m| plateau.step(m.into()) as f32).collect();
     Ok(vec![case.row("output.lr", &got)?])
-}
-
-fn plateau_config(config: &Value) -> PlateauConfig {
-    let default = PlateauConfig::default();
-    let number = |key: &str, default: f64| config[key].as_f64().unwrap_or(default);
-    let count = |key: &str, default: u64| config[key].as_u64().unwrap_or(default);
-    PlateauConfig {
-        goal: if config["mode"] == "min" { Goal::Min } else { Goal::Max },
-        threshold_mode: if config["threshold_mode"] == "abs" { Threshold::Abs } else { Threshold::Rel },
-        factor: number("factor", default.factor),
-        patience: count("patience", default.patience),
-        cooldown: count("cooldown", default.cooldown),
-        threshold: number("threshold", default.threshold),
-        min_lr: number("min_lr", default.min_lr),
-        eps: number("eps", default.eps),
-    }
 }

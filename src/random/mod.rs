@@ -27,42 +27,24 @@ pub fn philox4x32(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
 ///
 /// Serialises as seed, stream and position.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(from = "State", into = "State")]
 pub struct Random {
-    state: State,
-    /// The block that holds the next word, unless the position is at a block's start.
-    block: [u32; 4],
-}
-
-/// What identifies the rest of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct State {
     seed: u64,
     stream: u64,
     /// Words drawn so far.
     position: u64,
+    /// The block that the last word was of; `None` before the first.
+    #[serde(skip)]
+    block: Option<[u32; 4]>,
 }
 
-/// The block is a function of the state, where it matters.
+/// The block is a function of the rest, where it matters.
 impl PartialEq for Random {
     fn eq(&self, other: &Self) -> bool {
-        self.state == other.state
+        (self.seed, self.stream, self.position) == (other.seed, other.stream, other.position)
     }
 }
 
 impl Eq for Random {}
-
-impl From<State> for Random {
-    fn from(state: State) -> Self {
-        Self::at(state.seed, state.stream, state.position)
-    }
-}
-
-impl From<Random> for State {
-    fn from(random: Random) -> Self {
-        random.state
-    }
-}
 
 impl Random {
     /// The start of stream `stream` of `seed`. Streams are independent of each other.
@@ -72,36 +54,30 @@ impl Random {
 
     /// The stream after `position` words of 32 bits were drawn from it.
     pub fn at(seed: u64, stream: u64, position: u64) -> Self {
-        let mut random = Self { state: State { seed, stream, position }, block: [0; 4] };
-        if !position.is_multiple_of(4) {
-            random.load_block();
-        }
-        random
+        Self { seed, stream, position, block: None }
     }
 
     /// The seed.
     pub fn seed(&self) -> u64 {
-        self.state.seed
+        self.seed
     }
 
     /// The stream.
     pub fn stream(&self) -> u64 {
-        self.state.stream
+        self.stream
     }
 
     /// How many words of 32 bits were drawn.
     pub fn position(&self) -> u64 {
-        self.state.position
+        self.position
     }
 
     /// The next 32 random bits.
     pub fn u32(&mut self) -> u32 {
-        let lane = (self.state.position % 4) as usize;
-        if lane == 0 {
-            self.load_block();
-        }
-        self.state.position = self.state.position.wrapping_add(1);
-        self.block[lane]
+        let lane = (self.position % 4) as usize;
+        let block = self.block.filter(|_| lane > 0).unwrap_or_else(|| self.block());
+        (self.block, self.position) = (Some(block), self.position.wrapping_add(1));
+        block[lane]
     }
 
     /// The next 64 random bits, the first word in the low half.
@@ -147,13 +123,14 @@ impl Random {
         }
     }
 
-    fn load_block(&mut self) {
-        let State { seed, stream, position } = self.state;
+    /// The block that holds the next word.
+    fn block(&self) -> [u32; 4] {
+        let Self { seed, stream, position, .. } = *self;
         let block = position / 4;
-        self.block = philox4x32(
+        philox4x32(
             [block as u32, (block >> 32) as u32, stream as u32, (stream >> 32) as u32],
             [seed as u32, (seed >> 32) as u32],
-        );
+        )
     }
 }
 

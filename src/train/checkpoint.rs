@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::data::formats::digest::Digest;
+use crate::data::formats::text::read_json;
 use crate::data::formats::{atomic, safetensors};
 use crate::tensor::Array;
 use crate::{Error, Result};
@@ -157,12 +158,10 @@ fn save_in_steps(dir: &Path, checkpoint: &Checkpoint, at: &mut dyn FnMut(&str) -
 /// Reads `dir` itself, without a look beside it.
 fn load_exactly(dir: &Path) -> Result<Checkpoint> {
     verify(dir)?;
-    let path = dir.join(STATE);
-    let text = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
     Ok(Checkpoint {
         model: safetensors::read(dir.join(MODEL))?,
         optimizer: safetensors::read(dir.join(OPTIMIZER))?,
-        state: serde_json::from_slice(&text).map_err(|e| Error::malformed(&path, format!("line {}", e.line()), e))?,
+        state: read_json(&dir.join(STATE))?,
     })
 }
 

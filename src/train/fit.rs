@@ -93,12 +93,11 @@ fn samples_of(
     data: &dyn SampleSource,
     options: &FitOptions,
 ) -> Result<Vec<Sample>> {
-    let position = sampler.position(step);
-    let batch = sampler.batches(position.epoch, position.batch).next().unwrap_or_default();
     let mut random = Random::new(options.core.seed, CAPTION_STREAMS ^ step);
-    batch
-        .iter()
-        .flat_map(|&g| &groups[g])
+    sampler
+        .batch(step)
+        .into_iter()
+        .flat_map(|group| &groups[group])
         .map(|&video| {
             let captions = data.captions(video)?;
             let usable = if options.skip_last_caption && captions > 1 { captions - 1 } else { captions };

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::session::{self, Job, Rate};
-use crate::autograd::{Tape, Var};
+use crate::autograd::Tape;
 use crate::data::moments::{MomentBatch, MomentSource, collate};
 use crate::models::Model;
 use crate::models::reloclnet::{NegativeDraws, Reloclnet, ReloclnetInputs};
@@ -99,24 +99,21 @@ pub fn fit_moments(
     let sampler = options.sampler(labelled.len())?;
     let (store, config) = (model.store(), model.config());
     let batch = |step: u64| -> Result<(MomentBatch, usize)> {
-        let position = sampler.position(step);
-        let numbers = sampler.batches(position.epoch, position.batch).next().unwrap_or_default();
         let mut random = Random::new(core.seed, WINDOW_STREAMS ^ step);
-        let sample = |&i: &usize| {
+        let sample = |i: usize| {
             let query = labelled[i];
             data.sample(query, random.below(data.queries()[query].windows.len()))
         };
-        let samples = numbers.iter().map(sample).collect::<Result<Vec<_>>>()?;
+        let samples = sampler.batch(step).into_iter().map(sample).collect::<Result<Vec<_>>>()?;
         Ok((collate(&samples, config.batch_options())?, samples.len()))
     };
     let loss = |tape: &Tape, batch: &MomentBatch, step: u64| {
         let inputs = ReloclnetInputs::upload(store.gpu(), config, batch)?;
-        let hard = sampler.position(step).epoch >= options.hard_negatives_from;
+        let hard = sampler.epoch_of(step) >= options.hard_negatives_from;
         let mut random = Random::new(core.seed, NEGATIVE_STREAMS ^ step);
         let draws = NegativeDraws::new(batch.spans.len(), hard, config.hard_pool, &mut random)?;
         let losses = model.loss(tape, &inputs, &draws)?;
-        let parts: Vec<(&'static str, Var)> =
-            losses.parts().into_iter().map(|(name, part)| (name, part.clone())).collect();
+        let parts = losses.parts();
         Ok((losses.total, parts))
     };
     let optimizer = Optimizer::new(store, Algorithm::BERT_ADAM, |p| GroupOptions {

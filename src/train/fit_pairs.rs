@@ -107,8 +107,7 @@ pub fn fit_pairs(
     let (store, base) = (model.store(), model.base());
     let frames = base.config().frames;
     let batch = |step: u64| -> Result<(PairBatch, usize)> {
-        let position = sampler.position(step);
-        let texts = sampler.batches(position.epoch, position.batch).next().unwrap_or_default();
+        let texts = sampler.batch(step);
         let batch = collate(data, &texts, frames)?;
         let pairs = batch.mask.len() / frames.max(1);
         if pairs < 2 {

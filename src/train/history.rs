@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::data::formats::text::Entries;
 use crate::{Error, Result};
 
 /// The name that the step itself has in the files.
@@ -143,34 +144,9 @@ impl History {
 
 /// Step, and names with values in the order of the line.
 fn parse_line(line: &[u8]) -> Result<(u64, Vec<(String, f64)>), String> {
-    /// A JSON object as a list: a map would lose the order.
-    struct Pairs(Vec<(String, Value)>);
-
-    impl<'de> serde::Deserialize<'de> for Pairs {
-        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            struct Visitor;
-            impl<'de> serde::de::Visitor<'de> for Visitor {
-                type Value = Pairs;
-
-                fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                    f.write_str("an object")
-                }
-
-                fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                    let mut pairs = Vec::new();
-                    while let Some(pair) = map.next_entry()? {
-                        pairs.push(pair);
-                    }
-                    Ok(Pairs(pairs))
-                }
-            }
-            deserializer.deserialize_map(Visitor)
-        }
-    }
-
-    let Pairs(pairs) = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+    let Entries(entries) = serde_json::from_slice(line).map_err(|e| e.to_string())?;
     let (mut step, mut values) = (None, Vec::new());
-    for (name, value) in pairs {
+    for (name, value) in entries {
         match value {
             Value::Number(number) if name == STEP => step = number.as_u64(),
             Value::Number(number) => values.push((name, number.as_f64().unwrap_or(f64::NAN))),

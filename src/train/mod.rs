@@ -24,5 +24,5 @@ pub use history::{History, Record};
 pub use interrupt::StopFlag;
 pub use model_files::open;
 pub use run_folder::{Resumed, RunFolder, Slot};
-pub use sampler::{Position, Sampler};
+pub use sampler::Sampler;
 pub use session::{Evaluate, Figures, FitHooks, FitReport};

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::checkpoint::{self, Checkpoint};
 use super::history::History;
 use crate::data::formats::atomic;
+use crate::data::formats::text::read_json;
 use crate::{Error, Result};
 
 pub(super) const CONFIG: &str = "config.json";
@@ -137,9 +138,7 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Io`] when there is no run; [`Error::Malformed`].
     pub fn config(path: impl AsRef<Path>) -> Result<Value> {
-        let path = path.as_ref().join(CONFIG);
-        let text = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-        serde_json::from_slice(&text).map_err(|e| Error::malformed(&path, format_args!("line {}", e.line()), e))
+        read_json(&path.as_ref().join(CONFIG))
     }
 
     /// Cuts the JSON lines to `length` and writes the CSV anew.

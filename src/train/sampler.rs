@@ -8,23 +8,14 @@ use crate::{Error, Result};
 /// Keeps the streams of the epochs apart from those that others draw from the same seed.
 const STREAMS: u64 = u64::from_be_bytes(*b"epochs\0\0");
 
-/// Batches of shuffled indices, a pure function of seed, epoch and batch: a resumed run needs only its step to see
-/// exactly the data it would have seen.
+/// Batches of shuffled indices, a pure function of seed and step: a resumed run needs only its step to see exactly the data
+/// it would have seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sampler {
     len: usize,
     batch: usize,
     seed: u64,
     drop_last: bool,
-}
-
-/// Where a step lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// Epoch, from 0.
-    pub epoch: u64,
-    /// Batch within the epoch, from 0.
-    pub batch: usize,
 }
 
 impl Sampler {
@@ -45,10 +36,9 @@ impl Sampler {
         if self.drop_last { self.len / self.batch } else { self.len.div_ceil(self.batch) }
     }
 
-    /// Epoch and batch of the global step `step`, from 0.
-    pub fn position(&self, step: u64) -> Position {
-        let batches = self.batches_per_epoch() as u64;
-        Position { epoch: step / batches, batch: (step % batches) as usize }
+    /// The epoch of the global step `step`, both from 0.
+    pub fn epoch_of(&self, step: u64) -> u64 {
+        step / self.batches_per_epoch() as u64
     }
 
     /// The items of an epoch in their order.
@@ -58,10 +48,10 @@ impl Sampler {
         order
     }
 
-    /// The batches of an epoch from batch `from` on.
-    pub fn batches(&self, epoch: u64, from: usize) -> impl Iterator<Item = Vec<usize>> {
-        let (order, size) = (self.epoch(epoch), self.batch);
-        (from..self.batches_per_epoch()).map(move |b| order[b * size..order.len().min((b + 1) * size)].to_vec())
+    /// The items that the global step `step` sees.
+    pub fn batch(&self, step: u64) -> Vec<usize> {
+        let place = (step % self.batches_per_epoch() as u64) as usize;
+        self.epoch(self.epoch_of(step)).chunks(self.batch).nth(place).unwrap_or_default().to_vec()
     }
 }
 
@@ -72,8 +62,9 @@ mod tests {
     #[test]
     fn every_item_once_an_epoch_in_another_order() {
         let sampler = Sampler::new(10, 4, 7, false).unwrap();
-        let first: Vec<usize> = sampler.batches(0, 0).flatten().collect();
-        let second: Vec<usize> = sampler.batches(1, 0).flatten().collect();
+        assert_eq!(sampler.batches_per_epoch(), 3);
+        let epoch = |e: u64| (3 * e..3 * (e + 1)).flat_map(|step| sampler.batch(step)).collect::<Vec<_>>();
+        let (first, second) = (epoch(0), epoch(1));
         assert_ne!(first, second);
         for mut order in [first.clone(), second] {
             order.sort();
@@ -81,19 +72,20 @@ mod tests {
         }
         assert_eq!(first, sampler.epoch(0));
         assert_ne!(first, Sampler::new(10, 4, 8, false).unwrap().epoch(0));
+        assert_eq!([2, 3].map(|step| sampler.epoch_of(step)), [0, 1]);
     }
 
     #[test]
-    fn resumes_in_mid_epoch() {
-        for (drop_last, batches) in [(false, 3), (true, 2)] {
+    fn a_smaller_last_batch_is_kept_or_dropped() {
+        for (drop_last, sizes) in [(false, vec![4, 4, 2]), (true, vec![4, 4])] {
             let sampler = Sampler::new(10, 4, 7, drop_last).unwrap();
-            assert_eq!(sampler.batches_per_epoch(), batches);
-            let all: Vec<_> = (0..3).flat_map(|epoch| sampler.batches(epoch, 0)).collect();
-            for step in 0..all.len() as u64 {
-                let Position { epoch, batch } = sampler.position(step);
-                assert_eq!(sampler.batches(epoch, batch).next().as_ref(), Some(&all[step as usize]));
+            assert_eq!(sampler.batches_per_epoch(), sizes.len());
+            for epoch in 0..3u64 {
+                let steps = epoch * sizes.len() as u64..;
+                let batches: Vec<_> = steps.take(sizes.len()).map(|step| sampler.batch(step)).collect();
+                assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), sizes);
+                assert!(sampler.epoch(epoch).starts_with(&batches.concat()));
             }
-            assert!(sampler.batches(0, 9).next().is_none());
         }
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::autograd::{Tape, Var};
+use crate::models::towers::LossParts;
 use crate::nn::ParameterStore;
 use crate::optim::{Optimizer, ReduceLrOnPlateau, Schedule};
 use crate::tensor::Tensor;
@@ -91,9 +92,6 @@ pub(super) struct Pace {
     pub min_gain: f64,
 }
 
-/// A loss, and its parts by name.
-pub(super) type Loss = (Var, Vec<(&'static str, Var)>);
-
 /// What is trained on what.
 pub(super) struct Job<'a, B> {
     pub store: &'a ParameterStore,
@@ -104,7 +102,7 @@ pub(super) struct Job<'a, B> {
     /// The batch of a step, and its number of samples: a pure function, called on a thread of its own.
     pub batch: &'a (dyn Fn(u64) -> Result<(B, usize)> + Sync),
     /// Of a batch at a step; the parts are logged.
-    pub loss: &'a dyn Fn(&Tape, &B, u64) -> Result<Loss>,
+    pub loss: &'a dyn Fn(&Tape, &B, u64) -> Result<LossParts>,
 }
 
 /// Trains. With `resume`, continues from that checkpoint.

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 use super::{Bert, BertConfig, BertOutputs, Sentences};
 use crate::Result;
 use crate::autograd::{Tape, Var};
+use crate::models::Model;
 use crate::tensor::Array;
 #[cfg(feature = "datasets")]
 use crate::{
@@ -66,7 +67,7 @@ impl Bert {
         recipe: TokenRecipe,
         mut take: impl FnMut(usize, Array) -> Result<()>,
     ) -> Result<()> {
-        let (count, length, width) = (sentences.count()?, sentences.length, recipe.width(&self.config));
+        let (count, length, width) = (sentences.count()?, sentences.length, recipe.width(self.config()));
         let rows = (BATCH_TOKENS / length).max(1);
         for first in (0..count).step_by(rows) {
             let places = first * length..count.min(first + rows) * length;
@@ -77,7 +78,7 @@ impl Bert {
             let mask = cut(&sentences.mask[places.clone()], length, longest);
             let token_types = sentences.token_types.map(|types| cut(&types[places.clone()], length, longest));
             let batch = Sentences { ids: &ids, mask: &mask, token_types: token_types.as_deref(), length: longest };
-            let outputs = self.forward(&Tape::inference(self.store.gpu()), &batch)?;
+            let outputs = self.forward(&Tape::inference(self.store().gpu()), &batch)?;
             let features = recipe.features(&outputs)?.value().to_vec()?;
             for (row, (values, mask)) in features.chunks_exact(longest * width).zip(masks).enumerate() {
                 let kept = recipe.kept(mask);

@@ -13,10 +13,9 @@ mod tests;
 
 use crate::autograd::{AttentionOptions, Tape, Var, concat};
 use crate::kernels::elementwise::unary::Activation;
-use crate::models::{Finish, Model};
+use crate::models::{Finish, Model, Stored};
 use crate::nn::{
-    AttentionBlock, Embedding, FeedForward, Init, LayerNorm, Linear, LinearInit, MultiHeadAttention, ParameterStore,
-    Scope,
+    AttentionBlock, Embedding, FeedForward, Init, LayerNorm, Linear, LinearInit, MultiHeadAttention, Scope,
 };
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -76,17 +75,11 @@ pub struct BertOutputs {
 
 impl BertOutputs {
     /// The mean of the last layer over the tokens (B, D).
-    ///
-    /// # Errors
-    /// Device errors.
     pub fn mean_pooled(&self) -> Result<Var> {
         self.last_hidden_state.masked_mean(Some(&self.mask))
     }
 
     /// The last two layers side by side, the last one second (B, L, 2 D).
-    ///
-    /// # Errors
-    /// Device errors.
     pub fn concat_last_two(&self) -> Result<Var> {
         concat(&[&self.second_to_last_hidden_state, &self.last_hidden_state], 2)
     }
@@ -109,8 +102,7 @@ struct Layer {
 
 /// The network.
 pub struct Bert {
-    config: BertConfig,
-    store: ParameterStore,
+    stored: Stored<BertConfig>,
     embeddings: Embeddings,
     layers: Vec<Layer>,
     pooler: Option<Linear>,
@@ -120,9 +112,9 @@ pub struct Bert {
 impl Model for Bert {
     type Config = BertConfig;
 
-    fn declare(config: BertConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
+    fn declare(config: &BertConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
         config.check()?;
-        let (c, d, init) = (&config, config.hidden_size, linear_init(&config));
+        let (c, d, init) = (config, config.hidden_size, linear_init(config));
         let (first, layers) = (s.scope("embeddings"), s.scope("encoder.layer"));
         let table = |name: &str, rows: usize| Embedding::new(&first.scope(name), rows, d, &init.weight);
         let embeddings = Embeddings {
@@ -133,15 +125,11 @@ impl Model for Bert {
         };
         let layers = (0..c.num_hidden_layers).map(|l| layer(&layers.scope(l), c)).collect::<Result<_>>()?;
         let pooler = c.add_pooling_layer.then(|| Linear::new(&s.scope("pooler.dense"), d, d, init)).transpose()?;
-        Ok(Box::new(move |store| Self { config, store, embeddings, layers, pooler }))
+        Ok(Box::new(move |stored| Self { stored, embeddings, layers, pooler }))
     }
 
-    fn config(&self) -> &BertConfig {
-        &self.config
-    }
-
-    fn store(&self) -> &ParameterStore {
-        &self.store
+    fn stored(&self) -> &Stored<BertConfig> {
+        &self.stored
     }
 }
 
@@ -163,7 +151,7 @@ impl Bert {
             before = std::mem::replace(&mut x, next);
         }
         let pool = |pooler: &Linear| {
-            let first = x.slice(1, 0..1)?.reshape([shape[0], self.config.hidden_size])?;
+            let first = x.slice(1, 0..1)?.reshape([shape[0], self.config().hidden_size])?;
             pooler.fused(&first, Some(Activation::Tanh), None)
         };
         let pooler_output = self.pooler.as_ref().map(pool).transpose()?;
@@ -189,14 +177,14 @@ impl Bert {
         let types = look_up(&e.token_types, "token types", sentences.token_types.unwrap_or(&zeros))?;
         let positions = look_up(&e.positions, "token positions", &self.positions(sentences))?;
         let sum = look_up(&e.words, "token ids", sentences.ids)?.add(&types)?;
-        e.norm.of_sum(&sum, &positions)?.dropout(self.config.hidden_dropout_prob)
+        e.norm.of_sum(&sum, &positions)?.dropout(self.config().hidden_dropout_prob)
     }
 
     /// The row of the position table for every token.
     fn positions(&self, sentences: &Sentences<'_>) -> Vec<u32> {
-        let pad = self.config.pad_token_id;
+        let pad = self.config().pad_token_id;
         let rows = sentences.ids.chunks_exact(sentences.length);
-        match self.config.model_type {
+        match self.config().model_type {
             BertKind::Bert => rows.flat_map(|row| 0..row.len() as u32).collect(),
             // Padding is told by its id, not by the mask, and all of it stands at one position.
             BertKind::Roberta => rows

@@ -63,7 +63,7 @@ impl Bert {
     pub fn save_folder(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         self.save(folder.join(WEIGHTS))?;
-        atomic::write(&folder.join(CONFIG), |file| Ok(serde_json::to_writer_pretty(file, &self.config)?))
+        atomic::write(&folder.join(CONFIG), |file| Ok(serde_json::to_writer_pretty(file, self.config())?))
     }
 }
 

@@ -173,13 +173,13 @@ impl ClipConfig {
                 mlp: size(part, "intermediate_size", default.mlp)?,
             })
         };
-        let mut activations = [text, vision].into_iter().map(|part| match part["hidden_act"].as_str() {
+        let activation_of = |part: &Value| match part["hidden_act"].as_str() {
             None | Some("quick_gelu") => Ok(ClipActivation::QuickGelu),
             Some("gelu") => Ok(ClipActivation::Gelu),
             Some(other) => Err(malformed("hidden_act", &format!("{other:?} is neither quick_gelu nor gelu"))),
-        });
-        let activation = activations.next().unwrap_or(Ok(ClipActivation::QuickGelu))?;
-        if activations.any(|a| !matches!(a, Ok(other) if other == activation)) {
+        };
+        let activation = activation_of(text)?;
+        if !matches!(activation_of(vision), Ok(other) if other == activation) {
             return Err(malformed("hidden_act", &"differs between the towers"));
         }
         for part in [text, vision] {

@@ -57,11 +57,11 @@ impl Clip {
     /// # Errors
     /// [`Error::Io`]; device errors.
     pub fn save_folder(&self, folder: impl AsRef<Path>) -> Result<()> {
-        let (folder, arrays) = (folder.as_ref(), self.store.to_arrays()?);
+        let (folder, arrays) = (folder.as_ref(), self.store().to_arrays()?);
         std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
         safetensors::write(folder.join("model.safetensors"), &names::to_hugging_face(arrays)?, &metadata)?;
-        atomic::write(&folder.join("config.json"), |file| write!(file, "{:#}", self.config.to_hugging_face()))
+        atomic::write(&folder.join("config.json"), |file| write!(file, "{:#}", self.config().to_hugging_face()))
     }
 }
 

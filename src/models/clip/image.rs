@@ -58,13 +58,9 @@ impl ImageTower {
     /// # Errors
     /// [`Error::Shape`] for images of another size.
     pub fn tokens(&self, pixels: &Var) -> Result<Var> {
-        let &[images, 3, height, width] = pixels.shape() else {
-            let expected = "(n, 3, height, width)".to_string();
-            return Err(Error::Shape { op: "image tower", argument: "pixels", expected, got: pixels.shape().to_vec() });
-        };
-        if (height, width) != (self.size, self.size) {
-            let expected = format!("(n, 3, {0}, {0})", self.size);
-            return Err(Error::Shape { op: "image tower", argument: "pixels", expected, got: pixels.shape().to_vec() });
+        let &[images, 3, height, width] = pixels.shape() else { return Err(self.misshaped(pixels)) };
+        if [height, width] != [self.size; 2] {
+            return Err(self.misshaped(pixels));
         }
         let tape = pixels.tape();
         let patches = pixels.patch_embed(&self.patch_weight.on(tape))?;
@@ -104,7 +100,7 @@ impl ImageTower {
 
     fn encode_part(&self, pixels: &Var, patches: bool) -> Result<ImageFeatures> {
         let tokens = self.tokens(pixels)?;
-        let &[images, count, _] = tokens.shape() else { return Err(shape_of(&tokens)) };
+        let [images, count] = [tokens.shape()[0], tokens.shape()[1]];
         let class = |x: &Var| x.slice(1, 0..1)?.reshape([images, x.value().width()]);
         if !patches {
             return Ok(ImageFeatures { image: self.project(&class(&tokens)?)?, patches: None });
@@ -112,9 +108,9 @@ impl ImageTower {
         let all = self.project(&tokens)?;
         Ok(ImageFeatures { image: class(&all)?, patches: Some(all.slice(1, 1..count)?) })
     }
-}
 
-fn shape_of(tokens: &Var) -> Error {
-    let expected = "(n, tokens, width)".to_string();
-    Error::Shape { op: "image tower", argument: "tokens", expected, got: tokens.shape().to_vec() }
+    fn misshaped(&self, pixels: &Var) -> Error {
+        let expected = format!("(n, 3, {0}, {0})", self.size);
+        Error::Shape { op: "image tower", argument: "pixels", expected, got: pixels.shape().to_vec() }
+    }
 }

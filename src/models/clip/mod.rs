@@ -10,8 +10,8 @@ mod text;
 
 use crate::Result;
 use crate::autograd::{Tape, Var};
-use crate::models::{Finish, Model};
-use crate::nn::{Init, Parameter, ParameterStore, Scope};
+use crate::models::{Finish, Model, Stored};
+use crate::nn::{Init, Parameter, Scope};
 
 pub(crate) use blocks::ResidualBlocks;
 pub use config::{ClipActivation, ClipConfig, EndOfText, TowerConfig};
@@ -57,8 +57,7 @@ impl Towers {
 
 /// A CLIP model.
 pub struct Clip {
-    config: ClipConfig,
-    store: ParameterStore,
+    stored: Stored<ClipConfig>,
     towers: Towers,
 }
 
@@ -66,17 +65,13 @@ pub struct Clip {
 impl Model for Clip {
     type Config = ClipConfig;
 
-    fn declare(config: ClipConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
-        let towers = Towers::new(s, &config)?;
-        Ok(Box::new(move |store| Self { config, store, towers }))
+    fn declare(config: &ClipConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
+        let towers = Towers::new(s, config)?;
+        Ok(Box::new(move |stored| Self { stored, towers }))
     }
 
-    fn config(&self) -> &ClipConfig {
-        &self.config
-    }
-
-    fn store(&self) -> &ParameterStore {
-        &self.store
+    fn stored(&self) -> &Stored<ClipConfig> {
+        &self.stored
     }
 }
 
@@ -95,9 +90,6 @@ impl Clip {
     }
 
     /// The factor of similarities, a scalar.
-    ///
-    /// # Errors
-    /// Device errors.
     pub fn logit_scale(&self, tape: &Tape) -> Result<Var> {
         self.towers.logit_scale.on(tape).exp()
     }

@@ -133,13 +133,8 @@ pub(crate) fn to_hugging_face(arrays: BTreeMap<String, Array>) -> Result<BTreeMa
 
 fn transpose(matrix: &Array) -> Result<Array> {
     let &[rows, columns] = matrix.shape() else {
-        let expected = "a matrix".to_string();
-        return Err(Error::Shape {
-            op: "CLIP weights",
-            argument: "projection",
-            expected,
-            got: matrix.shape().to_vec(),
-        });
+        let (expected, got) = ("a matrix".to_string(), matrix.shape().to_vec());
+        return Err(Error::Shape { op: "CLIP weights", argument: "projection", expected, got });
     };
     let data = (0..columns).flat_map(|c| (0..rows).map(move |r| matrix.data()[r * columns + c])).collect();
     Array::new([columns, rows], data)

@@ -3,6 +3,7 @@
 use super::{Padding, Reloclnet, ReloclnetConfig};
 use crate::autograd::{AttentionOptions, Tape, Var, concat};
 use crate::kernels::elementwise::unary::Activation;
+use crate::models::Model;
 use crate::nn::{AttentionBlock, Init, LayerNorm, Linear, MultiHeadAttention, Parameter, Scope};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -215,7 +216,7 @@ impl Reloclnet {
 
     /// Which keys are seen: those where `keys` (B, Tk) is 1, and officially none by padded `queries` (B, Tq).
     fn key_masks(&self, tape: &Tape, keys: &Tensor, queries: Option<&Tensor>) -> Result<AttentionOptions> {
-        if self.config.padding == Padding::Masked {
+        if self.config().padding == Padding::Masked {
             return Ok(AttentionOptions { key_mask: Some(keys.clone()), ..Default::default() });
         }
         let (batch, length) = (keys.shape()[0], keys.width());

@@ -4,6 +4,7 @@ use super::scores::mean;
 use super::{ClipLevels, RankingLoss, Reloclnet, ReloclnetConfig, ReloclnetInputs};
 use crate::autograd::{Tape, Var};
 use crate::kernels::elementwise::unary::Activation;
+use crate::models::Model;
 use crate::random::Random;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -53,23 +54,22 @@ pub struct Losses {
 
 impl Losses {
     /// The parts by name, for logs.
-    pub fn parts(&self) -> Vec<(&'static str, &Var)> {
-        let required = [
+    pub fn parts(&self) -> Vec<(&'static str, Var)> {
+        let parts = [
             ("span", Some(&self.span)),
             ("frame", self.frame.as_ref()),
             ("video", self.video.as_ref()),
             ("negative_video", Some(&self.negative_video)),
             ("negative_query", Some(&self.negative_query)),
         ];
-        required.into_iter().filter_map(|(name, var)| Some((name, var?))).collect()
+        parts.into_iter().filter_map(|(name, part)| Some((name, part?.clone()))).collect()
     }
 }
 
+/// A draw or a label beyond the end is [`Error::IndexOutOfRange`]; what does not fit, [`Error::Shape`] or
+/// [`Error::ShapeMismatch`].
 impl Reloclnet {
     /// The losses of a batch in which query i belongs to video i.
-    ///
-    /// # Errors
-    /// [`Error::Shape`], [`Error::ShapeMismatch`]; [`Error::IndexOutOfRange`] for a draw or a label beyond the end.
     pub fn loss(&self, tape: &Tape, inputs: &ReloclnetInputs, draws: &NegativeDraws) -> Result<Losses> {
         let queries = self.encode_query(&tape.constant(inputs.query.clone()), &inputs.query_mask)?;
         let features: Vec<Var> = inputs.streams.iter().map(|s| tape.constant(s.features.clone())).collect();
@@ -79,9 +79,6 @@ impl Reloclnet {
     }
 
     /// As [`Reloclnet::loss`], of encoded queries and clips.
-    ///
-    /// # Errors
-    /// As [`Reloclnet::loss`].
     pub fn loss_of(
         &self,
         queries: &[Var],
@@ -90,7 +87,7 @@ impl Reloclnet {
         spans: &[[u32; 2]],
         draws: &NegativeDraws,
     ) -> Result<Losses> {
-        let c = &self.config;
+        let c = self.config();
         let scores = self.video_scores(queries, clips, masks)?;
         let positives = scores.diagonal()?;
         let rank = |scores: &Var, places: &[u32], weight: f32| {
@@ -101,7 +98,7 @@ impl Reloclnet {
         let span = self.span_loss(queries, clips, &masks[0], spans)?;
         let wanted = |weight: f32| weight != 0.0;
         let frame = wanted(c.weight_frame)
-            .then(|| self.frame_loss(queries, clips, masks, spans)?.scale(c.weight_frame))
+            .then(|| mean(self.frame_losses(queries, clips, masks, spans)?)?.scale(c.weight_frame))
             .transpose()?;
         let video = wanted(c.weight_video)
             .then(|| self.contrast_scores(queries, clips, masks)?.mil_nce()?.scale(c.weight_video))
@@ -118,14 +115,11 @@ impl Reloclnet {
         let logits = self.span_logits(queries, clips, mask)?;
         let targets = |i: usize| spans.iter().map(|s| s[i]).collect::<Vec<u32>>();
         let sum = logits.start.cross_entropy(&targets(0))?.add(&logits.end.cross_entropy(&targets(1))?)?;
-        sum.scale(self.config.weight_span)
+        sum.scale(self.config().weight_span)
     }
 
     /// FrameCL of each stream, not weighted: products of the query's vector with the clips of its video, on the middle
     /// level; the label's clips are positives, the others negatives.
-    ///
-    /// # Errors
-    /// As [`Reloclnet::loss`].
     pub fn frame_losses(
         &self,
         queries: &[Var],
@@ -133,30 +127,21 @@ impl Reloclnet {
         masks: &[Tensor],
         spans: &[[u32; 2]],
     ) -> Result<Vec<Var>> {
-        self.expect_streams("queries", queries.len())?;
-        self.expect_streams("clips", clips.len())?;
-        self.expect_streams("masks", masks.len())?;
-        let described = self.described(spans, &masks[0])?;
-        let loss = |((q, c), mask): ((&Var, &ClipLevels), &Tensor)| {
+        self.each_stream(queries, clips, masks, |q, c, mask| {
             let (n, length, d) = (spans.len(), mask.width(), q.value().width());
             let scores = q.reshape([n, 1, d])?.matmul_nt(&c.mid)?;
-            scores.reshape([n, length])?.jensen_shannon(&described, mask)
-        };
-        queries.iter().zip(clips).zip(masks).map(loss).collect()
+            scores.reshape([n, length])?.jensen_shannon(&described(spans, mask)?, mask)
+        })
     }
+}
 
-    /// 1 for the clips of each label, both ends included: (N, Lc), as `mask`.
-    fn described(&self, spans: &[[u32; 2]], mask: &Tensor) -> Result<Tensor> {
-        let clips = 0..mask.width() as u32;
-        let ones = spans.iter().flat_map(|&[start, end]| {
-            clips.clone().map(move |clip| if (start..=end).contains(&clip) { 1.0 } else { 0.0 })
-        });
-        Tensor::from_slice(mask.gpu(), [spans.len(), mask.width()], &ones.collect::<Vec<f32>>())
-    }
-
-    fn frame_loss(&self, q: &[Var], clips: &[ClipLevels], masks: &[Tensor], spans: &[[u32; 2]]) -> Result<Var> {
-        mean(self.frame_losses(q, clips, masks, spans)?)
-    }
+/// 1 for the clips of each label, both ends included: (N, Lc), as `mask`.
+fn described(spans: &[[u32; 2]], mask: &Tensor) -> Result<Tensor> {
+    let clips = 0..mask.width() as u32;
+    let ones = spans
+        .iter()
+        .flat_map(|&[start, end]| clips.clone().map(move |clip| if (start..=end).contains(&clip) { 1.0 } else { 0.0 }));
+    Tensor::from_slice(mask.gpu(), [spans.len(), mask.width()], &ones.collect::<Vec<f32>>())
 }
 
 fn ranking_loss(c: &ReloclnetConfig, positives: &Var, negatives: &Var) -> Result<Var> {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::moments::{BatchOptions, MomentBatch};
 use crate::gpu::Gpu;
-use crate::models::{Finish, Model};
-use crate::nn::{Init, LinearInit, Parameter, ParameterStore, Scope};
+use crate::models::{Finish, Model, Stored};
+use crate::nn::{Init, LinearInit, Parameter, Scope};
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};
 
@@ -161,8 +161,7 @@ impl ReloclnetConfig {
 
 /// The network.
 pub struct Reloclnet {
-    config: ReloclnetConfig,
-    store: ParameterStore,
+    stored: Stored<ReloclnetConfig>,
     query: QueryEncoder,
     context: ContextEncoder,
     /// (1, 1, taps) each.
@@ -226,43 +225,36 @@ pub fn upload_streams(
 impl Model for Reloclnet {
     type Config = ReloclnetConfig;
 
-    fn declare(config: ReloclnetConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
+    fn declare(config: &ReloclnetConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
         if config.conv_kernel.is_multiple_of(2) {
             let why = format!("of {} taps is not odd", config.conv_kernel);
             return Err(Error::Argument { op: "ReLoCLNet", argument: "conv_kernel", why });
         }
         let widths = config.stream_widths();
-        let query = QueryEncoder::new(s, &config, widths.len())?;
-        let context = ContextEncoder::new(s, &config, &widths)?;
+        let query = QueryEncoder::new(s, config, widths.len())?;
+        let context = ContextEncoder::new(s, config, &widths)?;
         // PyTorch's default for a convolution with one input channel.
         let conv = Init::Uniform { bound: 1.0 / (config.conv_kernel as f32).sqrt() };
         let taps = [1, 1, config.conv_kernel];
         let start_predictor = s.declare("merged_st_predictor.weight", taps, conv.clone())?;
         let end_predictor = s.declare("merged_ed_predictor.weight", taps, conv)?;
-        Ok(Box::new(move |store| Self { config, store, query, context, start_predictor, end_predictor }))
+        Ok(Box::new(move |stored| Self { stored, query, context, start_predictor, end_predictor }))
     }
 
-    fn config(&self) -> &ReloclnetConfig {
-        &self.config
-    }
-
-    fn store(&self) -> &ParameterStore {
-        &self.store
+    fn stored(&self) -> &Stored<ReloclnetConfig> {
+        &self.stored
     }
 }
 
 impl Reloclnet {
     /// The streams by their official names: `video`, `sub`, or both in this order.
     pub fn stream_names(&self) -> Vec<&'static str> {
-        self.config.stream_widths().into_iter().map(|(name, _)| name).collect()
+        self.config().stream_widths().into_iter().map(|(name, _)| name).collect()
     }
 
     /// The taps (taps) of the two span convolutions, of starts and of ends.
-    ///
-    /// # Errors
-    /// Device errors.
     pub fn span_taps(&self) -> Result<[Tensor; 2]> {
-        let taps = |p: &Parameter| p.value().reshape([self.config.conv_kernel]);
+        let taps = |p: &Parameter| p.value().reshape([self.config().conv_kernel]);
         Ok([taps(&self.start_predictor)?, taps(&self.end_predictor)?])
     }
 }

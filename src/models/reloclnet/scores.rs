@@ -2,6 +2,7 @@
 
 use super::{ClipLevels, Padding, Reloclnet};
 use crate::autograd::{Var, concat};
+use crate::models::Model;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -25,48 +26,30 @@ pub(super) fn mean(parts: Vec<Var>) -> Result<Var> {
     sum.ok_or_else(none)??.scale(1.0 / count)
 }
 
+/// What does not fit is [`Error::Shape`] or [`Error::ShapeMismatch`], and [`Error::Argument`] for another number of streams
+/// than the model's.
 impl Reloclnet {
     /// The video-level scores (Nq, Nv): cosines of each query's vectors with every clip of the last level, the highest
     /// over the clips where the stream's mask (Nv, Lc) is 1, averaged over the streams.
-    ///
-    /// # Errors
-    /// [`Error::Shape`], [`Error::ShapeMismatch`].
     pub fn video_scores(&self, queries: &[Var], clips: &[ClipLevels], masks: &[Tensor]) -> Result<Var> {
-        self.expect_streams("queries", queries.len())?;
-        self.expect_streams("clips", clips.len())?;
-        self.expect_streams("masks", masks.len())?;
-        let score = |((q, c), mask): ((&Var, &ClipLevels), &Tensor)| {
+        mean(self.each_stream(queries, clips, masks, |q, c, mask| {
             q.l2_normalize(1e-12)?.max_similarity(&c.last.l2_normalize(1e-12)?, Some(mask))
-        };
-        mean(queries.iter().zip(clips).zip(masks).map(score).collect::<Result<_>>()?)
+        })?)
     }
 
     /// The scores of VideoCL (Nq, Nv): as [`Reloclnet::video_scores`], with products instead of cosines, on the middle
     /// level.
-    ///
-    /// # Errors
-    /// As [`Reloclnet::video_scores`].
     pub fn contrast_scores(&self, queries: &[Var], clips: &[ClipLevels], masks: &[Tensor]) -> Result<Var> {
-        self.expect_streams("queries", queries.len())?;
-        self.expect_streams("clips", clips.len())?;
-        self.expect_streams("masks", masks.len())?;
-        let score = |((q, c), mask): ((&Var, &ClipLevels), &Tensor)| q.max_similarity(&c.mid, Some(mask));
-        mean(queries.iter().zip(clips).zip(masks).map(score).collect::<Result<_>>()?)
+        mean(self.each_stream(queries, clips, masks, |q, c, mask| q.max_similarity(&c.mid, Some(mask)))?)
     }
 
     /// The query vectors (N, D) as the span predictor compares them with clips.
-    ///
-    /// # Errors
-    /// As [`Reloclnet::video_scores`].
     pub fn span_queries(&self, queries: &[Var]) -> Result<Vec<Var>> {
         self.expect_streams("queries", queries.len())?;
         self.context.streams.iter().zip(queries).map(|(s, q)| s.query_linear.forward(q)).collect()
     }
 
     /// The span logits (N, Lc) of each query in the video of the same number; `mask` (N, Lc) is the first stream's.
-    ///
-    /// # Errors
-    /// As [`Reloclnet::video_scores`].
     pub fn span_logits(&self, queries: &[Var], clips: &[ClipLevels], mask: &Tensor) -> Result<SpanLogits> {
         let score = |(q, c): (&Var, &ClipLevels)| {
             let &[n, d] = q.shape() else { return Err(not_rows(q)) };
@@ -81,9 +64,6 @@ impl Reloclnet {
 
     /// The span logits (Nq, Nv, Lc) of each query in every video. Search computes them for the best videos alone, see
     /// [`crate::kernels::similarity::spans`].
-    ///
-    /// # Errors
-    /// As [`Reloclnet::video_scores`].
     pub fn cross_span_logits(&self, queries: &[Var], clips: &[ClipLevels], mask: &Tensor) -> Result<SpanLogits> {
         let score = |(q, c): (&Var, &ClipLevels)| {
             let (&[_, d], &[videos, length, _]) = (q.shape(), c.last.shape()) else { return Err(not_rows(q)) };
@@ -98,16 +78,30 @@ impl Reloclnet {
     fn predict(&self, similarities: Var, mask: &Tensor) -> Result<SpanLogits> {
         let tape = similarities.tape().clone();
         let &[queries, videos, length] = similarities.shape() else { return Err(not_rows(&similarities)) };
-        let similarities = match self.config.padding {
+        let similarities = match self.config().padding {
             Padding::Official => similarities,
             Padding::Masked => similarities.masked_fill(mask, 0.0)?,
         };
         let taps = concat(&[&self.start_predictor.on(&tape), &self.end_predictor.on(&tape)], 0)?;
         let rows = similarities.reshape([queries * videos, 1, length])?;
-        let both = rows.conv1d(&taps, None, 1, self.config.conv_kernel / 2)?;
+        let both = rows.conv1d(&taps, None, 1, self.config().conv_kernel / 2)?;
         let part =
             |i: usize| both.slice(1, i..i + 1)?.reshape([queries, videos, length])?.masked_fill(mask, MASKED_LOGIT);
         Ok(SpanLogits { start: part(0)?, end: part(1)? })
+    }
+
+    /// What `f` makes of each stream.
+    pub(super) fn each_stream(
+        &self,
+        queries: &[Var],
+        clips: &[ClipLevels],
+        masks: &[Tensor],
+        f: impl Fn(&Var, &ClipLevels, &Tensor) -> Result<Var>,
+    ) -> Result<Vec<Var>> {
+        self.expect_streams("queries", queries.len())?;
+        self.expect_streams("clips", clips.len())?;
+        self.expect_streams("masks", masks.len())?;
+        queries.iter().zip(clips).zip(masks).map(|((q, c), mask)| f(q, c, mask)).collect()
     }
 
     /// Refuses what does not hold one entry for each stream.

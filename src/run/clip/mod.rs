@@ -19,7 +19,7 @@ use crate::models::clip4clip::{Base, BaseConfig};
 use crate::models::eercf::{Eercf, EercfConfig};
 use crate::models::glccl::{Glccl, GlcclConfig};
 use crate::models::towers::TwoStageModel;
-use crate::optim::{Algorithm, Schedule};
+use crate::optim::{Algorithm, Moments, Schedule};
 use crate::retrieval::RetrievalMetrics;
 use crate::train::{Checkpoint, Figures, FitCore, FitHooks, FitReport, PairFitOptions, fit_pairs, is_frozen};
 use crate::{Error, Result};
@@ -154,7 +154,7 @@ impl<C: Config> Settings<C> {
             tower_lr_scale: 1.0,
             schedule: Schedule::WarmupCosineRescaled,
             weight_decay: 0.01,
-            algorithm: Algorithm::AdamW { beta1: 0.9, beta2: 0.98, eps: 1e-6 },
+            algorithm: Algorithm::AdamW(Moments { beta1: 0.9, beta2: 0.98, eps: 1e-6 }),
             freeze_layers: None,
             ..PairFitOptions::default()
         };
