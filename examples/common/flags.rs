@@ -11,6 +11,9 @@ use reelgrad::gpu::Gpu;
 use reelgrad::run::{self, Plan, Request, Setting, Task};
 use reelgrad::train::{FitReport, Slot};
 
+/// What a run begins with.
+type Started<S> = (Plan<S>, <S as Task>::Data, Gpu);
+
 #[derive(Args)]
 pub struct Flags {
     /// Folder of the dataset (data.root).
@@ -59,7 +62,7 @@ impl Flags {
 
     /// Resolves the settings, opens the data and the GPU, and says what they are; before the GPU, so that what is wrong
     /// with arguments and data shows at once. Nothing is left to do if a profile was asked for.
-    pub fn start<S: Task>(&self, own: Vec<Setting>) -> Result<Option<(Plan<S>, S::Data, Gpu)>> {
+    pub fn start<S: Task>(&self, own: Vec<Setting>) -> Result<Option<Started<S>>> {
         let mut plan = Plan::<S>::new(&self.request(own))?;
         let (data, problems) = plan.open()?;
         println!("{}", run::list(&plan.settings)?);
@@ -109,7 +112,7 @@ pub struct ClipFlags {
 
 impl ClipFlags {
     /// As [`Flags::start`].
-    pub fn start<S: Task>(&self) -> Result<Option<(Plan<S>, S::Data, Gpu)>> {
+    pub fn start<S: Task>(&self) -> Result<Option<Started<S>>> {
         let dataset = self.dataset.as_ref().map(|name| Setting::new("data.dataset", name));
         let videos = self.videos.as_ref().map(|path| Setting::new("data.videos", path.display()));
         let clip = self.clip.as_ref().map(|path| Setting::new("data.clip", path.display()));

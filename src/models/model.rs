@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::Result;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::Result;
 use crate::data::formats::safetensors;
 use crate::gpu::Gpu;
 use crate::nn::{self, ParameterStore, Scope, StoreBuilder};

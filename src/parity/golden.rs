@@ -14,6 +14,9 @@ use crate::nn::ParameterStore;
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Gpu, Result};
 
+#[cfg(test)]
+pub(crate) use testing::{assert_passed, json, open, path};
+
 /// One case, opened.
 pub(crate) struct Case {
     pub(super) model: String,
@@ -265,6 +268,3 @@ mod testing {
         }
     }
 }
-
-#[cfg(test)]
-pub(crate) use testing::{assert_passed, json, open, path};

@@ -85,6 +85,9 @@ pub enum Layout {
     SimulatedActivitynet,
 }
 
+/// Token features (tokens, width) of a sentence.
+pub type Encode = dyn Fn(&str) -> Result<Array>;
+
 /// The two parts that a run needs.
 pub struct Parts {
     /// What is trained on.
@@ -219,7 +222,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`Error::Argument`] for a dataset whose text encoder is not here; those of reading the corpus' manifest.
-    pub fn sentence_encoder(&self) -> Result<Box<dyn Fn(&str) -> Result<Array>>> {
+    pub fn sentence_encoder(&self) -> Result<Box<Encode>> {
         if self.data.layout == Layout::SimulatedActivitynet {
             let simulation = self.simulation();
             return Ok(Box::new(move |text| simulation.encode_query(text)));

@@ -12,7 +12,7 @@ impl Tensor {
         let count = self.shape.first().copied().unwrap_or(1);
         let limit = self.gpu.report().limits.max_storage_buffer_binding_size;
         if self.bytes() <= limit {
-            return vec![0..count];
+            return std::iter::once(0..count).collect();
         }
         let each = self.bytes() / count as u64;
         let most = whole_steps((limit / each) as usize, each);

@@ -245,7 +245,7 @@ fn walk(
     let last = extents.len() - 1;
     // Dense arrays step through whole rows, so that fours stay fours; what lies behind the end of a flat one is written
     // into the padding of y.
-    let walk = match (extents[last] % 4 == 0 || last == 0, a_steps[last], b_steps[last]) {
+    let walk = match (extents[last].is_multiple_of(4) || last == 0, a_steps[last], b_steps[last]) {
         (false, ..) => Walk::Scalar,
         (true, 0, _) => Walk::Vec4SplatA,
         (true, _, 0) => Walk::Vec4SplatB,

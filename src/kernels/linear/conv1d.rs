@@ -44,16 +44,16 @@ fn variant(bias: bool, grad: bool) -> Variant {
 enum Sums {
     Products,
     Gradients,
-    Sums,
+    Partial,
 }
 
 fn sums_variant(of: Sums) -> Variant {
     let variant = Variant::own::<WeightParams>("conv1d_weights", WEIGHTS);
-    variant.on("BIAS", of == Sums::Gradients).on("FOLD", of == Sums::Sums)
+    variant.on("BIAS", of == Sums::Gradients).on("FOLD", of == Sums::Partial)
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
-    let sums = [Sums::Products, Sums::Gradients, Sums::Sums].map(sums_variant);
+    let sums = [Sums::Products, Sums::Gradients, Sums::Partial].map(sums_variant);
     [variant(false, false), variant(true, false), variant(false, true)].into_iter().chain(sums).collect()
 }
 
@@ -209,7 +209,7 @@ fn reduce(op: &'static str, e: Extents, inputs: &[&Tensor], shape: &[usize], fir
     while slots > 1 {
         slots = slots.div_ceil(FOLD);
         let fewer = Tensor::uninit(gpu, op, [rows, slots])?;
-        stage(slots, &[&sums, &fewer], Sums::Sums)?;
+        stage(slots, &[&sums, &fewer], Sums::Partial)?;
         sums = fewer;
     }
     sums.reshape(shape)
