@@ -14,6 +14,9 @@ const MAX_INVOCATIONS: u32 = 256;
 const MAX_WORKGROUP_BYTES: u32 = 16 << 10;
 const MAX_PARAMS_BYTES: u32 = 128;
 
+/// A parameter's name, type and offset.
+type Placed = (String, &'static str, u32);
+
 fn compile(variant: &Variant, params: ParamsIn) -> (String, naga::Module, ModuleInfo) {
     let wgsl = preprocess(variant, params).unwrap_or_else(|e| panic!("{e}"));
     let module = naga::front::wgsl::parse_str(&wgsl)
@@ -180,7 +183,7 @@ fn every_variant_becomes_spirv_msl_and_hlsl() {
 }
 
 /// The members of the struct behind `#params` as naga sees them, and the struct's size.
-fn params_struct(module: &naga::Module) -> Option<(Vec<(String, &'static str, u32)>, u32)> {
+fn params_struct(module: &naga::Module) -> Option<(Vec<Placed>, u32)> {
     let (_, variable) = module.global_variables.iter().find(|(_, v)| v.space == naga::AddressSpace::Immediate)?;
     let naga::TypeInner::Struct { members, span } = &module.types[variable.ty].inner else {
         panic!("parameters are a struct")
