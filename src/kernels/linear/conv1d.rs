@@ -245,7 +245,7 @@ pub mod cpu {
         (x[2] + 2 * conv.padding - weight[2]) / conv.stride + 1
     }
 
-    /// As [`crate::kernels::forward`], each array with its shape.
+    /// As [`super::forward`], each array with its shape.
     pub fn forward(
         (x, xs): (&[f64], [usize; 3]),
         (weight, ws): (&[f64], [usize; 3]),

@@ -184,12 +184,12 @@ impl Buckets {
 
 /// The same in plain Rust.
 pub mod cpu {
-    /// As [`crate::kernels::forward`], with rows of `width`.
+    /// As [`super::forward`], with rows of `width`.
     pub fn forward(table: &[f64], ids: &[u32], width: usize) -> Vec<f64> {
         ids.iter().flat_map(|&id| &table[id as usize * width..][..width]).copied().collect()
     }
 
-    /// As [`crate::kernels::backward`], with rows of `width`.
+    /// As [`super::backward`], with rows of `width`.
     pub fn backward(gradient: &[f64], ids: &[u32], width: usize, rows: usize) -> Vec<f64> {
         let mut table = vec![0.0; rows * width];
         for (i, g) in gradient.iter().enumerate() {

@@ -103,7 +103,7 @@ pub fn at_rank(scores: &Tensor, places: &[u32]) -> Result<Tensor> {
 
 /// The same in plain Rust.
 pub mod cpu {
-    /// The column at each place; see [`crate::kernels::at_rank`].
+    /// The column at each place; see [`super::at_rank`].
     pub fn at_rank(scores: &[f32], n: usize, places: &[u32]) -> Vec<u32> {
         (0..n)
             .map(|i| {
@@ -115,7 +115,7 @@ pub mod cpu {
             .collect()
     }
 
-    /// See [`crate::kernels::forward`].
+    /// See [`super::forward`].
     pub fn pick(x: &[f64], width: usize, at: &[u32]) -> Vec<f64> {
         at.iter()
             .enumerate()
@@ -123,7 +123,7 @@ pub mod cpu {
             .collect()
     }
 
-    /// See [`crate::kernels::backward`].
+    /// See [`super::backward`].
     pub fn pick_backward(g: &[f64], width: usize, at: &[u32]) -> Vec<f64> {
         let mut dx = vec![0.0; g.len() * width];
         for (i, (&g, &c)) in g.iter().zip(at).enumerate() {
