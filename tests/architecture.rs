@@ -26,7 +26,7 @@ const ORDERS: [(&str, &[&str]); 2] = [
             "parity",
         ],
     ),
-    ("data::", &["formats", "media", "moments", "captions", "tokenizer", "bicnet", "pairs", "synthetic"]),
+    ("data::", &["batch", "formats", "media", "moments", "captions", "tokenizer", "bicnet", "pairs", "synthetic"]),
 ];
 
 /// What the crate's root hands on, and where it comes from.
