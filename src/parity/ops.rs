@@ -27,7 +27,10 @@ pub(super) fn check(gpu: &Gpu, case: &Case) -> Result<Option<Vec<Row>>> {
         "lr_schedule" => training::schedule(case),
         "lr_plateau" => training::plateau(case).map(Some),
         _ => match composed::loss(&mut run)? {
-            Some(loss) => run.finish(Some(&loss)).map(Some),
+            Some(loss) => {
+                run.add("loss.total", &loss);
+                run.finish(Some(&loss)).map(Some)
+            }
             None => output(&mut run)?.map(|y| run.finish_weighted(&y)).transpose(),
         },
     }
