@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 FULL = --features full
+# Flags for the demos, such as --steps 100.
+FLAGS ?=
 # Kernels only: what differs between adapters, shader modes and subgroup sizes.
 KERNELS = $(CARGO) test $(FULL) --lib kernels
 
@@ -24,16 +26,16 @@ help:
 	@echo "make programs      ffmpeg and spirv-val, which the tests run"
 
 demo: vulkan
-	$(CARGO) run --release $(FULL) --example quickstart
+	$(CARGO) run --release $(FULL) --example quickstart -- $(FLAGS)
 
 demo-moments: vulkan
-	$(CARGO) run --release $(FULL) --example quickstart_moments
+	$(CARGO) run --release $(FULL) --example quickstart_moments -- $(FLAGS)
 
 demo-eercf: vulkan
-	$(CARGO) run --release $(FULL) --example train_eercf
+	$(CARGO) run --release $(FULL) --example train_eercf -- $(FLAGS)
 
 demo-glccl: vulkan
-	$(CARGO) run --release $(FULL) --example train_glccl
+	$(CARGO) run --release $(FULL) --example train_glccl -- $(FLAGS)
 
 test: vulkan programs
 	$(CARGO) test $(FULL)
