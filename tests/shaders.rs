@@ -53,7 +53,7 @@ fn the_list_has_no_duplicates_and_covers_every_shader_file() {
     let all = kernels::variants();
     let unique: HashSet<&Variant> = all.iter().collect();
     assert_eq!(unique.len(), all.len(), "a variant is listed twice");
-    let listed: HashSet<String> = all.iter().map(|v| v.name.to_string()).collect();
+    let listed: HashSet<String> = all.iter().map(|v| v.name().to_string()).collect();
     let files = shader_files();
     assert!(files.len() > 50, "only {} files were found", files.len());
     for path in files {
@@ -84,7 +84,7 @@ fn bits_of_flags_have_one_name_on_both_sides() {
     // Which of the flags that Rust declares some shader reads.
     let mut declared = BTreeMap::new();
     for variant in kernels::variants() {
-        let (label, flags) = (variant.label(), variant.params.flags);
+        let (label, flags) = (variant.label(), variant.params().flags);
         flags.iter().for_each(|&(flag, _)| _ = declared.entry((flags, flag)).or_insert(false));
         let wgsl = preprocess(&variant, ParamsIn::Immediates).unwrap();
         for member in wgsl.split("(p.").skip(1) {
@@ -216,11 +216,11 @@ fn parameters_are_those_of_the_shaders() {
             let places = m.names.iter().enumerate();
             places.map(|(i, name)| (name.to_string(), ty, (offset + 4 * i) as u32)).collect::<Vec<_>>()
         };
-        let declared: Vec<_> = variant.params.members.iter().flat_map(flat).collect();
+        let declared: Vec<_> = variant.params().members.iter().flat_map(flat).collect();
         let (members, size) = params_struct(&module).unwrap_or_default();
         assert_eq!(declared, members, "{label}: Rust's parameters (left) are not the shader's");
-        assert_eq!(variant.params.bytes, size as usize, "{label}: the size of the parameters");
-        for &(flag, bit) in variant.params.flags {
+        assert_eq!(variant.params().bytes, size as usize, "{label}: the size of the parameters");
+        for &(flag, bit) in variant.params().flags {
             // A variant need not read every bit.
             assert_eq!(constant(&module, flag).unwrap_or(bit), bit, "{label}: {flag}");
         }

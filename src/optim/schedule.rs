@@ -172,7 +172,7 @@ impl ReduceLrOnPlateau {
     }
 
     /// Whether `metric` beats the best value by the threshold.
-    pub fn improves(&self, metric: f64) -> bool {
+    fn improves(&self, metric: f64) -> bool {
         let Some(best) = self.best else { return metric.is_finite() };
         let threshold = self.config.threshold;
         match (self.config.goal, self.config.threshold_mode) {

@@ -31,15 +31,16 @@ pub use reflect::{BindingDecl, bindings};
 #[derive(Clone, Debug)]
 pub struct Variant {
     /// The kernel's name: the file's name without its ending.
-    pub name: Cow<'static, str>,
+    pub(crate) name: Cow<'static, str>,
     /// The file's text, before preprocessing.
-    pub source: Cow<'static, str>,
+    pub(crate) source: Cow<'static, str>,
     /// Defines, in a fixed order per kernel.
-    pub defines: Vec<(&'static str, u32)>,
+    pub(crate) defines: Vec<(&'static str, u32)>,
     /// Whether runtime checks may be left out: true for the crate's own shaders, which guard their tails themselves.
-    pub trusted: bool,
+    // Not public: a user's shader that claims it would reach memory that is not its own.
+    pub(crate) trusted: bool,
     /// What a call passes, if the crate's own code declares it.
-    pub params: ParamsLayout,
+    pub(crate) params: ParamsLayout,
 }
 
 impl Variant {
@@ -74,6 +75,16 @@ impl Variant {
     pub fn user(name: impl Into<String>, source: impl Into<String>, defines: Vec<(&'static str, u32)>) -> Self {
         let (name, source) = (Cow::Owned(name.into()), Cow::Owned(source.into()));
         Self { name, source, defines, trusted: false, params: ParamsLayout::default() }
+    }
+
+    /// The kernel's name: the file's name without its ending.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What a call passes, if the crate's own code declares it.
+    pub fn params(&self) -> &ParamsLayout {
+        &self.params
     }
 
     /// The value of a define.

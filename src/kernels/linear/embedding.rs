@@ -63,14 +63,6 @@ pub fn forward(table: &Tensor, ids: &[u32], shape: &[usize]) -> Result<Tensor> {
     Ok(y)
 }
 
-/// Rows `ids` of `x`, [N, D], in the order of `ids`: [ids, D]. Its gradient is [`backward`] too.
-///
-/// # Errors
-/// As [`forward`].
-pub fn gather_rows(x: &Tensor, ids: &[u32]) -> Result<Tensor> {
-    forward(x, ids, &[ids.len()])
-}
-
 /// The gradient of a table of `rows` rows, [`rows`, D], from the gradient of the rows taken from it, [.., D]: row r is
 /// the sum of those rows whose id is r, in a fixed order; zero where there is none.
 ///
@@ -206,6 +198,10 @@ mod tests {
         assert_close, assert_slices_close, differences, gpus, inner, noise, noise_tensor, to_f32, to_f64,
     };
     use crate::parity::golden;
+
+    fn gather_rows(x: &Tensor, ids: &[u32]) -> Result<Tensor> {
+        forward(x, ids, &[ids.len()])
+    }
 
     /// Ids with repetitions, some rows never used; most ids are `common` where there is one.
     fn ids(count: usize, rows: usize, common: Option<u32>) -> Vec<u32> {
