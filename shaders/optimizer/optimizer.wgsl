@@ -47,15 +47,19 @@ const WIDTH: u32 = 1u;
 #endif
 
 #ifdef HALF
-// x to the nearest half, ties to even. WGSL lets its own conversion round either way.
+// x to the nearest half, ties to even, by integers: WGSL lets its own conversion round either way, and there are drivers
+// whose `round` takes ties away from zero.
 fn half(x: Element) -> Element {
     let bits = bitcast<Word>(x);
     let size = bits & Word(0x7fffffffu);
     // Ten bits of the fraction stay. From 65,536 on there is only infinity.
     let rounded = (size + Word(0xfffu) + ((size >> Word(13u)) & Word(1u))) & Word(0xffffe000u);
     let normal = select(rounded, Word(0x7f800000u), rounded >= Word(0x47800000u));
-    // Below 2^-14 halves are the multiples of 2^-24; `round` takes ties to even.
-    let small = bitcast<Word>(round(abs(x) * 16777216.0) * 5.9604644775390625e-8);
+    // Below 2^-14 halves are the multiples of 2^-24: of the 24 bits of the fraction, `less` go. Below 2^-25 all do.
+    let fraction = (size & Word(0x7fffffu)) | Word(0x800000u);
+    let less = min(Word(126u) - min(size >> Word(23u), Word(112u)), Word(25u));
+    let multiple = (fraction + (Word(1u) << (less - Word(1u))) - Word(1u) + ((fraction >> less) & Word(1u))) >> less;
+    let small = bitcast<Word>(Element(multiple) * 5.9604644775390625e-8);
     let finite = select(normal, small, size < Word(0x38800000u));
     let nan = size > Word(0x7f800000u);
     return bitcast<Element>((bits & Word(0x80000000u)) | select(finite, size, nan));
