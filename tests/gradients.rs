@@ -109,7 +109,7 @@ fn linear() {
         case("linear residual", &[&[7, 8], &[8, 8], &[7, 8]], |x| x[0].linear(&x[1], None, None, Some(&x[2]))),
         case("linear residual of itself", &[&[7, 8], &[8, 8]], |x| x[0].linear(&x[1], None, None, Some(&x[0]))),
     ];
-    for activation in [Activation::Gelu, Activation::QuickGelu] {
+    for activation in [Activation::Gelu, Activation::QuickGelu, Activation::GeluTanh] {
         cases.push(case(format!("linear {activation:?}"), &[&[7, 9], &[5, 9]], move |x| {
             x[0].linear(&x[1], None, Some(activation), None)
         }));
@@ -254,6 +254,7 @@ fn arithmetic() {
         cases.push(case(format!("scale {n}"), &[shape], |x| x[0].scale(2.5)));
         cases.push(case(format!("Gelu {n}"), &[shape], |x| x[0].activation(Activation::Gelu)));
         cases.push(case(format!("QuickGelu {n}"), &[shape], |x| x[0].activation(Activation::QuickGelu)));
+        cases.push(case(format!("GeluTanh {n}"), &[shape], |x| x[0].activation(Activation::GeluTanh)));
         cases.push(kinked(0.5, &format!("Relu {n}"), &[shape], |x| x[0].activation(Activation::Relu)));
         let dropout = Dropout { probability: 0.4, seed: 9, stream: 3 };
         cases.push(case(format!("dropout {n}"), &[shape], move |x| x[0].dropout_with(dropout)));

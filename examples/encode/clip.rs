@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use reelgrad::models::text_image::{OpenOptions, TextImageModel};
 use reelgrad::retrieval::embed::{ClipEncoder, EmbedOptions, Embeddings, video_at, videos_in};
 use reelgrad::{Error, Gpu, Result};
 
@@ -11,9 +12,13 @@ use crate::common::bar::Bar;
 
 #[derive(Args)]
 pub struct Options {
-    /// Folder of the model in Hugging Face's layout, with its tokenizer.
-    #[arg(long, value_name = "FOLDER")]
+    /// Folder of the model, in Hugging Face's layout or in open_clip's, with its tokenizer: a CLIP, SigLIP, SigLIP 2 or
+    /// Chinese-CLIP. Or a file of weights.
+    #[arg(long, value_name = "PATH")]
     model: PathBuf,
+    /// Of weights without a configuration, their architecture by open_clip's name, such as ViT-B-32.
+    #[arg(long, value_name = "NAME")]
+    architecture: Option<String>,
     /// Holds the matrices of affine maps in half precision: half of the memory.
     #[arg(long)]
     half: bool,
@@ -74,7 +79,11 @@ pub fn encode(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitC
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
         return Err(wrong("out", format!("is in {}, which is not there", folder.display())));
     }
-    let encoder = ClipEncoder::open(&open_gpu(), &options.model, options.half)?;
+    let how = OpenOptions { half: options.half, architecture: options.architecture.as_deref() };
+    let model = TextImageModel::open_with(&open_gpu(), &options.model, how)?;
+    eprintln!("model    {}", model.description());
+    model.notes().iter().for_each(|note| eprintln!("note     {note}"));
+    let encoder = ClipEncoder::new(model);
     let &Options { words, frames, rate, tokens, patches, .. } = options;
     let (wanted, mut out) = (EmbedOptions { words, frames, rate, tokens, patches }, Embeddings::default());
     let cut = encoder.add_texts(&texts, &wanted, &mut out)?;

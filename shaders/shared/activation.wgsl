@@ -1,5 +1,5 @@
-// Activations and their derivatives. ACTIVATION: 0 none, 1 GELU (erf), 2 QuickGELU, 3 ReLU, 4 tanh, 5 sigmoid, 6 softplus.
-// NaN stays NaN.
+// Activations and their derivatives. ACTIVATION: 0 none, 1 GELU (erf), 2 QuickGELU, 3 ReLU, 4 tanh, 5 sigmoid, 6 softplus,
+// 7 GELU (tanh). NaN stays NaN.
 
 #import nan
 
@@ -31,6 +31,11 @@ fn safe_tanh(x: f32) -> f32 {
     return select(tanh(clamp(x, -10.0, 10.0)), x, is_nan(x));
 }
 
+// What the approximation of GELU has in place of the error function.
+fn gelu_tanh(x: f32) -> f32 {
+    return safe_tanh(0.79788456 * (x + 0.044715 * x * x * x));
+}
+
 fn relu(x: f32) -> f32 {
     return select(max(x, 0.0), x, is_nan(x));
 }
@@ -49,6 +54,7 @@ fn activate(x: f32) -> f32 {
         case 4u: { return safe_tanh(x); }
         case 5u: { return sigmoid(x); }
         case 6u: { return softplus(x); }
+        case 7u: { return 0.5 * x * (1.0 + gelu_tanh(x)); }
         default: { return x; }
     }
 }
@@ -77,6 +83,12 @@ fn activate_grad(x: f32) -> f32 {
             return s * (1.0 - s);
         }
         case 6u: { return sigmoid(x); }
+        case 7u: {
+            let t = gelu_tanh(x);
+            // Beyond 10 the other factor is 0, and x^2 may be infinite.
+            let z = min(abs(x), 10.0);
+            return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * (0.79788456 + 0.10703222 * z * z);
+        }
         default: { return 1.0; }
     }
 }

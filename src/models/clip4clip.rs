@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::autograd::{AttentionOptions, Tape, Var};
 use crate::gpu::Gpu;
 use crate::kernels::elementwise::unary::Activation;
-use crate::models::clip::{ClipConfig, MAX_LOGIT_SCALE, ResidualBlocks, TextFeatures, TowerConfig, Towers};
+use crate::models::clip::{ClipConfig, Family, MAX_LOGIT_SCALE, ResidualBlocks, TextFeatures, TowerConfig, Towers};
 use crate::models::heads::Head;
 use crate::models::towers::{LossParts, Needs, TowerModel};
 use crate::models::{Finish, Model, Stored};
@@ -75,7 +75,9 @@ impl BaseConfig {
     /// On the towers of `clip`.
     pub fn on(clip: ClipConfig) -> Self {
         let (joint, temporal_heads) = (clip.joint, (clip.joint / 64).max(1));
-        Self { joint, temporal_heads, clip: Some(clip), ..Self::default() }
+        // Every text of a SigLIP takes all its positions.
+        let words = if clip.family == Family::Siglip { clip.positions } else { 32.min(clip.positions) };
+        Self { joint, temporal_heads, words, clip: Some(clip), ..Self::default() }
     }
 }
 

@@ -11,6 +11,8 @@ pub mod mean_pool;
 mod model;
 pub mod pairing;
 pub mod reloclnet;
+#[cfg(feature = "text")]
+pub mod text_image;
 pub mod towers;
 pub mod two_space;
 

@@ -74,7 +74,7 @@ pub fn check_file(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Outcome> {
         "bicnet" => Some(bicnet::check(gpu, &case)?),
         "clip" if case.config["texts"].is_null() => Some(clip::check(gpu, &case)?),
         #[cfg(feature = "text")]
-        "clip" => Some(clip::check_folder(gpu, &case)?),
+        "clip" | "siglip" | "chinese-clip" | "open-clip" => Some(clip::check_folder(gpu, &case)?),
         "eercf" => Some(gated::check_eercf(gpu, &case)?),
         "glccl" => Some(gated::check_glccl(gpu, &case)?),
         "preprocess" => Some(preprocess::check(&case)?),

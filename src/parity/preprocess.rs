@@ -3,7 +3,7 @@
 use super::Row;
 use super::golden::Case;
 use crate::Result;
-use crate::data::media::pixels::{CropOffset, Preprocess};
+use crate::data::media::preprocess::{CropOffset, Preprocess};
 
 /// Recomputes every picture of a case; bytes must be equal.
 ///

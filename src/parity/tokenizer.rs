@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Row;
-use crate::data::tokenizer::{Cleaning, Padding, Tokenizer};
+use crate::data::tokenizer::{Cleaning, Tokenizer};
 use crate::{Error, Result};
 
 #[derive(Deserialize)]
@@ -55,7 +55,7 @@ pub(super) fn check(path: &Path, vocabulary: &Path, case: &Value) -> Result<Vec<
 
 /// One text's row of ids, without its padding.
 fn framed(tokenizer: &Tokenizer, text: &str, length: usize) -> Result<Vec<u32>> {
-    let tokens = tokenizer.encode(&[text], length, Padding::Zero)?;
+    let tokens = tokenizer.encode(&[text], length)?;
     Ok(tokens.ids.into_iter().zip(tokens.mask).filter(|(_, mask)| *mask > 0.0).map(|(id, _)| id).collect())
 }
 

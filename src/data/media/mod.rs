@@ -2,4 +2,5 @@
 
 pub mod frames;
 pub mod pixels;
+pub mod preprocess;
 pub mod video;

@@ -11,7 +11,7 @@ use crate::data::checked_index;
 use crate::data::media::frames::FrameSet;
 use crate::data::media::video::{Ffmpeg, LoadFailure, VideoInput, VideoSource};
 use crate::data::moments::Problems;
-use crate::data::tokenizer::{Padding, Tokenizer};
+use crate::data::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 /// Captions and videos of a split. Videos are decoded whenever they are asked for.
@@ -31,7 +31,7 @@ pub struct PairDataset {
 }
 
 impl PairDataset {
-    /// Every caption of `split`, padded to `words` ids with 0 as CLIP4Clip does, with its video in the folder `videos`.
+    /// Every caption of `split`, padded to `words` ids as the tokenizer does it, with its video in the folder `videos`.
     /// `input` says how videos are read; a video's own stretch, if it has one, wins over its sampling.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl PairDataset {
         split.videos = kept;
         let items: Vec<(usize, usize)> = split.items().collect();
         let texts: Vec<&str> = items.iter().map(|&(v, c)| split.videos[v].captions[c].as_str()).collect();
-        let tokens = tokenizer.encode(&texts, words, Padding::Zero)?;
+        let tokens = tokenizer.encode(&texts, words)?;
         let has_files = sources.iter().any(|source| matches!(source, VideoSource::File(_)));
         Ok(Self {
             ffmpeg: has_files.then(Ffmpeg::find).transpose()?,

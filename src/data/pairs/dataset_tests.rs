@@ -1,7 +1,8 @@
 use super::*;
 use crate::data::captions::VideoCaptions;
 use crate::data::media::frames::{Choice, Sampling};
-use crate::data::media::pixels::{Image, Preprocess};
+use crate::data::media::pixels::Image;
+use crate::data::media::preprocess::Preprocess;
 use crate::data::pairs::{collate, collate_frames};
 use crate::data::testing::Folder;
 

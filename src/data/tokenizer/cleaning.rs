@@ -17,12 +17,15 @@ pub enum Cleaning {
     /// Latin ligatures; no control characters, byte order marks and terminal colours; NFC. It does not guess at text that
     /// was decoded in a wrong encoding. Of HTML's named references it knows those in common use, and the numbered ones.
     Official,
+    /// Lower case, as SigLIP's captions were in training.
+    Lower,
 }
 
 impl Cleaning {
     pub(super) fn apply(self, text: &str) -> Cow<'_, str> {
         match self {
             Cleaning::None => Cow::Borrowed(text),
+            Cleaning::Lower => Cow::Owned(text.to_lowercase()),
             Cleaning::Official => {
                 let text = unescape(&unescape(&mend(text)));
                 Cow::Owned(text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase())

@@ -7,7 +7,7 @@ mod pipelines;
 mod tests;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::checked_index;
 use super::formats::{atomic, text};
@@ -24,11 +24,11 @@ const MAX_LENGTH: usize = 1 << 16;
 /// The ids that frame a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Specials {
-    /// Stands before every text: `<|startoftext|>`, `[CLS]` or `<s>`.
-    pub start: u32,
-    /// Stands behind every text: `<|endoftext|>`, `[SEP]` or `</s>`.
+    /// Stands before every text: `<|startoftext|>`, `[CLS]` or `<s>`; SigLIP's texts have none.
+    pub start: Option<u32>,
+    /// Stands behind every text: `<|endoftext|>`, `[SEP]`, `</s>` or `<eos>`.
     pub end: u32,
-    /// Fills rows: `[PAD]` or `<pad>`; CLIP's vocabulary has none.
+    /// Fills rows: `[PAD]`, `<pad>`, or with SigLIP what its configuration names; CLIP's vocabulary has none.
     pub pad: Option<u32>,
 }
 
@@ -39,7 +39,7 @@ pub enum Padding {
     Zero,
     /// The end token, as Hugging Face's CLIP does.
     End,
-    /// [`Specials::pad`], as BERT and RoBERTa do.
+    /// [`Specials::pad`], as BERT, RoBERTa and SigLIP do.
     Special,
 }
 
@@ -66,29 +66,58 @@ pub struct Tokenizer {
     specials: Specials,
     largest_id: u32,
     cleaning: Cleaning,
+    padding: Padding,
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, or from a folder `tokenizer.json`, else CLIP's `vocab.json` and `merges.txt`. Truncation
-    /// and padding that the file asks for are left out: [`Tokenizer::encode`] says what they are.
+    /// Reads a `tokenizer.json`, or from a folder `tokenizer.json`, else CLIP's `vocab.json` and `merges.txt`, else BERT's
+    /// `vocab.txt`. Truncation and padding that the file asks for are left out: [`Tokenizer::encode`] says what they are.
+    /// Rows are padded with 0 until [`Tokenizer::padded_with`] says otherwise.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Missing`] for a folder without these files; [`Error::Malformed`] for a file over 64 MiB, of
     /// another form, or whose vocabulary has no start and end token.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        if !path.is_dir() {
-            return Self::parse(path, &text::read_at_most(path, MAX_FILE_BYTES)?);
+        let (place, mut inner) = read(path)?;
+        let id = |name| inner.token_to_id(name);
+        let pairs = [("<|startoftext|>", "<|endoftext|>"), ("[CLS]", "[SEP]"), ("<s>", "</s>")];
+        let (start, end) = pairs.into_iter().find_map(|(start, end)| id(start).zip(id(end))).ok_or_else(|| {
+            let lacks = "has neither <|startoftext|> and <|endoftext|>, nor [CLS] and [SEP], nor <s> and </s>";
+            Error::malformed(&place, "vocabulary", lacks)
+        })?;
+        let specials = Specials { start: Some(start), end, pad: id("[PAD]").or_else(|| id("<pad>")) };
+        inner.set_encode_special_tokens(true);
+        Ok(Self::new(inner, specials))
+    }
+
+    /// Reads a SigLIP's `tokenizer.json`: texts have no start token, end with `</s>`, or with `<eos>` (SigLIP 2), and are
+    /// lower-cased and padded as they were in training. `tokenizer_config.json` beside it names the token that pads;
+    /// without it `</s>` does, and with SigLIP 2 `<pad>`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::open`]; [`Error::Missing`] where there is only a `spiece.model`, with what to do.
+    pub fn open_siglip(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        if !folder.join("tokenizer.json").exists() {
+            let recipe = "tokenizer.json; from spiece.model it is made by: python -c \"from transformers import \
+                          AutoTokenizer; AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER')\"";
+            return Err(Error::missing(folder, "file", recipe));
         }
-        let json = path.join("tokenizer.json");
-        if json.exists() {
-            return Self::open(json);
-        }
-        let (vocab, merges) = (path.join("vocab.json"), path.join("merges.txt"));
-        if vocab.exists() && merges.exists() {
-            return Self::parse(&vocab, &pipelines::clip(&vocab, &merges)?);
-        }
-        Err(Error::missing(path, "file", "tokenizer.json, or vocab.json and merges.txt"))
+        let (place, mut inner) = read(folder)?;
+        let id = |name: &str| inner.token_to_id(name);
+        let lacks = |what: &str| Error::malformed(&place, "vocabulary", format_args!("has no {what}"));
+        let (end, standard) = match (id("<bos>").zip(id("<eos>")), id("</s>")) {
+            (Some((_, end)), _) => (end, "<pad>"),
+            (None, Some(end)) => (end, "</s>"),
+            (None, None) => return Err(lacks("</s> or <eos>")),
+        };
+        let named = pipelines::pad_token(&folder.join("tokenizer_config.json"))?;
+        let name = named.as_deref().unwrap_or(standard);
+        let pad = Some(id(name).ok_or_else(|| lacks(name))?);
+        inner.set_encode_special_tokens(true);
+        let read = Self::new(inner, Specials { start: None, end, pad });
+        Ok(read.with_cleaning(Cleaning::Lower).padded_with(Padding::Special))
     }
 
     /// A vocabulary of whole words, for models that are trained from scratch. Texts are lower-cased, and split at white
@@ -99,8 +128,10 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Argument`] for a word that is empty, occurs twice, or is more than one word.
     pub fn from_words(words: &[&str]) -> Result<Self> {
-        let place = Path::new("words");
-        let tokenizer = Self::parse(place, &pipelines::words(words)?)?;
+        let mut inner = parse(Path::new("words"), &pipelines::words(words)?)?;
+        inner.set_encode_special_tokens(true);
+        let [start, end] = [1, 2].map(|behind| pipelines::FIRST_WORD - 1 + words.len() as u32 + behind);
+        let tokenizer = Self::new(inner, Specials { start: Some(start), end, pad: Some(0) });
         for (i, word) in words.iter().enumerate() {
             let ids = tokenizer.ids(word)?;
             if ids != [pipelines::FIRST_WORD + i as u32] {
@@ -111,29 +142,20 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    fn parse(path: &Path, json: &[u8]) -> Result<Self> {
-        let malformed = |place: &str, problem: &dyn std::fmt::Display| Error::malformed(path, place, problem);
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(text::without_mark(json)).map_err(|e| malformed("JSON", &e))?;
-        inner.with_truncation(None).map_err(|e| malformed("truncation", &e))?;
-        inner.with_padding(None);
-        inner.set_encode_special_tokens(true);
-        let id = |name| inner.token_to_id(name);
-        let pairs = [("<|startoftext|>", "<|endoftext|>"), ("[CLS]", "[SEP]"), ("<s>", "</s>")];
-        let (start, end) = pairs.into_iter().find_map(|(start, end)| id(start).zip(id(end))).ok_or_else(|| {
-            malformed(
-                "vocabulary",
-                &"has neither <|startoftext|> and <|endoftext|>, nor [CLS] and [SEP], nor <s> and </s>",
-            )
-        })?;
-        let specials = Specials { start, end, pad: id("[PAD]").or_else(|| id("<pad>")) };
-        let largest_id = inner.get_vocab(true).into_values().max().unwrap_or(end);
-        Ok(Self { inner, specials, largest_id, cleaning: Cleaning::None })
+    fn new(inner: tokenizers::Tokenizer, specials: Specials) -> Self {
+        let largest_id = inner.get_vocab(true).into_values().max().unwrap_or(specials.end);
+        Self { inner, specials, largest_id, cleaning: Cleaning::None, padding: Padding::Zero }
     }
 
     /// Cleans texts before they are split. Without a call they are not.
     pub fn with_cleaning(mut self, cleaning: Cleaning) -> Self {
         self.cleaning = cleaning;
+        self
+    }
+
+    /// Fills rows with this. Without a call it is id 0, but for SigLIP's.
+    pub fn padded_with(mut self, padding: Padding) -> Self {
+        self.padding = padding;
         self
     }
 
@@ -183,24 +205,24 @@ impl Tokenizer {
         if self.inner.get_encode_special_tokens() {
             // Some vocabularies use the end token for the unknown; others can spell a special token.
             let Specials { start, end, pad } = self.specials;
-            ids.retain(|&id| id != start && id != end && Some(id) != pad);
+            ids.retain(|&id| Some(id) != start && id != end && Some(id) != pad);
         }
         Ok(ids)
     }
 
     /// Rows of `length` ids: the start token, as many of the text's tokens as leave room for the end token, the end
-    /// token, and `padding`.
+    /// token, and padding.
     ///
     /// # Errors
     /// [`Error::Argument`] for a `length` outside 2 to 65,536, for [`Padding::Special`] without a padding token, and as
     /// [`Tokenizer::ids`].
-    pub fn encode(&self, texts: &[&str], length: usize, padding: Padding) -> Result<Tokens> {
+    pub fn encode(&self, texts: &[&str], length: usize) -> Result<Tokens> {
         let bad = |argument, why: String| Error::argument("Tokenizer::encode", argument, why);
         if !(2..=MAX_LENGTH).contains(&length) {
             return Err(bad("length", format!("is {length}; it must be from 2 to {MAX_LENGTH}")));
         }
         let Specials { start, end, pad } = self.specials;
-        let fill = match padding {
+        let fill = match self.padding {
             Padding::Zero => 0,
             Padding::End => end,
             Padding::Special => pad.ok_or_else(|| bad("padding", "is a token that the vocabulary lacks".into()))?,
@@ -210,15 +232,44 @@ impl Tokenizer {
         let mut truncated = 0;
         for text in texts {
             let tokens = self.ids(text)?;
-            let kept = tokens.len().min(length - 2);
+            let framing = 1 + usize::from(start.is_some());
+            let kept = tokens.len().min(length - framing);
             truncated += usize::from(kept < tokens.len());
-            ids.push(start);
+            ids.extend(start);
             ids.extend(&tokens[..kept]);
             ids.push(end);
-            ids.resize(ids.len() + length - 2 - kept, fill);
-            mask.resize(mask.len() + kept + 2, 1.0);
+            ids.resize(ids.len() + length - framing - kept, fill);
+            mask.resize(mask.len() + kept + framing, 1.0);
             mask.resize(ids.len(), 0.0);
         }
         Ok(Tokens { ids, mask, length, truncated })
     }
+}
+
+/// The tokenizer of a file or of a folder, and the file that it is from.
+fn read(path: &Path) -> Result<(PathBuf, tokenizers::Tokenizer)> {
+    let json = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
+    if json.exists() || !path.is_dir() {
+        let inner = parse(&json, &text::read_at_most(&json, MAX_FILE_BYTES)?)?;
+        return Ok((json, inner));
+    }
+    let [vocab, merges, words] = ["vocab.json", "merges.txt", "vocab.txt"].map(|name| path.join(name));
+    if vocab.exists() && merges.exists() {
+        let inner = parse(&vocab, &pipelines::clip(&vocab, &merges)?)?;
+        return Ok((vocab, inner));
+    }
+    if words.exists() {
+        let lower = pipelines::lower_case(&path.join("tokenizer_config.json"))?;
+        let inner = parse(&words, &pipelines::word_pieces(&words, lower)?)?;
+        return Ok((words, inner));
+    }
+    Err(Error::missing(path, "file", "tokenizer.json, or vocab.json and merges.txt, or vocab.txt"))
+}
+
+fn parse(path: &Path, json: &[u8]) -> Result<tokenizers::Tokenizer> {
+    let malformed = |place: &str, problem: &dyn std::fmt::Display| Error::malformed(path, place, problem);
+    let mut inner = tokenizers::Tokenizer::from_bytes(text::without_mark(json)).map_err(|e| malformed("JSON", &e))?;
+    inner.with_truncation(None).map_err(|e| malformed("truncation", &e))?;
+    inner.with_padding(None);
+    Ok(inner)
 }

@@ -52,6 +52,46 @@ pub(super) fn clip(vocab_path: &Path, merges_path: &Path) -> Result<Vec<u8>> {
     Ok(pipeline(&[(START, start), (END, end)], normalizer, splitter, model))
 }
 
+/// BERT's word pieces from a list of them, one in each line; lower-cased, and without accents, if `lower` says so.
+pub(super) fn word_pieces(path: &Path, lower: bool) -> Result<Vec<u8>> {
+    let mut vocab: BTreeMap<String, u32> = BTreeMap::new();
+    text::for_each_line(path, |number, line| {
+        // What stands twice is found under its last number, as in the published tokenizer.
+        vocab.insert(line?.trim_end().to_owned(), number as u32 - 1);
+        Ok(())
+    })?;
+    let mut specials = Vec::new();
+    for name in ["[PAD]", "[UNK]", "[CLS]", "[SEP]"] {
+        let lacks = || Error::malformed(path, "vocabulary", format_args!("has no {name}"));
+        specials.push((name, *vocab.get(name).ok_or_else(lacks)?));
+    }
+    let normalizer = json!({
+        "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null,
+        "lowercase": lower,
+    });
+    let model = json!({
+        "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+        "vocab": vocab,
+    });
+    Ok(pipeline(&specials, normalizer, json!({ "type": "BertPreTokenizer" }), model))
+}
+
+/// The token that pads, as a `tokenizer_config.json` names it, if there is one and it does.
+pub(super) fn pad_token(path: &Path) -> Result<Option<String>> {
+    let config = config(path)?;
+    let token = &config["pad_token"];
+    Ok(token.as_str().or_else(|| token["content"].as_str()).map(String::from))
+}
+
+/// Whether a `tokenizer_config.json` lets texts be lower-cased; without one they are.
+pub(super) fn lower_case(path: &Path) -> Result<bool> {
+    Ok(config(path)?["do_lower_case"].as_bool().unwrap_or(true))
+}
+
+fn config(path: &Path) -> Result<Value> {
+    if path.exists() { text::read_json(path) } else { Ok(Value::Null) }
+}
+
 /// Whole words, with `<pad>` and `<unk>` before them and CLIP's start and end tokens behind.
 pub(super) fn words(words: &[&str]) -> Result<Vec<u8>> {
     let lower: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();

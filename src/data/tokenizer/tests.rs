@@ -11,16 +11,16 @@ fn small() -> Tokenizer {
 #[test]
 fn words_are_framed_cut_and_padded() {
     let tokenizer = small();
-    assert_eq!(tokenizer.specials(), Specials { start: 8, end: 9, pad: Some(0) });
+    assert_eq!(tokenizer.specials(), Specials { start: Some(8), end: 9, pad: Some(0) });
     assert_eq!(tokenizer.ids("A red CIRCLE,moves  up!").unwrap(), [2, 3, 4, 7, 5, 1, 1]);
     let texts = ["a red circle moves left", "left", ""];
-    let tokens = tokenizer.encode(&texts, 5, Padding::Zero).unwrap();
+    let tokens = tokenizer.encode(&texts, 5).unwrap();
     assert_eq!(tokens.ids, [8, 2, 3, 4, 9, 8, 6, 9, 0, 0, 8, 9, 0, 0, 0]);
     assert_eq!(tokens.mask, [1., 1., 1., 1., 1., 1., 1., 1., 0., 0., 1., 1., 0., 0., 0.]);
     assert_eq!((tokens.length, tokens.truncated), (5, 1));
-    assert_eq!(tokenizer.encode(&["left"], 5, Padding::End).unwrap().ids, [8, 6, 9, 9, 9]);
-    assert_eq!(tokenizer.encode(&["left"], 2, Padding::Special).unwrap().ids, [8, 9]);
-    assert!(tokenizer.encode(&[], 5, Padding::Zero).unwrap().ids.is_empty());
+    assert_eq!(tokenizer.clone().padded_with(Padding::End).encode(&["left"], 5).unwrap().ids, [8, 6, 9, 9, 9]);
+    assert_eq!(tokenizer.clone().padded_with(Padding::Special).encode(&["left"], 2).unwrap().ids, [8, 9]);
+    assert!(tokenizer.encode(&[], 5).unwrap().ids.is_empty());
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn bad_arguments_are_errors() {
         assert!(matches!(Tokenizer::from_words(words), Err(Error::Argument { .. })), "{words:?}");
     }
     for length in [0, 1, usize::MAX] {
-        assert!(matches!(small().encode(&["a"], length, Padding::Zero), Err(Error::Argument { .. })), "{length}");
+        assert!(matches!(small().encode(&["a"], length), Err(Error::Argument { .. })), "{length}");
     }
     assert!(small().expect_below(10).is_ok());
     assert!(matches!(small().expect_below(9), Err(Error::IndexOutOfRange { index: 9, len: 9, .. })));
@@ -68,7 +68,7 @@ fn damaged_files_are_errors() {
     for bytes in mutations(&good, 200) {
         // A changed byte may leave a tokenizer; it must not panic.
         if let Ok(tokenizer) = Tokenizer::open(folder.file("bad.json", bytes)) {
-            let _ = tokenizer.encode(&["a red circle"], 7, Padding::Zero);
+            let _ = tokenizer.encode(&["a red circle"], 7);
         }
     }
     let deep = [&b"[".repeat(200_000)[..], b"]"].concat();
@@ -90,9 +90,9 @@ fn vocabulary_and_merges_give_the_same_as_the_whole_file() {
     }
     let [whole, built] = [model.as_path(), folder.root()].map(|folder| Tokenizer::open(folder).unwrap());
     let texts = ["A man's \t playing,,, 12 guitars", "naïve 犬 😀", "<|endoftext|>", "", "\n\n"];
-    let encode = |t: &Tokenizer| t.encode(&texts, 32, Padding::Zero).unwrap();
+    let encode = |t: &Tokenizer| t.encode(&texts, 32).unwrap();
     assert_eq!(encode(&built), encode(&whole));
-    assert!(matches!(built.encode(&texts, 9, Padding::Special), Err(Error::Argument { .. })));
+    assert!(matches!(built.clone().padded_with(Padding::Special).encode(&texts, 9), Err(Error::Argument { .. })));
     for (name, text) in
         [("merges.txt", "#version: 0.2\na b c\n"), ("merges.txt", "犬 猫\n"), ("vocab.json", "{\"a\":0}")]
     {
@@ -105,10 +105,10 @@ fn vocabulary_and_merges_give_the_same_as_the_whole_file() {
 #[ignore = "reads files that are not part of this repository; CONTRIBUTING.md says how to run it"]
 fn the_vocabulary_of_clip_is_read() {
     let clip = Tokenizer::open(outside("clip-tokenizer")).unwrap();
-    assert_eq!(clip.specials(), Specials { start: 49406, end: 49407, pad: None });
+    assert_eq!(clip.specials(), Specials { start: Some(49406), end: 49407, pad: None });
     assert_eq!(clip.largest_id(), 49407);
     let texts = ["naïve 犬 😀", "<|endoftext|>", ""];
-    let ids = clip.encode(&texts, 32, Padding::Zero).unwrap().ids;
+    let ids = clip.encode(&texts, 32).unwrap().ids;
     assert_eq!(ids.iter().filter(|&&id| id == 49407).count(), texts.len());
 }
 
@@ -124,7 +124,7 @@ fn other_families_are_recognised_by_their_special_tokens() {
             "model": { "type": "WordLevel", "vocab": vocab, "unk_token": names[1] },
         });
         let tokenizer = Tokenizer::open(folder.file("t.json", json.to_string())).unwrap();
-        assert_eq!(tokenizer.specials(), Specials { start: 2, end: 3, pad });
+        assert_eq!(tokenizer.specials(), Specials { start: Some(2), end: 3, pad });
         assert_eq!(tokenizer.ids("a b c d e").unwrap(), [1; 5], "the file's own truncation is left out");
     }
 }
@@ -133,7 +133,8 @@ fn other_families_are_recognised_by_their_special_tokens() {
 fn a_hugging_face_model_gets_its_ids() {
     let file = golden::open("clip-tiny-hf/expected");
     let texts = ["a man is playing a guitar", "Two dogs run!", "it's raining"];
-    let tokens = Tokenizer::open(golden::path("clip-tiny-hf")).unwrap().encode(&texts, 11, Padding::End).unwrap();
+    let tokens =
+        Tokenizer::open(golden::path("clip-tiny-hf")).unwrap().padded_with(Padding::End).encode(&texts, 11).unwrap();
     assert_eq!(tokens.ids, file.u32("input.input_ids"));
     assert_eq!(tokens.mask, file.f32("input.attention_mask"));
 }

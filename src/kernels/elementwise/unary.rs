@@ -43,11 +43,14 @@ pub enum Activation {
     Sigmoid = 5,
     /// log(1 + e^x).
     Softplus = 6,
+    /// x / 2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), the approximation of GELU that SigLIP has.
+    GeluTanh = 7,
 }
 
 impl Activation {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Gelu, Self::QuickGelu, Self::Relu, Self::Tanh, Self::Sigmoid, Self::Softplus];
+    pub const ALL: [Self; 7] =
+        [Self::Gelu, Self::QuickGelu, Self::Relu, Self::Tanh, Self::Sigmoid, Self::Softplus, Self::GeluTanh];
 }
 
 params! {
@@ -116,6 +119,12 @@ pub mod cpu {
             Unary::Activation(Activation::QuickGelu) => {
                 let s = sigmoid(1.702 * x);
                 (x * s, s * (1.0 + 1.702 * x * (1.0 - s)))
+            }
+            Unary::Activation(Activation::GeluTanh) => {
+                let (factor, cubic) = ((2.0 / std::f64::consts::PI).sqrt(), 0.044715);
+                let t = (factor * (x + cubic * x * x * x)).tanh();
+                let slope = (1.0 - t * t) * factor * (1.0 + 3.0 * cubic * x * x);
+                (0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * slope)
             }
             Unary::Activation(Activation::Relu) => (if x < 0.0 { 0.0 } else { x }, if x > 0.0 { 1.0 } else { 0.0 }),
             Unary::Activation(Activation::Tanh) => (x.tanh(), 1.0 - x.tanh() * x.tanh()),

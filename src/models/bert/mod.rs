@@ -100,12 +100,18 @@ struct Layer {
     norm: LayerNorm,
 }
 
-/// The network.
-pub struct Bert {
-    stored: Stored<BertConfig>,
+/// The network without a store of its own: a part of a larger model.
+pub(crate) struct Encoder {
+    config: BertConfig,
     embeddings: Embeddings,
     layers: Vec<Layer>,
     pooler: Option<Linear>,
+}
+
+/// The network.
+pub struct Bert {
+    stored: Stored<BertConfig>,
+    encoder: Encoder,
 }
 
 /// The parameters have Hugging Face's names.
@@ -113,19 +119,8 @@ impl Model for Bert {
     type Config = BertConfig;
 
     fn declare(config: &BertConfig, s: &Scope<'_>) -> Result<Finish<Self>> {
-        config.check()?;
-        let (c, d, init) = (config, config.hidden_size, linear_init(config));
-        let (first, layers) = (s.scope("embeddings"), s.scope("encoder.layer"));
-        let table = |name: &str, rows: usize| Embedding::new(&first.scope(name), rows, d, &init.weight);
-        let embeddings = Embeddings {
-            words: table("word_embeddings", c.vocab_size)?,
-            positions: table("position_embeddings", c.max_position_embeddings)?,
-            token_types: table("token_type_embeddings", c.type_vocab_size)?,
-            norm: LayerNorm::new(&first.scope("LayerNorm"), d, c.layer_norm_eps)?,
-        };
-        let layers = (0..c.num_hidden_layers).map(|l| layer(&layers.scope(l), c)).collect::<Result<_>>()?;
-        let pooler = c.add_pooling_layer.then(|| Linear::new(&s.scope("pooler.dense"), d, d, init)).transpose()?;
-        Ok(Box::new(move |stored| Self { stored, embeddings, layers, pooler }))
+        let encoder = Encoder::new(s, config)?;
+        Ok(Box::new(move |stored| Self { stored, encoder }))
     }
 
     fn stored(&self) -> &Stored<BertConfig> {
@@ -140,6 +135,30 @@ impl Bert {
     /// [`Error::Shape`] unless all parts of `sentences` are (B, L); [`Error::IndexOutOfRange`] for ids beyond the
     /// vocabulary, token types beyond their table, and more tokens than positions; device errors.
     pub fn forward(&self, tape: &Tape, sentences: &Sentences<'_>) -> Result<BertOutputs> {
+        self.encoder.forward(tape, sentences)
+    }
+}
+
+impl Encoder {
+    /// Declares the parameters under Hugging Face's names.
+    pub(crate) fn new(s: &Scope<'_>, config: &BertConfig) -> Result<Self> {
+        config.check()?;
+        let (c, d, init) = (config, config.hidden_size, linear_init(config));
+        let (first, layers) = (s.scope("embeddings"), s.scope("encoder.layer"));
+        let table = |name: &str, rows: usize| Embedding::new(&first.scope(name), rows, d, &init.weight);
+        let embeddings = Embeddings {
+            words: table("word_embeddings", c.vocab_size)?,
+            positions: table("position_embeddings", c.max_position_embeddings)?,
+            token_types: table("token_type_embeddings", c.type_vocab_size)?,
+            norm: LayerNorm::new(&first.scope("LayerNorm"), d, c.layer_norm_eps)?,
+        };
+        let layers = (0..c.num_hidden_layers).map(|l| layer(&layers.scope(l), c)).collect::<Result<_>>()?;
+        let pooler = c.add_pooling_layer.then(|| Linear::new(&s.scope("pooler.dense"), d, d, init)).transpose()?;
+        Ok(Self { config: config.clone(), embeddings, layers, pooler })
+    }
+
+    /// As [`Bert::forward`].
+    pub(crate) fn forward(&self, tape: &Tape, sentences: &Sentences<'_>) -> Result<BertOutputs> {
         let shape = [sentences.count()?, sentences.length];
         let mask = Tensor::from_slice(tape.gpu(), shape, sentences.mask)?;
         let embedding_output = self.embed(tape, sentences, &shape)?;
@@ -151,7 +170,7 @@ impl Bert {
             before = std::mem::replace(&mut x, next);
         }
         let pool = |pooler: &Linear| {
-            let first = x.slice(1, 0..1)?.reshape([shape[0], self.config().hidden_size])?;
+            let first = x.slice(1, 0..1)?.reshape([shape[0], self.config.hidden_size])?;
             pooler.fused(&first, Some(Activation::Tanh), None)
         };
         let pooler_output = self.pooler.as_ref().map(pool).transpose()?;
@@ -177,14 +196,14 @@ impl Bert {
         let types = look_up(&e.token_types, "token types", sentences.token_types.unwrap_or(&zeros))?;
         let positions = look_up(&e.positions, "token positions", &self.positions(sentences))?;
         let sum = look_up(&e.words, "token ids", sentences.ids)?.add(&types)?;
-        e.norm.of_sum(&sum, &positions)?.dropout(self.config().hidden_dropout_prob)
+        e.norm.of_sum(&sum, &positions)?.dropout(self.config.hidden_dropout_prob)
     }
 
     /// The row of the position table for every token.
     fn positions(&self, sentences: &Sentences<'_>) -> Vec<u32> {
-        let pad = self.config().pad_token_id;
+        let pad = self.config.pad_token_id;
         let rows = sentences.ids.chunks_exact(sentences.length);
-        match self.config().model_type {
+        match self.config.model_type {
             BertKind::Bert => rows.flat_map(|row| 0..row.len() as u32).collect(),
             // Padding is told by its id, not by the mask, and all of it stands at one position.
             BertKind::Roberta => rows

@@ -27,7 +27,7 @@ impl Bert {
     pub fn open(gpu: &Gpu, folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let config = BertConfig::read(folder.join(CONFIG))?;
-        let arrays = weights::read(folder, |name| parameter_name(name).is_none())?;
+        let arrays = weights::read(folder, |name| parameter_name(name).is_none(), &mut Vec::new())?;
         Self::from_arrays(gpu, config, &folder.display().to_string(), arrays)
     }
 

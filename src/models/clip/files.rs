@@ -1,44 +1,135 @@
-//! CLIP's weights from files and to files.
+//! Weights from files and to files.
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Clip, ClipConfig, names};
+use serde_json::Value;
+
+use super::names::{self, Naming};
+use super::{Clip, ClipConfig, refusals};
+use crate::data::formats::text::read_json;
 use crate::data::formats::{atomic, safetensors, weights};
 use crate::gpu::Gpu;
 use crate::models::Model;
 use crate::nn::StoreBuilder;
-use crate::tensor::{Array, halves};
+use crate::tensor::Array;
 use crate::{Error, Result};
 
-/// The configuration and the weights, under OpenAI's names, of a Hugging Face folder or of a safetensors file.
-///
-/// A folder's `config.json` gives the sizes; without one, as for a single file, the weights' shapes do.
-///
-/// # Errors
-/// [`Error::Io`], [`Error::Malformed`] for the files; [`Error::UnknownParameter`], [`Error::MissingParameter`],
-/// [`Error::ParameterShape`] where they are no CLIP model.
-pub fn read_clip(path: impl AsRef<Path>) -> Result<(ClipConfig, BTreeMap<String, Array>)> {
-    let path = path.as_ref();
-    let origin = path.display().to_string();
-    let arrays = names::to_openai(&origin, weights::read(path, names::is_no_weight)?)?;
-    let json = path.join("config.json");
-    let config =
-        if json.is_file() { ClipConfig::from_hugging_face(json)? } else { ClipConfig::from_weights(&origin, &arrays)? };
-    Ok((config, arrays))
+/// Configurations by the names that hubs give them.
+const HUGGING_FACE: &str = "config.json";
+const OPEN_CLIP: &str = "open_clip_config.json";
+
+/// What a folder or file says of a model: everything that is needed to make it.
+pub struct Pretrained {
+    /// Sizes and conventions.
+    pub config: ClipConfig,
+    /// The weights under this crate's names.
+    pub arrays: BTreeMap<String, Array>,
+    /// The folder that configuration, tokenizer and preprocessing lie in.
+    pub folder: PathBuf,
+    /// What stands in for what the files do not say, a sentence each.
+    pub notes: Vec<String>,
+    /// Where the weights are from.
+    origin: String,
+    naming: Naming,
+}
+
+impl Pretrained {
+    /// Reads a model's folder, in Hugging Face's layout or in open_clip's. Of a weight file the folder that it lies in
+    /// gives the configuration. Where there is none, `architecture` must name one ([`ClipConfig::of_architecture`]): what
+    /// weights do not tell, such as the activation, is not guessed.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Malformed`] for the files, and for models of other kinds, which it names;
+    /// [`Error::Argument`] for weights without configuration and architecture; [`Error::UnknownParameter`],
+    /// [`Error::MissingParameter`], [`Error::ParameterShape`] and [`Error::NonFinite`], in the file's own names, where the
+    /// weights do not fit the configuration.
+    pub fn read(path: impl AsRef<Path>, architecture: Option<&str>) -> Result<Self> {
+        let path = path.as_ref();
+        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+        if !path.exists() {
+            return Err(refusals::nothing_at(path));
+        }
+        let mut notes = Vec::new();
+        let config = configuration(path, folder, architecture)?;
+        let arrays = weights::read(path, names::is_no_weight, &mut notes)?;
+        let naming = Naming::of(arrays.keys());
+        let origin = path.display().to_string();
+        let arrays = names::from_file(&origin, &config, &Clip::shapes(config.clone())?, arrays, &mut notes)?;
+        Ok(Self { config, arrays, folder: folder.to_path_buf(), notes, origin, naming })
+    }
+
+    /// The `open_clip_config.json` that describes the model in `folder`, if one does. Where there are configuration and
+    /// weights in Hugging Face's layout, too, these do.
+    pub fn open_clip_file(folder: &Path) -> Option<PathBuf> {
+        let both = folder.join(HUGGING_FACE).is_file() && folder.join("model.safetensors").is_file();
+        Some(folder.join(OPEN_CLIP)).filter(|file| file.is_file() && !both)
+    }
+
+    /// The model; what `frozen` names is not trained.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn build(self, gpu: &Gpu, frozen: impl Fn(&str) -> bool) -> Result<Clip> {
+        Clip::build(self.config, StoreBuilder::from_arrays(gpu, self.origin, self.arrays).freeze(frozen))
+    }
+
+    /// The model for inference: nothing is trained, and matrices are held in half precision where
+    /// [`StoreBuilder::halve`] can.
+    ///
+    /// # Errors
+    /// [`Error::HalfOverflow`], in the file's own names; device errors.
+    pub fn build_half(self, gpu: &Gpu) -> Result<Clip> {
+        let Self { config, arrays, origin, naming, .. } = self;
+        let shapes = Clip::shapes(config.clone())?;
+        let builder = StoreBuilder::from_arrays(gpu, origin, arrays).freeze(|_| true).halve();
+        Clip::build(config, builder).map_err(|error| match error {
+            Error::HalfOverflow { origin, name, index, value } => {
+                let shape = shapes.get(&name).map_or(&[][..], Vec::as_slice);
+                let (name, index) = names::element_in_file(naming, &name, shape, index);
+                Error::HalfOverflow { origin, name, index, value }
+            }
+            other => other,
+        })
+    }
+}
+
+/// The configuration of the model at `path`, whose files lie in `folder`.
+fn configuration(path: &Path, folder: &Path, architecture: Option<&str>) -> Result<ClipConfig> {
+    if let Some(name) = architecture {
+        return ClipConfig::of_architecture(name);
+    }
+    if let Some(file) = Pretrained::open_clip_file(folder) {
+        return ClipConfig::from_open_clip(&file, &read_json::<Value>(&file)?);
+    }
+    let file = folder.join(HUGGING_FACE);
+    if file.is_file() {
+        return ClipConfig::from_hugging_face(file);
+    }
+    // What the file is comes before what it lacks.
+    let lone = weights::find(path)?;
+    if path.is_dir() && lone.is_none() {
+        return Err(refusals::nothing_at(path));
+    }
+    let known: Vec<&str> = super::architectures().collect();
+    let why = format!(
+        "must be given for {}, which has no config.json or open_clip_config.json beside it: weights do not tell their \
+         activation and heads. There are {}, each also with -quickgelu behind it, as OpenAI's own models are",
+        path.display(),
+        known.join(", ")
+    );
+    Err(Error::argument("CLIP", "architecture", why))
 }
 
 impl Clip {
-    /// The model of a Hugging Face folder (one file or several) or of one safetensors file with either family of names.
-    /// What `frozen` names is not trained.
+    /// The model of a folder, in Hugging Face's layout or in open_clip's, or of a weight file in such a folder. What
+    /// `frozen` names is not trained.
     ///
     /// # Errors
-    /// Those of [`read_clip`]; [`Error::MissingParameter`], [`Error::UnknownParameter`], [`Error::ParameterShape`] and
-    /// [`Error::NonFinite`] where the weights do not fit the configuration; device errors.
+    /// Those of [`Pretrained::read`]; device errors.
     pub fn open(gpu: &Gpu, path: impl AsRef<Path>, frozen: impl Fn(&str) -> bool) -> Result<Self> {
-        let (config, builder) = read(gpu, path.as_ref())?;
-        Self::build(config, builder.freeze(frozen))
+        Pretrained::read(path, None)?.build(gpu, frozen)
     }
 
     /// As [`Clip::open`], for inference: nothing is trained, and matrices are held in half precision where
@@ -47,8 +138,7 @@ impl Clip {
     /// # Errors
     /// As [`Clip::open`]; [`Error::HalfOverflow`].
     pub fn open_half(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Self> {
-        let (config, builder) = read(gpu, path.as_ref())?;
-        Self::build(config, builder.freeze(|_| true).halve()).map_err(|error| as_in_file(path.as_ref(), error))
+        Pretrained::read(path, None)?.build_half(gpu)
     }
 
     /// Writes the model to a folder with `config.json` and `model.safetensors` under Hugging Face's names;
@@ -60,25 +150,8 @@ impl Clip {
         let (folder, arrays) = (folder.as_ref(), self.store().to_arrays()?);
         std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-        safetensors::write(folder.join("model.safetensors"), &names::to_hugging_face(arrays)?, &metadata)?;
-        atomic::write(&folder.join("config.json"), |file| write!(file, "{:#}", self.config().to_hugging_face()))
+        let arrays = names::to_hugging_face(self.config().family, arrays)?;
+        safetensors::write(folder.join("model.safetensors"), &arrays, &metadata)?;
+        atomic::write(&folder.join(HUGGING_FACE), |file| write!(file, "{:#}", self.config().to_hugging_face()))
     }
-}
-
-fn read(gpu: &Gpu, path: &Path) -> Result<(ClipConfig, StoreBuilder<'static>)> {
-    let (config, arrays) = read_clip(path)?;
-    Ok((config, StoreBuilder::from_arrays(gpu, path.display().to_string(), arrays)))
-}
-
-/// An overflow of halves by the name that the weights have in the file.
-fn as_in_file(path: &Path, error: Error) -> Error {
-    let Error::HalfOverflow { name, .. } = &error else { return error };
-    match weights::read(path, names::is_no_weight) {
-        Ok(file) if names::is_hugging_face(&file) => {}
-        _ => return error,
-    }
-    let (origin, array) = (path.display().to_string(), read_clip(path).ok().and_then(|(_, mut all)| all.remove(name)));
-    let named = array.map(|array| names::to_hugging_face(BTreeMap::from([(name.clone(), array)])));
-    let Some(Ok(named)) = named else { return error };
-    named.iter().find_map(|(n, a)| halves::check(&origin, n, a.data()).err()).unwrap_or(error)
 }

@@ -1,8 +1,9 @@
 //! The image tower: a vision transformer.
 
 use super::blocks::ResidualBlocks;
-use super::config::{ClipConfig, NORM_EPS};
-use crate::autograd::{AttentionOptions, Var, concat};
+use super::config::{ClipConfig, Family};
+use super::pool::AttentionPool;
+use crate::autograd::{AttentionOptions, Tape, Var, concat};
 use crate::nn::{Init, LayerNorm, Parameter, Scope};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -10,42 +11,61 @@ use crate::{Error, Result};
 /// Pixels to the joint space.
 pub struct ImageTower {
     size: usize,
+    patch: usize,
     mlp: usize,
     patch_weight: Parameter,
-    class: Parameter,
+    patch_bias: Option<Parameter>,
     positions: Parameter,
-    norm_pre: LayerNorm,
     blocks: ResidualBlocks,
     norm_post: LayerNorm,
-    projection: Parameter,
+    head: Head,
+}
+
+/// How tokens become features.
+enum Head {
+    /// A class token goes through the network with the patches, and all are projected.
+    Class { class: Parameter, norm_pre: LayerNorm, projection: Parameter },
+    /// A head looks at the patches, which are in the joint space as they are.
+    Pool(AttentionPool),
 }
 
 /// What the image tower gives for n images, before any normalisation to unit length.
 #[derive(Clone, Debug)]
 pub struct ImageFeatures {
-    /// Of the class token (n, D).
+    /// Of the class token, or of the head over all patches (n, D).
     pub image: Var,
     /// Of the patches, row by row (n, P, D), where they were asked for. Every patch goes through the last normalisation
-    /// and the projection, as the class token does.
+    /// and, where there is one, the projection, as the class token does.
     pub patches: Option<Var>,
 }
 
 impl ImageTower {
     pub(super) fn new(s: &Scope<'_>, config: &ClipConfig) -> Result<Self> {
         let (width, patch, joint) = (config.vision.width, config.patch_size, config.joint);
+        let (eps, activation) = (config.family.norm_eps(), config.activation.into());
         let scale = Init::Normal { std: 1.0 / (width as f32).sqrt() };
-        let fan_in = (3 * patch * patch) as f32;
-        let class = s.declare("class_embedding", [width], scale.clone())?;
-        let positions = s.declare("positional_embedding", [config.patches() + 1, width], scale.clone())?;
-        let projection = s.declare("proj", [width, joint], scale)?;
-        let patch_init = Init::Normal { std: 1.0 / fan_in.sqrt() };
+        let patch_init = Init::Normal { std: 1.0 / ((3 * patch * patch) as f32).sqrt() };
+        let pooled = config.family == Family::Siglip;
+        let class = (!pooled).then(|| s.declare("class_embedding", [width], scale.clone())).transpose()?;
+        let tokens = config.patches() + usize::from(!pooled);
+        let positions = s.declare("positional_embedding", [tokens, width], scale.clone())?;
+        let projection = (!pooled).then(|| s.declare("proj", [width, joint], scale)).transpose()?;
         let patch_weight = s.declare("conv1.weight", [width, 3, patch, patch], patch_init)?;
-        let norm_pre = LayerNorm::new(&s.scope("ln_pre"), width, NORM_EPS)?;
-        let (blocks, activation) = (s.scope("transformer.resblocks"), config.activation.into());
-        let blocks = ResidualBlocks::new(&blocks, config.vision, activation, NORM_EPS, config.recompute)?;
-        let norm_post = LayerNorm::new(&s.scope("ln_post"), width, NORM_EPS)?;
+        let (patch_bias, head) = match (class, projection) {
+            (Some(class), Some(projection)) => {
+                let norm_pre = LayerNorm::new(&s.scope("ln_pre"), width, eps)?;
+                (None, Head::Class { class, norm_pre, projection })
+            }
+            _ => {
+                let pool = AttentionPool::new(&s.scope("attn_pool"), config.vision, activation, eps)?;
+                (Some(s.declare("conv1.bias", [width], Init::Constant(0.0))?), Head::Pool(pool))
+            }
+        };
+        let blocks = s.scope("transformer.resblocks");
+        let blocks = ResidualBlocks::new(&blocks, config.vision, activation, eps, config.recompute)?;
+        let norm_post = LayerNorm::new(&s.scope("ln_post"), width, eps)?;
         let (size, mlp) = (config.image_size, config.vision.mlp);
-        Ok(Self { size, mlp, patch_weight, class, positions, norm_pre, blocks, norm_post, projection })
+        Ok(Self { size, patch, mlp, patch_weight, patch_bias, positions, blocks, norm_post, head })
     }
 
     /// Height and width of images, in pixels.
@@ -53,7 +73,8 @@ impl ImageTower {
         self.size
     }
 
-    /// Normalised pixels (n, 3, H, W) to the last block's tokens (n, P + 1, width), the class token first.
+    /// Normalised pixels (n, 3, H, W) to the last block's tokens (n, T, width): the patches, row by row, and with CLIP the
+    /// class token before them.
     ///
     /// # Errors
     /// [`Error::Shape`] for images of another size.
@@ -63,12 +84,23 @@ impl ImageTower {
             return Err(self.misshaped(pixels));
         }
         let tape = pixels.tape();
-        let patches = pixels.patch_embed(&self.patch_weight.on(tape))?;
-        let width = patches.value().width();
-        let zeros = tape.constant(Tensor::zeros(tape.gpu(), "class tokens", [images, 1, width])?);
-        let class = zeros.add(&self.class.on(tape))?;
-        let x = concat(&[&class, &patches], 1)?.add(&self.positions.on(tape))?;
-        self.blocks.forward(&self.norm_pre.forward(&x)?, &AttentionOptions::default())
+        let mut patches = self.whole_patches(pixels)?.patch_embed(&self.patch_weight.on(tape))?;
+        if let Some(bias) = &self.patch_bias {
+            patches = patches.add(&bias.on(tape))?;
+        }
+        let x = match &self.head {
+            Head::Class { class, .. } => concat(&[&repeated(tape, class, images)?, &patches], 1)?,
+            Head::Pool(_) => patches,
+        };
+        let x = x.add(&self.positions.on(tape))?;
+        let x = if let Head::Class { norm_pre, .. } = &self.head { norm_pre.forward(&x)? } else { x };
+        self.blocks.forward(&x, &AttentionOptions::default())
+    }
+
+    /// The pixels without those at the right and at the bottom that are less than a patch.
+    fn whole_patches(&self, pixels: &Var) -> Result<Var> {
+        let kept = self.size / self.patch * self.patch;
+        if kept == self.size { Ok(pixels.clone()) } else { pixels.slice(2, 0..kept)?.slice(3, 0..kept) }
     }
 
     /// Tokens (.., width) to the joint space (.., D).
@@ -76,7 +108,11 @@ impl ImageTower {
     /// # Errors
     /// [`Error::ShapeMismatch`].
     pub fn project(&self, tokens: &Var) -> Result<Var> {
-        self.norm_post.forward(tokens)?.matmul(&self.projection.on(tokens.tape()))
+        let normed = self.norm_post.forward(tokens)?;
+        match &self.head {
+            Head::Class { projection, .. } => normed.matmul(&projection.on(tokens.tape())),
+            Head::Pool(_) => Ok(normed),
+        }
     }
 
     /// Normalised pixels (n, 3, H, W) to the joint space; `patches` says whether those are wanted, too.
@@ -102,15 +138,28 @@ impl ImageTower {
         let tokens = self.tokens(pixels)?;
         let [images, count] = [tokens.shape()[0], tokens.shape()[1]];
         let class = |x: &Var| x.slice(1, 0..1)?.reshape([images, x.value().width()]);
-        if !patches {
-            return Ok(ImageFeatures { image: self.project(&class(&tokens)?)?, patches: None });
+        match &self.head {
+            Head::Pool(pool) => {
+                let all = self.project(&tokens)?;
+                Ok(ImageFeatures { image: pool.forward(&all)?, patches: patches.then_some(all) })
+            }
+            Head::Class { .. } if patches => {
+                let all = self.project(&tokens)?;
+                Ok(ImageFeatures { image: class(&all)?, patches: Some(all.slice(1, 1..count)?) })
+            }
+            Head::Class { .. } => Ok(ImageFeatures { image: self.project(&class(&tokens)?)?, patches: None }),
         }
-        let all = self.project(&tokens)?;
-        Ok(ImageFeatures { image: class(&all)?, patches: Some(all.slice(1, 1..count)?) })
     }
 
     fn misshaped(&self, pixels: &Var) -> Error {
         let expected = format!("(n, 3, {0}, {0})", self.size);
         Error::Shape { op: "image tower", argument: "pixels", expected, got: pixels.shape().to_vec() }
     }
+}
+
+/// A parameter (width) once for each of n images: (n, 1, width).
+pub(super) fn repeated(tape: &Tape, parameter: &Parameter, images: usize) -> Result<Var> {
+    let width = parameter.len();
+    let zeros = Tensor::zeros(tape.gpu(), "repeated", [images, 1, width])?;
+    tape.constant(zeros).add(&parameter.on(tape).reshape([width])?)
 }

@@ -11,12 +11,9 @@ use serde_json::json;
 use crate::autograd::{Tape, Var};
 use crate::data::formats::{atomic, npy, safetensors};
 use crate::data::media::frames::{Choice, FrameSet, Sampling, read_image};
-use crate::data::media::pixels::Preprocess;
 use crate::data::media::video::{EXTENSIONS, Ffmpeg, LoadFailure, VideoInput, VideoSource, load_all};
-use crate::data::tokenizer::{Cleaning, Padding, Tokenizer};
-use crate::gpu::Gpu;
 use crate::models::Model;
-use crate::models::clip::Clip;
+use crate::models::text_image::TextImageModel;
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Progress, Result};
 
@@ -92,53 +89,36 @@ impl Embeddings {
     }
 }
 
-/// A CLIP model with the tokenizer and the preprocessing of its folder.
+/// A text-image model that makes files of embeddings.
 pub struct ClipEncoder {
-    clip: Clip,
-    preprocess: Preprocess,
-    folder: PathBuf,
+    model: TextImageModel,
 }
 
 impl ClipEncoder {
-    /// The model of a folder in Hugging Face's layout, for inference; with `half`, matrices are held in half precision.
-    /// The tokenizer is read when there are texts.
-    ///
-    /// # Errors
-    /// As [`Clip::open`]; [`Error::Malformed`] for a preprocessing whose pictures the model does not take.
-    pub fn open(gpu: &Gpu, folder: impl AsRef<Path>, half: bool) -> Result<Self> {
-        let folder = folder.as_ref();
-        let clip = if half { Clip::open_half(gpu, folder)? } else { Clip::open(gpu, folder, |_| true)? };
-        let (size, processor) = (clip.config().image_size, folder.join("preprocessor_config.json"));
-        let preprocess = if processor.is_file() { Preprocess::from_json(&processor)? } else { Preprocess::clip(size) };
-        if preprocess.crop != size {
-            let problem = format!("is {}, the model takes pictures of {size}", preprocess.crop);
-            return Err(Error::malformed(&processor, "crop_size", problem));
-        }
-        Ok(Self { clip, preprocess, folder: folder.to_path_buf() })
+    /// Encodes with this model.
+    pub fn new(model: TextImageModel) -> Self {
+        Self { model }
     }
 
     /// Adds sentences to `out`; returns how many were cut to the tokens that `options` allow.
     ///
     /// # Errors
-    /// As [`Tokenizer::open`]; device errors.
+    /// As [`Processor::tokens`](crate::models::text_image::Processor::tokens); device errors.
     pub fn add_texts(&self, texts: &[String], options: &EmbedOptions, out: &mut Embeddings) -> Result<usize> {
         if texts.is_empty() {
             return Ok(0);
         }
-        let tokenizer = Tokenizer::open(&self.folder)?.with_cleaning(Cleaning::Official);
-        tokenizer.expect_below(self.clip.config().vocabulary)?;
         let mut cut = 0;
         for chunk in texts.chunks(TEXTS) {
             let chunk: Vec<&str> = chunk.iter().map(String::as_str).collect();
-            let tokens = tokenizer.encode(&chunk, options.words, Padding::Zero)?;
+            let tokens = self.model.processor().tokens(&chunk, Some(options.words))?;
             cut += tokens.truncated;
-            let tape = Tape::inference(self.clip.store().gpu());
-            let tower = &self.clip.towers().text;
-            let features = tower.encode(&tape, &tokens.ids, options.words, None, options.tokens)?;
+            let tape = Tape::inference(self.model.clip().store().gpu());
+            let features = self.model.text_features(&tape, &tokens, options.tokens)?;
             out.extend("text", features.sentence.value().to_array()?)?;
             if let Some(words) = &features.words {
                 out.extend("words", words.value().to_array()?)?;
-                out.extend("word_mask", Array::new([chunk.len(), options.words], tokens.mask)?)?;
+                out.extend("word_mask", Array::new([chunk.len(), tokens.length], tokens.mask)?)?;
             }
         }
         out.ids.entry("text").or_default().extend_from_slice(texts);
@@ -147,12 +127,12 @@ impl ClipEncoder {
 
     /// Adds JPEG and PNG files to `out`; returns those that could not be read.
     pub fn add_images(&self, files: &[PathBuf], out: &mut Embeddings) -> Result<Vec<LoadFailure>> {
-        let (mut ids, mut failures) = (Vec::new(), Vec::new());
+        let (mut ids, mut failures, preprocess) = (Vec::new(), Vec::new(), &self.model.processor().preprocess);
         for path in files {
             let id = path.display().to_string();
-            match read_image(path).and_then(|image| self.preprocess.apply(&image)) {
+            match read_image(path).and_then(|image| preprocess.apply(&image)) {
                 Ok(pixels) => {
-                    let features = self.clip.towers().image.encode(&self.upload(&pixels)?, false)?;
+                    let features = self.model.image_features(&self.upload(&pixels)?, false)?;
                     out.extend("image", features.image.value().to_array()?)?;
                     ids.push(id);
                 }
@@ -184,7 +164,7 @@ impl ClipEncoder {
         let has_files = videos.iter().any(|(_, source)| matches!(source, VideoSource::File(_)));
         let ffmpeg = has_files.then(Ffmpeg::find).transpose()?;
         let sampling = Sampling { per_second: options.rate, ..Sampling::default() };
-        let preprocess = self.preprocess.clone();
+        let preprocess = self.model.processor().preprocess.clone();
         let input = VideoInput { sampling, choice: Choice::Uniform, max_frames: options.frames, preprocess };
         let sources: BTreeMap<&str, &VideoSource> = videos.iter().map(|(id, source)| (id.as_str(), source)).collect();
         if sources.len() < videos.len() {
@@ -210,10 +190,10 @@ impl ClipEncoder {
     /// What is written of a video, by name, a row each.
     fn video(&self, set: FrameSet, patches: bool) -> Result<Vec<(&'static str, Array)>> {
         let count = set.mask.len();
-        let features = self.clip.towers().image.encode(&self.upload(&set.pixels)?, patches)?;
+        let features = self.model.image_features(&self.upload(&set.pixels)?, patches)?;
         let width = features.image.value().width();
         let frames = features.image.reshape([1, count, width])?;
-        let seen = Tensor::from_slice(self.clip.store().gpu(), [1, count], &set.mask)?;
+        let seen = Tensor::from_slice(self.model.clip().store().gpu(), [1, count], &set.mask)?;
         // As CLIP4Clip compares it: the mean of the frames' unit vectors.
         let mean = frames.l2_normalize(1e-12)?.masked_mean(Some(&seen))?.l2_normalize(1e-12)?;
         let (mean, frames) = (mean.value().to_array()?, frames.value().to_array()?);
@@ -226,7 +206,7 @@ impl ClipEncoder {
     }
 
     fn upload(&self, pixels: &[f32]) -> Result<Var> {
-        let (size, gpu) = (self.clip.config().image_size, self.clip.store().gpu());
+        let (size, gpu) = (self.model.clip().config().image_size, self.model.clip().store().gpu());
         let pixels = Tensor::from_slice(gpu, [pixels.len() / (3 * size * size), 3, size, size], pixels)?;
         Ok(Tape::inference(gpu).constant(pixels))
     }

@@ -71,9 +71,9 @@ impl TokenFeatureInput {
     /// # Errors
     /// As [`Tokenizer::open`], [`Bert::open`], [`Bert::write_bicnet_text`] and [`Bert::write_reloclnet_queries`].
     pub fn encode(&self, gpu: &Gpu, model: &Path, words: usize, out: &Path) -> Result<usize> {
-        let tokenizer = Tokenizer::open(model)?;
+        let tokenizer = Tokenizer::open(model)?.padded_with(Padding::Special);
         let texts: Vec<&str> = self.texts.iter().map(String::as_str).collect();
-        let tokens = tokenizer.encode(&texts, words, Padding::Special)?;
+        let tokens = tokenizer.encode(&texts, words)?;
         let sentences = Sentences { ids: &tokens.ids, mask: &tokens.mask, token_types: None, length: words };
         let bert = Bert::open(gpu, model)?;
         tokenizer.expect_below(bert.config().vocab_size)?;

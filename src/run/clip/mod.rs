@@ -14,7 +14,7 @@ use crate::data::moments::Problems;
 use crate::data::synthetic::{ClipWorld, ClipWorldConfig};
 use crate::gpu::Gpu;
 use crate::models::Model;
-use crate::models::clip::{ClipConfig, TowerConfig, read_clip};
+use crate::models::clip::{ClipConfig, Pretrained, TowerConfig};
 use crate::models::clip4clip::{Base, BaseConfig};
 use crate::models::eercf::{Eercf, EercfConfig};
 use crate::models::glccl::{Glccl, GlcclConfig};
@@ -174,7 +174,7 @@ impl<C: Config> Task for Settings<C> {
         let named = |key: &str| asked["data"][key].as_str();
         match (named("root"), named("clip"), named("videos")) {
             (Some(_), Some(clip), Some(_)) if !small => {
-                let base = BaseConfig::on(read_clip(Path::new(clip))?.0);
+                let base = BaseConfig::on(Pretrained::read(Path::new(clip), None)?.config);
                 Ok(Self { model: C::on(base), ..Self::default() })
             }
             (Some(_), _, _) if small => refuse("small", "is a recipe for rendered clips; leave data.root out"),
@@ -216,7 +216,7 @@ impl<C: Config> Task for Settings<C> {
 
     fn load_initial(&self, model: &C::Model) -> Result<()> {
         let Some(clip) = &self.data.clip else { return Ok(()) };
-        let arrays = Base::complete(model.store(), read_clip(clip)?.1)?;
+        let arrays = Base::complete(model.store(), Pretrained::read(clip, None)?.arrays)?;
         model.store().load(&clip.display().to_string(), &arrays)
     }
 

@@ -7,15 +7,16 @@ use super::Data;
 use crate::Result;
 use crate::data::Part;
 use crate::data::captions::Dataset;
-use crate::data::media::pixels::Preprocess;
+use crate::data::media::preprocess::Preprocess;
 use crate::data::media::video::VideoInput;
 use crate::data::moments::Problems;
 use crate::data::pairs::PairSource;
 use crate::data::pairs::dataset::PairDataset;
 use crate::data::synthetic::{ClipPairs, ClipWorld};
-use crate::data::tokenizer::{Cleaning, Tokenizer};
-use crate::models::clip::ClipConfig;
+use crate::data::tokenizer::Tokenizer;
+use crate::models::clip::{ClipConfig, Family};
 use crate::models::clip4clip::BaseConfig;
+use crate::models::text_image::Processor;
 use crate::models::towers::{TowerModel, TwoStageModel};
 use crate::retrieval::gallery::{Gallery, TextTile, VideoToText, score_all};
 use crate::retrieval::{Counts, RetrievalMetrics, Ties};
@@ -48,14 +49,12 @@ impl Parts<Source> {
     fn real([root, clip, videos]: [&Path; 3], data: &Data, base: &BaseConfig, problems: &mut Problems) -> Result<Self> {
         let dataset: Dataset = data.dataset.parse()?;
         let towers = base.clip.clone().unwrap_or_else(ClipConfig::vit_b_32);
-        let tokenizer = Tokenizer::open(clip)?.with_cleaning(Cleaning::Official);
-        tokenizer.expect_below(towers.vocabulary)?;
-        let input = VideoInput {
-            sampling: data.sampling,
-            choice: data.choice,
-            max_frames: base.frames,
-            preprocess: Preprocess::clip(towers.image_size),
-        };
+        let processor = Processor::open(clip, &towers, &mut Vec::new())?;
+        // CLIP4Clip and its descendants make pictures in this one way, whatever lies beside the weights.
+        let published = towers.family == Family::Clip;
+        let preprocess = if published { Preprocess::clip(towers.image_size) } else { processor.preprocess };
+        let tokenizer = processor.tokenizer;
+        let input = VideoInput { sampling: data.sampling, choice: data.choice, max_frames: base.frames, preprocess };
         let mut part = |part: Part| -> Result<Source> {
             let split = dataset.read(root, part, problems)?;
             let pairs = PairDataset::open(split, videos, &tokenizer, base.words, input.clone(), problems)?;

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use image::{ImageFormat, ImageReader, Limits};
 
 use super::{Choice, FrameSet};
-use crate::data::media::pixels::{Image, MAX_PIXELS, Preprocess};
+use crate::data::media::pixels::{Image, MAX_PIXELS};
+use crate::data::media::preprocess::Preprocess;
 use crate::{Error, Result};
 
 /// Largest image file that is read.

@@ -14,7 +14,7 @@ use std::thread;
 #[cfg(feature = "images")]
 use super::frames::read_frames;
 use super::frames::{Choice, FrameSet, Sampling};
-use super::pixels::Preprocess;
+use super::preprocess::Preprocess;
 use crate::{Error, Result};
 
 pub use ffmpeg::{Ffmpeg, VideoInfo};

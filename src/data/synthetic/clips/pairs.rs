@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::{ClipCaption, ClipWorld};
 use crate::data::media::frames::FrameSet;
-use crate::data::media::pixels::Preprocess;
+use crate::data::media::preprocess::Preprocess;
 use crate::data::pairs::PairSource;
-use crate::data::tokenizer::{Padding, Tokenizer};
+use crate::data::tokenizer::Tokenizer;
 use crate::data::{Part, checked_index};
 use crate::{Error, Result};
 
@@ -34,7 +34,7 @@ impl ClipPairs {
             captions.extend(world.captions(video)?.into_iter().map(|caption| (video - videos.start, caption)));
         }
         let texts: Vec<&str> = captions.iter().map(|(_, caption)| caption.text.as_str()).collect();
-        let tokens = tokenizer.encode(&texts, words, Padding::Zero)?;
+        let tokens = tokenizer.encode(&texts, words)?;
         if tokens.truncated > 0 {
             return Err(Error::argument("ClipPairs", "words", format!("of {words} cut {} captions", tokens.truncated)));
         }
