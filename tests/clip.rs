@@ -11,7 +11,7 @@ use reelgrad::autograd::Tape;
 use reelgrad::data::formats::safetensors;
 use reelgrad::gpu::Gpu;
 use reelgrad::models::Model;
-use reelgrad::models::clip::{Clip, ClipActivation, ClipConfig, EndOfText, TowerConfig};
+use reelgrad::models::clip::{Clip, ClipActivation, ClipConfig, EndOfText, Family, Pretrained, TowerConfig};
 use reelgrad::models::eercf::{Eercf, EercfConfig};
 use reelgrad::models::glccl::{Glccl, GlcclConfig};
 use reelgrad::nn::ParameterStore;
@@ -74,17 +74,26 @@ fn models_survive_both_layouts_bit_for_bit() {
         logit_scale: 1.25,
         ..small()
     };
-    for (name, config) in [("folder", small()), ("odd", odd), ("file.safetensors", small())] {
+    let siglip = ClipConfig {
+        family: Family::Siglip,
+        vision: TowerConfig { width: 30, heads: 3, layers: 1, mlp: 7 },
+        joint: 30,
+        activation: ClipActivation::GeluTanh,
+        ..small()
+    };
+    let chinese = ClipConfig { family: Family::ChineseClip { token_types: 3, pad: 1 }, ..small() };
+    for (name, config) in [("folder", small()), ("odd", odd), ("siglip", siglip), ("chinese", chinese)] {
         let path = files.path().join(name);
         let clip = Clip::new(&gpu(), config, 5).unwrap();
-        if name == "file.safetensors" {
-            clip.save(&path).unwrap()
-        } else {
-            clip.save_folder(&path).unwrap()
-        }
+        clip.save_folder(&path).unwrap();
         let opened = open(&path).unwrap();
         assert_eq!(opened.config(), clip.config(), "{name}");
         assert_eq!(bits(opened.store()), bits(clip.store()), "{name}");
+        // One file, under this crate's names, for which somebody says what it is.
+        let file = files.path().join(format!("{name}.safetensors"));
+        clip.save(&file).unwrap();
+        let loaded = Clip::load(&gpu(), clip.config().clone(), &file).unwrap();
+        assert_eq!(bits(loaded.store()), bits(clip.store()), "{name}");
     }
 }
 
@@ -158,7 +167,7 @@ fn weights_that_do_not_fit_are_errors() {
         open(folder.path()).map(drop)
     };
     let bias = "text_model.final_layer_norm.bias";
-    for name in [bias, "logit_scale", "visual_projection.weight", "vision_model.encoder.layers.1.mlp.fc1.bias"] {
+    for name in [bias, "visual_projection.weight", "vision_model.encoder.layers.1.mlp.fc1.bias"] {
         let got = changed(&|arrays| drop(arrays.remove(name)));
         assert!(matches!(got, Err(Error::MissingParameter { .. })), "{name}: {got:?}");
     }
@@ -175,11 +184,15 @@ fn weights_that_do_not_fit_are_errors() {
     let got = changed(&|arrays| drop(arrays.insert(bias.into(), Array::zeros([127]))));
     assert!(matches!(got, Err(Error::ParameterShape { .. })), "{got:?}");
     let got = changed(&|arrays| drop(arrays.insert("text_projection.weight".into(), Array::zeros([20]))));
-    assert!(matches!(got, Err(Error::Shape { .. } | Error::ParameterShape { .. })), "{got:?}");
+    assert!(matches!(got, Err(Error::ParameterShape { .. })), "{got:?}");
     for value in [f32::NAN, f32::INFINITY] {
-        let got = changed(&|arrays| arrays.get_mut(bias).unwrap().data_mut()[3] = value);
-        assert!(matches!(&got, Err(Error::NonFinite { count: 1, .. })), "{got:?}");
+        let matrix = "visual_projection.weight";
+        let got = changed(&|arrays| arrays.get_mut(matrix).unwrap().data_mut()[64 + 3] = value);
+        let Err(Error::NonFinite { count: 1, place, .. }) = got else { panic!("{got:?}") };
+        assert_eq!(place, "visual_projection.weight [1, 3]");
     }
+    // Vectors do not need the factor of similarities.
+    changed(&|arrays| drop(arrays.remove("logit_scale"))).unwrap();
 
     // Integers are no weights; those beside them are left out.
     let (folder, clip) = folder();
@@ -192,37 +205,198 @@ fn weights_that_do_not_fit_are_errors() {
     assert_eq!(bits(open(folder.path()).unwrap().store()), bits(clip.store()));
 }
 
+/// The configuration of the small model as open_clip writes it.
+fn open_clip() -> Value {
+    json!({
+        "model_cfg": {
+            "embed_dim": 20, "quick_gelu": true,
+            "vision_cfg": { "image_size": 24, "layers": 2, "width": 64, "patch_size": 8, "mlp_ratio": 0.625 },
+            "text_cfg": {
+                "context_length": 7, "vocab_size": 50, "width": 128, "heads": 2, "layers": 1, "mlp_ratio": 0.5625,
+            },
+        },
+        "preprocess_cfg": {},
+    })
+}
+
 #[test]
-fn openai_files_that_do_not_fit_are_errors() {
+fn open_clips_folders_are_read_and_what_does_not_fit_is_an_error() {
     let files = tempfile::tempdir().unwrap();
-    let path = files.path().join("clip.safetensors");
-    let arrays = Clip::new(&gpu(), small(), 5).unwrap().store().to_arrays().unwrap();
-    let changed = |change: &dyn Fn(&mut BTreeMap<String, Array>)| {
+    let (path, config) = (files.path().join("open_clip_model.safetensors"), files.path().join("open_clip_config.json"));
+    let clip = Clip::new(&gpu(), small(), 5).unwrap();
+    let arrays = clip.store().to_arrays().unwrap();
+    let changed = |json: &Value, change: &dyn Fn(&mut BTreeMap<String, Array>)| {
         let mut arrays = arrays.clone();
         change(&mut arrays);
         safetensors::write(&path, &arrays, &BTreeMap::new()).unwrap();
-        open(&path).map(drop)
+        fs::write(&config, json.to_string()).unwrap();
+        open(files.path())
     };
-    changed(&|_| {}).unwrap();
-    changed(&|arrays| drop(arrays.insert("input_resolution".into(), Array::zeros([])))).unwrap();
+    let good = open_clip();
+    let opened = changed(&good, &|_| {}).unwrap();
+    assert_eq!(opened.config(), clip.config());
+    assert_eq!(bits(opened.store()), bits(clip.store()));
+    changed(&good, &|arrays| drop(arrays.insert("input_resolution".into(), Array::zeros([])))).unwrap();
     for name in ["visual.conv1.weight", "ln_final.weight", "positional_embedding", "visual.proj"] {
-        let got = changed(&|arrays| drop(arrays.remove(name)));
+        let got = changed(&good, &|arrays| drop(arrays.remove(name))).map(drop);
         assert!(matches!(&got, Err(Error::MissingParameter { name: n, .. }) if n == name), "{name}: {got:?}");
+        let got = changed(&good, &|arrays| drop(arrays.insert(name.into(), Array::zeros([3, 1, 2])))).map(drop);
+        assert!(matches!(&got, Err(Error::ParameterShape { name: n, .. }) if n == name), "{name}: {got:?}");
     }
-    // No grid of patches has 10 positions less one in a row of whole numbers, and none of these is a size.
-    for (name, shape) in [
-        ("visual.positional_embedding", vec![9, 64]),
-        ("visual.positional_embedding", vec![0, 64]),
-        ("visual.conv1.weight", vec![0, 3, 1 << 40, 1 << 40]),
-        ("visual.conv1.weight", vec![64, 3, 8, 0]),
-        ("token_embedding.weight", vec![1 << 40, 0]),
-        ("ln_final.weight", vec![0]),
+    // GELU unless the file says otherwise; heads by their width.
+    let edited = |part: &str, key: &str, value: Value| {
+        let mut json = good.clone();
+        let place = if part.is_empty() { &mut json["model_cfg"] } else { &mut json["model_cfg"][part] };
+        place[key] = value;
+        changed(&json, &|_| {}).map(|clip| clip.config().clone())
+    };
+    assert_eq!(edited("", "quick_gelu", Value::Null).unwrap().activation, ClipActivation::Gelu);
+    assert_eq!(edited("vision_cfg", "head_width", json!(16)).unwrap().vision.heads, 4);
+    for (part, key, value) in [
+        ("vision_cfg", "timm_model_name", json!("vit_base_patch16_siglip_224")),
+        ("vision_cfg", "timm_model_name", json!("vit_pe_core_base_patch16_224")),
+        ("vision_cfg", "layers", json!([3, 4, 6, 3])),
+        ("vision_cfg", "pool_type", json!("avg")),
+        ("vision_cfg", "head_width", json!(17)),
+        ("vision_cfg", "no_ln_pre", json!(true)),
+        ("vision_cfg", "something_new", json!(1)),
+        ("vision_cfg", "image_size", json!([24, 32])),
+        ("text_cfg", "hf_model_name", json!("xlm-roberta-base")),
+        ("text_cfg", "width", json!(-1)),
+        ("", "multimodal_cfg", json!({})),
+        ("", "embed_dim", Value::Null),
     ] {
-        let got = changed(&|arrays| drop(arrays.insert(name.into(), Array::zeros(shape.clone()))));
-        let typed = matches!(got, Err(Error::Argument { .. } | Error::ParameterShape { .. } | Error::Malformed { .. }));
-        assert!(typed, "{name} {shape:?}: {got:?}");
+        let got = edited(part, key, value.clone());
+        assert!(matches!(got, Err(Error::Malformed { .. })), "{part}.{key} = {value}: {got:?}");
     }
-    changed(&|arrays| arrays.clear()).unwrap_err();
+}
+
+#[test]
+fn weights_alone_need_their_architecture() {
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("weights.safetensors");
+    Clip::new(&gpu(), small(), 5).unwrap().save(&file).unwrap();
+    for path in [&file, files.path()] {
+        let got = open(path).map(drop);
+        let Err(Error::Argument { argument: "architecture", why, .. }) = &got else { panic!("{got:?}") };
+        assert!(why.contains("ViT-B-32") && why.contains("-quickgelu"), "{why}");
+    }
+    let got = Pretrained::read(&file, Some("ViT-B-33")).map(drop);
+    assert!(matches!(&got, Err(Error::Argument { why, .. }) if why.contains("ViT-B-32")), "{got:?}");
+    // It is another size; no weight is taken for what it is not.
+    let got = Pretrained::read(&file, Some("ViT-B-32")).map(drop);
+    assert!(matches!(got, Err(Error::ParameterShape { .. })), "{got:?}");
+    for name in reelgrad::models::clip::architectures() {
+        ClipConfig::of_architecture(name).unwrap().check().unwrap();
+    }
+    let openai = ClipConfig::of_architecture("ViT-B-32-quickgelu").unwrap();
+    assert_eq!(openai, ClipConfig::vit_b_32());
+    // With its configuration beside it, a file is as good as its folder.
+    let clip = Clip::new(&gpu(), small(), 5).unwrap();
+    clip.save_folder(files.path()).unwrap();
+    assert_eq!(bits(open(&weights(files.path())).unwrap().store()), bits(clip.store()));
+}
+
+#[test]
+fn names_are_those_of_any_wrapper() {
+    for rename in [
+        |name: &str| format!("module.{name}"),
+        |name: &str| format!("_orig_mod.module.{name}"),
+        |name: &str| format!("clip.{name}"),
+        // As transformers 5.6 writes the text tower.
+        |name: &str| name.strip_prefix("text_model.").unwrap_or(name).to_string(),
+        |name: &str| if name.starts_with("text_model.") { format!("text_model.{name}") } else { name.into() },
+    ] {
+        let (folder, clip) = folder();
+        edit(folder.path(), |arrays| {
+            *arrays = std::mem::take(arrays).into_iter().map(|(n, a)| (rename(&n), a)).collect()
+        });
+        assert_eq!(bits(open(folder.path()).unwrap().store()), bits(clip.store()));
+    }
+    let (folder, _) = folder();
+    edit(folder.path(), |arrays| drop(arrays.insert("module.logit_scale".into(), Array::zeros([]))));
+    assert!(matches!(open(folder.path()), Err(Error::Duplicate { kind: "parameter", .. })));
+}
+
+#[test]
+fn one_file_of_another_name_and_numbered_files_are_found() {
+    let (folder, clip) = folder();
+    let (root, single) = (folder.path(), weights(folder.path()));
+    fs::rename(&single, root.join("model.fp16.safetensors")).unwrap();
+    let read = Pretrained::read(root, None).unwrap();
+    assert!(read.notes.iter().any(|note| note.contains("model.fp16.safetensors")), "{:?}", read.notes);
+    fs::copy(root.join("model.fp16.safetensors"), root.join("other.safetensors")).unwrap();
+    assert!(matches!(open(root), Err(Error::Malformed { problem, .. }) if problem.contains("other.safetensors")));
+    fs::remove_file(root.join("other.safetensors")).unwrap();
+    fs::rename(root.join("model.fp16.safetensors"), &single).unwrap();
+    shard(root, |_| {});
+    fs::remove_file(root.join("model.safetensors.index.json")).unwrap();
+    for number in 1..=2 {
+        let named = root.join(format!("model-0000{number}-of-00002.safetensors"));
+        fs::rename(root.join(format!("model-{number}.safetensors")), named).unwrap();
+    }
+    assert_eq!(bits(open(root).unwrap().store()), bits(clip.store()));
+    fs::copy(root.join("model-00002-of-00002.safetensors"), root.join("model-00003-of-00003.safetensors")).unwrap();
+    assert!(matches!(open(root), Err(Error::Malformed { problem, .. }) if problem.contains("of a set of")));
+}
+
+#[test]
+fn what_is_no_such_model_is_named() {
+    let problem = |folder: &Path| match open(folder).map(drop) {
+        Err(Error::Malformed { problem, .. }) => problem,
+        other => panic!("{other:?}"),
+    };
+    for (name, word) in [
+        ("altclip", "AltCLIP"),
+        ("xclip", "X-CLIP"),
+        ("blip", "BLIP"),
+        ("siglip2", "NaFlex"),
+        ("clip_text_model", "text tower"),
+        ("clip_vision_model", "image tower"),
+        ("bert", "encode bert"),
+        ("never-heard-of", "never-heard-of"),
+    ] {
+        let (folder, _) = folder();
+        configure(folder.path(), "", "model_type", json!(name));
+        let problem = problem(folder.path());
+        assert!(problem.contains(word) && problem.contains("supported are CLIP"), "{problem}");
+    }
+    for (content, word) in [
+        (&b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"[..], "git lfs pull"),
+        (b"<!DOCTYPE html><html>Not found</html>", "web page"),
+        (b"  <html lang=en>", "web page"),
+        (b"", "empty"),
+    ] {
+        let (folder, _) = folder();
+        fs::write(weights(folder.path()), content).unwrap();
+        let problem = problem(folder.path());
+        assert!(problem.contains(word), "{problem}");
+    }
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("modules.json"), "[]").unwrap();
+    fs::create_dir(root.path().join("0_CLIPModel")).unwrap();
+    fs::write(root.path().join("0_CLIPModel/config.json"), "{}").unwrap();
+    assert!(problem(root.path()).contains("0_CLIPModel"));
+    assert!(problem(tempfile::tempdir().unwrap().path()).contains("config.json"));
+    assert!(problem(Path::new("openai/clip-vit-base-patch32")).contains("hf download openai/clip-vit-base-patch32"));
+}
+
+#[test]
+fn old_configurations_are_read_as_their_authors_do() {
+    let (folder, clip) = folder();
+    let path = folder.path().join("config.json");
+    let mut json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    // The dict stands for the whole section, and alone.
+    json["text_config_dict"] = json["text_config"].take();
+    json["text_config"] = json!({"hidden_size": 7});
+    json["vision_config_dict"] = json["vision_config"].take();
+    json.as_object_mut().unwrap().remove("vision_config");
+    fs::write(&path, json.to_string()).unwrap();
+    assert_eq!(ClipConfig::from_hugging_face(&path).unwrap(), *clip.config());
+    json["text_config_dict"]["eos_token_id"] = json!([49]);
+    json["logit_scale_init_value"] = Value::Null;
+    fs::write(&path, json.to_string()).unwrap();
+    assert_eq!(ClipConfig::from_hugging_face(&path).unwrap().end_of_text, EndOfText::FirstId(49));
 }
 
 #[test]
@@ -278,7 +452,7 @@ fn absurd_configurations_fail_before_memory_is_taken() {
         (text, "hidden_act", json!("gelu")),
         (text, "layer_norm_eps", json!(1e-12)),
         (vision, "image_size", json!(1 << 24)),
-        (vision, "image_size", json!(25)),
+        (vision, "image_size", json!(33)),
         (vision, "patch_size", json!(0)),
         (vision, "intermediate_size", json!(1 << 24)),
         ("", "projection_dim", json!(u64::MAX)),
@@ -388,7 +562,17 @@ fn what_halves_cannot_hold_is_named_as_in_the_file() {
     clip.save_folder(&folder).unwrap();
     assert_eq!(changed(&folder, name, 7), (name.into(), 7));
     let name = "transformer.resblocks.1.attn.in_proj_weight";
-    let file = files.path().join("clip.safetensors");
+    let config = files.path().join("open/open_clip_config.json");
+    fs::create_dir(config.parent().unwrap()).unwrap();
+    let mut json = open_clip();
+    for part in ["vision_cfg", "text_cfg"] {
+        ["width", "layers", "mlp_ratio"]
+            .into_iter()
+            .zip([128, 2, 2])
+            .for_each(|(key, v)| json["model_cfg"][part][key] = json!(v));
+    }
+    fs::write(&config, json.to_string()).unwrap();
+    let file = config.with_file_name("open_clip_model.safetensors");
     clip.save(&file).unwrap();
     assert_eq!(changed(&file, name, 7), (name.into(), 7));
 }

@@ -33,7 +33,7 @@ fn check(gpu: &Gpu, files: &[PathBuf]) {
 #[test]
 fn every_case_passes_in_both_kernel_families() {
     let files = files();
-    assert_eq!(files.len(), 120);
+    assert_eq!(files.len(), 129);
     for gpu in common::gpus() {
         check(&gpu, &files);
     }

@@ -67,7 +67,7 @@ fn settings_that_make_no_sense_are_errors() {
 #[test]
 fn configurations_of_hugging_face_are_read() {
     let folder = Folder::new();
-    let read = |text: &str| Preprocess::from_hugging_face(folder.file("p.json", text));
+    let read = |text: &str| Preprocess::from_hugging_face(folder.file("p.json", text)).map(Option::unwrap);
     let clip = Preprocess { rounding: CropOffset::Floor, ..Preprocess::clip(224) };
     for text in [
         "{}",
@@ -84,7 +84,12 @@ fn configurations_of_hugging_face_are_read() {
     assert_eq!(read(r#"{"do_resize": false, "resample": 2, "crop_size": 8}"#).unwrap().resize, Resize::Keep);
     for text in [
         "",
-        r#"{"resample": 2}"#,
+        "[1]",
+        r#"{"resample": 1}"#,
+        r#"{"resample": "lanczos"}"#,
+        r#"{"do_pad": true}"#,
+        r#"{"do_resize": "yes"}"#,
+        r#"{"image_processor_type": "PoolFormerImageProcessor"}"#,
         r#"{"size": -1}"#,
         r#"{"size": {"longest_edge": 224}}"#,
         r#"{"crop_size": {"height": 224, "width": 200}}"#,
@@ -98,11 +103,66 @@ fn configurations_of_hugging_face_are_read() {
     }
 }
 
+/// What is `null` is as the class has it, and one number counts for three colours.
+#[test]
+fn nulls_and_names_are_read_as_the_hub_has_them() {
+    let folder = Folder::new();
+    let read = |text: &str| Preprocess::from_hugging_face(folder.file("p.json", text)).unwrap().unwrap();
+    let siglip = Preprocess { rounding: CropOffset::Floor, ..Preprocess::siglip(64, Filter::Bilinear) };
+    for text in [
+        r#"{"image_processor_type": "SiglipImageProcessor", "size": 64, "resample": 2, "do_center_crop": null}"#,
+        r#"{"image_processor_type": "SiglipImageProcessorFast", "size": {"height": 64, "width": 64}, "crop_size": null,
+            "resample": "bilinear", "do_resize": null, "do_rescale": null, "rescale_factor": null, "image_mean": null}"#,
+        r#"{"image_processor": {"image_processor_type": "SiglipImageProcessor", "size": 64, "resample": 2, "image_std": 0.5}}"#,
+    ] {
+        assert_eq!(read(text), siglip, "{text}");
+    }
+    let clip = read(r#"{"do_center_crop": null, "crop_size": null, "size": {"height": 64, "width": 64}}"#);
+    assert_eq!((clip.resize, clip.crop), (Resize::Exact { width: 64, height: 64 }, 64));
+    assert_eq!(read(r#"{"do_center_crop": null, "crop_size": null, "size": null, "resample": null}"#).crop, 224);
+    // Before transformers 5 the file of this name was about something else.
+    let old = folder.file("processor_config.json", r#"{"processor_class": "CLIPProcessor"}"#);
+    assert_eq!(Preprocess::from_hugging_face(old).unwrap(), None);
+}
+
+#[test]
+fn open_clips_three_ways_to_a_square() {
+    let read = |cfg: &str| {
+        let json = serde_json::from_str(&format!(r#"{{"preprocess_cfg": {cfg}}}"#)).unwrap();
+        Preprocess::from_open_clip("open_clip_config.json", &json, 8)
+    };
+    assert_eq!(read("{}").unwrap(), Preprocess::clip(8));
+    assert_eq!(read(r#"{"mode": "RGB", "size": [8, 8], "resize_mode": "shortest"}"#).unwrap(), Preprocess::clip(8));
+    let squash = read(r#"{"resize_mode": "squash", "interpolation": "bilinear"}"#).unwrap();
+    assert_eq!((squash.resize, squash.filter), (Resize::Exact { width: 8, height: 8 }, Filter::Bilinear));
+    // 20 x 9 pixels become 8 x 4, which lie 2 below the top.
+    let longest = Preprocess {
+        mean: [0.0; 3],
+        std: [1.0; 3],
+        scale: 1.0,
+        ..read(r#"{"resize_mode": "longest", "fill_color": 7}"#).unwrap()
+    };
+    let values = longest.apply(&Image::new(20, 9, vec![200; 540]).unwrap()).unwrap();
+    for (i, &value) in values.iter().enumerate() {
+        let y = i / 8 % 8;
+        assert_eq!(value, if (2..6).contains(&y) { 200.0 } else { 7.0 }, "{i}");
+    }
+    for text in [
+        r#"{"resize_mode": "stretch"}"#,
+        r#"{"interpolation": "random"}"#,
+        r#"{"size": [8, 9]}"#,
+        r#"{"mode": "L"}"#,
+        r#"{"std": [0.1]}"#,
+    ] {
+        assert!(matches!(read(text), Err(Error::Malformed { .. })), "{text}");
+    }
+}
+
 #[test]
 fn a_hugging_face_model_gets_its_pixels() {
     let folder = golden::path("clip-tiny-hf");
     let file = golden::open("clip-tiny-hf/expected");
-    let preprocess = Preprocess::from_hugging_face(folder.join("preprocessor_config.json")).unwrap();
+    let preprocess = Preprocess::from_hugging_face(folder.join("preprocessor_config.json")).unwrap().unwrap();
     let mut values = Vec::new();
     for name in ["input.image0", "input.image1", "input.image2"] {
         values.extend(preprocess.apply(&file.image(name).unwrap()).unwrap());

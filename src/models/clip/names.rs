@@ -174,7 +174,8 @@ pub(crate) fn from_file(
             out.insert(name.clone(), Array::new([], vec![config.logit_scale])?);
             continue;
         }
-        let mut data = Vec::with_capacity(shape.iter().product());
+        // It grows with what the file holds; the shape is only asked for so far.
+        let mut data = Vec::new();
         for part in &stored.names {
             let missing = || Error::MissingParameter { origin: origin.into(), name: part.clone() };
             let (own, array) = file.remove(part).ok_or_else(missing)?;

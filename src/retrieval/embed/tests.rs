@@ -1,9 +1,11 @@
 use super::*;
 use crate::Silent;
 use crate::data::testing::Folder;
+use crate::data::tokenizer::Tokenizer;
 use crate::kernels::testing::gpus;
 use crate::models::Model;
-use crate::models::clip::{ClipConfig, TowerConfig};
+use crate::models::clip::{Clip, ClipConfig, TowerConfig};
+use crate::models::text_image::OpenOptions;
 
 /// A folder with a small model and a tokenizer of four words.
 fn model() -> Folder {
@@ -25,6 +27,11 @@ fn model() -> Folder {
     folder
 }
 
+fn open(folder: &Folder, half: bool) -> Result<ClipEncoder> {
+    let how = OpenOptions { half, ..OpenOptions::default() };
+    TextImageModel::open_with(&gpus()[0], folder.root(), how).map(ClipEncoder::new)
+}
+
 fn picture(path: &Path, grey: u8) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     image::RgbImage::from_fn(9, 8, |x, y| image::Rgb([grey, (x * 20) as u8, (y * 20) as u8])).save(path).unwrap();
@@ -33,7 +40,7 @@ fn picture(path: &Path, grey: u8) {
 #[test]
 fn texts_pictures_and_videos_become_rows() {
     let folder = model();
-    let encoder = ClipEncoder::open(&gpus()[0], folder.root(), false).unwrap();
+    let encoder = open(&folder, false).unwrap();
     let options = EmbedOptions { words: 6, frames: 3, tokens: true, patches: true, ..EmbedOptions::default() };
     let mut out = Embeddings::default();
     let texts = ["red square moves", "blue", "red blue red blue red blue"].map(String::from);
@@ -86,7 +93,7 @@ fn texts_pictures_and_videos_become_rows() {
 #[test]
 fn what_cannot_be_encoded_is_an_error() {
     let folder = model();
-    let encoder = ClipEncoder::open(&gpus()[0], folder.root(), true).unwrap();
+    let encoder = open(&folder, true).unwrap();
     let (options, mut out) = (EmbedOptions::default(), Embeddings::default());
     let twice = [video_at(folder.root()), video_at(folder.root())];
     let refused = encoder.add_videos(&twice, &options, &mut out, &mut Silent).map(drop);
@@ -97,7 +104,7 @@ fn what_cannot_be_encoded_is_an_error() {
         "preprocessor_config.json",
         r#"{"crop_size": 16, "size": 16, "image_mean": [0, 0, 0], "image_std": [1, 1, 1]}"#,
     );
-    let other = ClipEncoder::open(&gpus()[0], folder.root(), false).map(drop);
-    assert!(matches!(other, Err(Error::Malformed { place, .. }) if place == "crop_size"));
+    let other = open(&folder, false).map(drop);
+    assert!(matches!(other, Err(Error::Malformed { place, .. }) if place == "size and crop_size"));
     assert!(matches!(videos_in(&folder.path("none")), Err(Error::Io { .. })));
 }
