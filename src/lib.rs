@@ -36,6 +36,7 @@ extern crate self as reelgrad;
 
 mod error;
 mod progress;
+mod stop;
 
 pub mod autograd;
 pub mod data;
@@ -56,6 +57,7 @@ pub mod train;
 pub use error::{Error, Result};
 pub use gpu::Gpu;
 pub use progress::{Progress, Silent};
+pub use stop::StopFlag;
 pub use tensor::{Array, Tensor};
 
 /// The README's programs, compiled with the documentation's.

@@ -10,6 +10,7 @@ const ORDERS: [(&str, &[&str]); 2] = [
         &[
             "error",
             "progress",
+            "stop",
             "random",
             "shader",
             "gpu",
@@ -30,8 +31,15 @@ const ORDERS: [(&str, &[&str]); 2] = [
 ];
 
 /// What the crate's root hands on, and where it comes from.
-const REEXPORTS: [(&str, &str); 5] =
-    [("Error", "error"), ("Result", "error"), ("Gpu", "gpu"), ("Array", "tensor"), ("Tensor", "tensor")];
+const REEXPORTS: [(&str, &str); 7] = [
+    ("Error", "error"),
+    ("Result", "error"),
+    ("Gpu", "gpu"),
+    ("Progress", "progress"),
+    ("StopFlag", "stop"),
+    ("Array", "tensor"),
+    ("Tensor", "tensor"),
+];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {

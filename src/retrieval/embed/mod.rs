@@ -1,32 +1,31 @@
 //! Files of embeddings: videos, pictures and sentences in CLIP's space, and token features of sentences by BERT.
 
+mod encoder;
+mod inputs;
+mod run;
 mod token_features;
+mod work;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::autograd::{Tape, Var};
 use crate::data::formats::{atomic, npy, safetensors};
-use crate::data::media::frames::{Choice, FrameSet, Sampling, read_image};
-use crate::data::media::video::{EXTENSIONS, Ffmpeg, LoadFailure, VideoInput, VideoSource, load_all};
-use crate::models::Model;
-use crate::models::text_image::TextImageModel;
-use crate::tensor::{Array, Tensor};
-use crate::{Error, Progress, Result};
+use crate::tensor::Array;
+use crate::{Error, Result};
 
+pub use encoder::ClipEncoder;
+pub use inputs::Inputs;
+pub use run::{EmbedHooks, EmbedRun, Summary};
 pub use token_features::TokenFeatureInput;
-
-/// Texts that go through a tower at a time.
-const TEXTS: usize = 64;
 
 /// What is encoded of texts and videos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EmbedOptions {
-    /// Tokens of a sentence.
-    pub words: usize,
+    /// Tokens of a sentence, where the model leaves a choice; all its positions without it.
+    pub words: Option<usize>,
     /// Frames of a video, at equal distances.
     pub frames: usize,
     /// Frames of a second that are read before.
@@ -39,7 +38,7 @@ pub struct EmbedOptions {
 
 impl Default for EmbedOptions {
     fn default() -> Self {
-        Self { words: 32, frames: 12, rate: 1, tokens: false, patches: false }
+        Self { words: Some(32), frames: 12, rate: 1, tokens: false, patches: false }
     }
 }
 
@@ -87,153 +86,6 @@ impl Embeddings {
         atomic::write(&beside, |file| writeln!(file, "{:#}", json!(self.ids)))?;
         Ok(beside)
     }
-}
-
-/// A text-image model that makes files of embeddings.
-pub struct ClipEncoder {
-    model: TextImageModel,
-}
-
-impl ClipEncoder {
-    /// Encodes with this model.
-    pub fn new(model: TextImageModel) -> Self {
-        Self { model }
-    }
-
-    /// Adds sentences to `out`; returns how many were cut to the tokens that `options` allow.
-    ///
-    /// # Errors
-    /// As [`Processor::tokens`](crate::models::text_image::Processor::tokens); device errors.
-    pub fn add_texts(&self, texts: &[String], options: &EmbedOptions, out: &mut Embeddings) -> Result<usize> {
-        if texts.is_empty() {
-            return Ok(0);
-        }
-        let mut cut = 0;
-        for chunk in texts.chunks(TEXTS) {
-            let chunk: Vec<&str> = chunk.iter().map(String::as_str).collect();
-            let tokens = self.model.processor().tokens(&chunk, Some(options.words))?;
-            cut += tokens.truncated;
-            let tape = Tape::inference(self.model.clip().store().gpu());
-            let features = self.model.text_features(&tape, &tokens, options.tokens)?;
-            out.extend("text", features.sentence.value().to_array()?)?;
-            if let Some(words) = &features.words {
-                out.extend("words", words.value().to_array()?)?;
-                out.extend("word_mask", Array::new([chunk.len(), tokens.length], tokens.mask)?)?;
-            }
-        }
-        out.ids.entry("text").or_default().extend_from_slice(texts);
-        Ok(cut)
-    }
-
-    /// Adds JPEG and PNG files to `out`; returns those that could not be read.
-    pub fn add_images(&self, files: &[PathBuf], out: &mut Embeddings) -> Result<Vec<LoadFailure>> {
-        let (mut ids, mut failures, preprocess) = (Vec::new(), Vec::new(), &self.model.processor().preprocess);
-        for path in files {
-            let id = path.display().to_string();
-            match read_image(path).and_then(|image| preprocess.apply(&image)) {
-                Ok(pixels) => {
-                    let features = self.model.image_features(&self.upload(&pixels)?, false)?;
-                    out.extend("image", features.image.value().to_array()?)?;
-                    ids.push(id);
-                }
-                Err(error) => failures.push(LoadFailure { id, error }),
-            }
-        }
-        if !files.is_empty() {
-            out.ids.entry("image").or_default().extend(ids);
-        }
-        Ok(failures)
-    }
-
-    /// Adds videos to `out`, each with its id; returns those that could not be read. They are decoded side by side, and
-    /// encoded one after the other as they come.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] for an id that is there twice; [`Error::Missing`] without ffmpeg where there are video files;
-    /// device errors.
-    pub fn add_videos(
-        &self,
-        videos: &[(String, VideoSource)],
-        options: &EmbedOptions,
-        out: &mut Embeddings,
-        progress: &mut dyn Progress,
-    ) -> Result<Vec<LoadFailure>> {
-        if videos.is_empty() {
-            return Ok(Vec::new());
-        }
-        let has_files = videos.iter().any(|(_, source)| matches!(source, VideoSource::File(_)));
-        let ffmpeg = has_files.then(Ffmpeg::find).transpose()?;
-        let sampling = Sampling { per_second: options.rate, ..Sampling::default() };
-        let preprocess = self.model.processor().preprocess.clone();
-        let input = VideoInput { sampling, choice: Choice::Uniform, max_frames: options.frames, preprocess };
-        let sources: BTreeMap<&str, &VideoSource> = videos.iter().map(|(id, source)| (id.as_str(), source)).collect();
-        if sources.len() < videos.len() {
-            let why = "name a video twice, or two with the same name".into();
-            return Err(Error::Argument { op: "ClipEncoder", argument: "videos", why });
-        }
-        let ids: Vec<String> = videos.iter().map(|(id, _)| id.clone()).collect();
-        let mut encoded = vec![Vec::new(); ids.len()];
-        let (mut done, threads) = (0, std::thread::available_parallelism().map_or(1, usize::from));
-        let load = |id: &str| sources[id].load(ffmpeg.as_ref(), &input);
-        let failures = load_all(&ids, threads, load, |number, set| {
-            encoded[number] = self.video(set, options.patches)?;
-            done += 1;
-            progress.step(done, ids.len() as u64, &ids[number]);
-            Ok(())
-        })?;
-        encoded.into_iter().flatten().try_for_each(|(name, row)| out.extend(name, row))?;
-        let failed: BTreeSet<&str> = failures.iter().map(|failure| failure.id.as_str()).collect();
-        out.ids.entry("video").or_default().extend(ids.iter().filter(|id| !failed.contains(id.as_str())).cloned());
-        Ok(failures)
-    }
-
-    /// What is written of a video, by name, a row each.
-    fn video(&self, set: FrameSet, patches: bool) -> Result<Vec<(&'static str, Array)>> {
-        let count = set.mask.len();
-        let features = self.model.image_features(&self.upload(&set.pixels)?, patches)?;
-        let width = features.image.value().width();
-        let frames = features.image.reshape([1, count, width])?;
-        let seen = Tensor::from_slice(self.model.clip().store().gpu(), [1, count], &set.mask)?;
-        // As CLIP4Clip compares it: the mean of the frames' unit vectors.
-        let mean = frames.l2_normalize(1e-12)?.masked_mean(Some(&seen))?.l2_normalize(1e-12)?;
-        let (mean, frames) = (mean.value().to_array()?, frames.value().to_array()?);
-        let mut found = vec![("video", mean), ("frames", frames), ("mask", Array::new([1, count], set.mask)?)];
-        if let Some(patches) = features.patches {
-            let all = patches.reshape([1, count * patches.shape()[1], width])?;
-            found.push(("patches", all.value().to_array()?));
-        }
-        Ok(found)
-    }
-
-    fn upload(&self, pixels: &[f32]) -> Result<Var> {
-        let (size, gpu) = (self.model.clip().config().image_size, self.model.clip().store().gpu());
-        let pixels = Tensor::from_slice(gpu, [pixels.len() / (3 * size * size), 3, size, size], pixels)?;
-        Ok(Tape::inference(gpu).constant(pixels))
-    }
-}
-
-/// A video file, or a folder of frames, under its path.
-pub fn video_at(path: &Path) -> (String, VideoSource) {
-    let source = if path.is_dir() { VideoSource::Frames } else { VideoSource::File };
-    (path.display().to_string(), source(path.to_path_buf()))
-}
-
-/// The video files and folders of frames in `folder`, by their names.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn videos_in(folder: &Path) -> Result<Vec<(String, VideoSource)>> {
-    let failed = |e| Error::io("list", folder, e);
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.is_dir() || path.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e == *known)) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().to_string();
-            found.push((name, video_at(&path).1));
-        }
-    }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(found)
 }
 
 #[cfg(test)]

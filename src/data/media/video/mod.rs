@@ -45,6 +45,13 @@ pub struct VideoInput {
 }
 
 impl VideoSource {
+    /// The file, or the folder.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::Frames(path) => path,
+        }
+    }
+
     /// Finds the video `id` in `folder`: the file `id` if the id has its extension already, else `id.mp4`, `.webm`,
     /// `.mkv` or `.avi`, else the folder of frames `id`.
     ///

@@ -1,9 +1,9 @@
-//! Stopping a run from outside.
+//! Stopping long work from outside.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A flag that a signal handler or another thread sets and a training loop polls between steps. Clones share it.
+/// A flag that a signal handler or another thread sets and a long loop polls between its steps. Clones share it.
 ///
 /// The library installs no signal handler; a program does:
 /// `let stop = flag.clone(); ctrlc::set_handler(move || stop.stop())`.
