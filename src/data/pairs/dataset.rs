@@ -22,7 +22,8 @@ pub struct PairDataset {
     items: Vec<(usize, usize)>,
     ids: Vec<u32>,
     words: usize,
-    truncated: usize,
+    /// Texts that lost tokens.
+    cut: Vec<usize>,
     input: VideoInput,
     /// Absent where all videos are folders of frames.
     ffmpeg: Option<Ffmpeg>,
@@ -64,7 +65,7 @@ impl PairDataset {
             sources,
             items,
             words,
-            truncated: tokens.truncated,
+            cut: tokens.cut,
             ids: tokens.ids,
             input,
             lenient: problems.is_lenient(),
@@ -78,9 +79,13 @@ impl PairDataset {
         &self.split
     }
 
-    /// How many captions did not fit and lost tokens before their end token, as in the official code.
-    pub fn truncated(&self) -> usize {
-        self.truncated
+    /// The captions that did not fit and lost tokens before their end token, as in the official code: the id of the video,
+    /// and the caption's number among its own, from 0.
+    pub fn cut(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.cut.iter().map(|&text| {
+            let (video, caption) = self.items[text];
+            (self.split.videos[video].id.as_str(), caption)
+        })
     }
 }
 

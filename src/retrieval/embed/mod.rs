@@ -131,7 +131,7 @@ impl ClipEncoder {
         for chunk in texts.chunks(TEXTS) {
             let chunk: Vec<&str> = chunk.iter().map(String::as_str).collect();
             let tokens = tokenizer.encode(&chunk, options.words, Padding::Zero)?;
-            cut += tokens.truncated;
+            cut += tokens.cut.len();
             let tape = Tape::inference(self.clip.store().gpu());
             let tower = &self.clip.towers().text;
             let features = tower.encode(&tape, &tokens.ids, options.words, None, options.tokens)?;
