@@ -107,7 +107,7 @@ fn merges_that_are_cut_are_named() {
     let last = format!("{}\n", lines[..486].join("\n"));
     for (text, wanted) in [
         ("", "line 0: the file ends after 0 pairs, and none makes \"in\" of vocab.json"),
-        ("#version: 0.2\n", "line 0: the file ends after 0 pairs"),
+        ("#version: 0.2\n", "line 1: the file ends after 0 pairs"),
         (&last, "line 486: the file ends after 485 pairs, and none makes "),
         (&format!("{}\n#version: 0.2", lines[..3].join("\n")), "line 4: \"#version: 0.2\" needs \"#version:\""),
         (&format!("{}\nth e</", lines[..7].join("\n")), "line 8: \"th e</\" needs \"e</\", which is not in vocab.json"),
