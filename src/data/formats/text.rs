@@ -89,7 +89,7 @@ pub(crate) fn parse_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Resul
 }
 
 /// Refuses text in UTF-16, by its byte order mark or by the zero beside its first character.
-fn refuse_wide(path: &Path, text: &[u8]) -> Result<()> {
+pub(crate) fn refuse_wide(path: &Path, text: &[u8]) -> Result<()> {
     if matches!(text, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 1..=0x7f, ..] | [1..=0x7f, 0, ..]) {
         return Err(Error::malformed(path, "encoding", "is UTF-16; save it as UTF-8"));
     }

@@ -26,7 +26,8 @@ impl MomentSplit {
     pub fn summary(&self) -> SplitSummary {
         let lengths: Vec<f64> = self.queries.iter().flat_map(|q| &q.windows).map(|[start, end]| end - start).collect();
         let durations: Vec<f64> = self.videos.iter().map(|v| v.duration).collect();
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        // The sum of nothing is -0.
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64 + 0.0;
         SplitSummary {
             queries: self.queries.len(),
             unlabelled: self.queries.iter().filter(|q| q.windows.is_empty()).count(),
