@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::MomentSplit;
+use crate::progress::counted;
 
 /// The sizes of a [`MomentSplit`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,10 +43,9 @@ impl MomentSplit {
 impl fmt::Display for SplitSummary {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Self { queries, unlabelled, videos, windows, mean_window, mean_duration } = self;
-        write!(
-            f,
-            "{queries} queries ({unlabelled} unlabelled) with {windows} moments of {mean_window:.1} s on average, "
-        )?;
-        write!(f, "in {videos} videos of {mean_duration:.1} s")
+        let queries = counted(*queries, "query", "queries");
+        let windows = counted(*windows, "moment", "moments");
+        write!(f, "{queries} ({unlabelled} unlabelled) with {windows} of {mean_window:.1} s on average, ")?;
+        write!(f, "in {} of {mean_duration:.1} s", counted(*videos, "video", "videos"))
     }
 }
