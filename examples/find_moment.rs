@@ -63,7 +63,7 @@ struct Options {
     /// Also writes a timeline of every query's moments here, an SVG file each.
     #[arg(long, value_name = "FOLDER")]
     svg: Option<PathBuf>,
-    /// Skips videos that cannot be read, and counts them.
+    /// Leaves out videos and queries that cannot be read, and counts them.
     #[arg(long)]
     lenient: bool,
     /// The adapter: fastest, low-power, its number, or a part of its name.
@@ -89,7 +89,7 @@ fn run(options: Options) -> Result<()> {
     let index = MomentIndex::open_or_build(&model, &*data, &folder, precision, &mut problems, &mut Bar::new("index"))?;
     eprintln!("index    {} videos in {}, {} MB", index.videos().len(), folder.display(), index.bytes() / 1_000_000);
     if let Some(first) = problems.skipped().first() {
-        eprintln!("skipped  {} videos, the first: {first}", problems.skipped().len());
+        eprintln!("left out {}, the first: {first}", problems.skipped().len());
     }
     let (nms, top) = ((options.nms < 1.0).then_some(options.nms), settings.search.top.max(options.top));
     let search = MomentSearchOptions { nms, keep: options.top, top, ..settings.search };
@@ -112,7 +112,7 @@ fn wanted(options: &Options, settings: &Settings, data: &dyn MomentSource) -> Re
         wanted.push(WantedMoment::of_query(data, id)?);
     }
     for file in &options.features {
-        wanted.push(WantedMoment::new(file, read_matrix(file)?));
+        wanted.push(WantedMoment::of_file(file, read_matrix(file)?, &settings.model)?);
     }
     Ok(wanted)
 }

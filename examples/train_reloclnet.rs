@@ -67,12 +67,17 @@ fn predict(flags: &Flags, run: &Path, part: &str) -> Result<()> {
     let settings = flags.request(Vec::new()).changed(reelgrad::run::stored::<Settings>(run)?)?;
     let mut problems = if settings.data.lenient { Problems::lenient() } else { Problems::strict() };
     let data = settings.open_part(part, &mut problems)?;
+    let left_out = |problems: &Problems, from: usize| {
+        if let Some(first) = problems.skipped().get(from) {
+            println!("left out {}, the first: {first}", problems.skipped().len() - from);
+        }
+    };
+    left_out(&problems, 0);
+    let opened = problems.skipped().len();
     let gpu = common::open_gpu(flags.adapter.as_deref());
     let model = train::open::<Reloclnet>(&gpu, run, Slot::Best)?;
     let evaluated = settings.evaluate_part(&model, &*data, &mut problems)?;
-    if let Some(first) = problems.skipped().first() {
-        println!("left out {}, the first: {first}", problems.skipped().len());
-    }
+    left_out(&problems, opened);
     report(run, part, &*data, &evaluated)
 }
 
@@ -86,7 +91,7 @@ fn report(run: &Path, part: &str, data: &dyn MomentSource, evaluated: &Evaluated
     }
     if let Some(metrics) = &evaluated.metrics {
         println!("\n{}\n{}", MomentMetrics::HEAD, metrics.row(part));
-        println!("chance: VR R@10 {:.2}", 1000.0 / videos as f64);
+        println!("chance: VR R@10 {:.2}", (1000.0 / videos as f64).min(100.0));
     }
     evaluated.write(run, part, data)?;
     println!("predictions      {}", run.join(format!("{part}_predictions.json")).display());

@@ -9,6 +9,11 @@ pub trait Progress {
     fn note(&mut self, _line: &str) {}
 }
 
+/// A number with what is counted: `1 query`, `2 queries`.
+pub(crate) fn counted(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// Shows nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;

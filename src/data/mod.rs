@@ -15,7 +15,7 @@ pub mod tokenizer;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,53 @@ impl Part {
             Part::Validation => "val",
             Part::Test => "test",
         }
+    }
+}
+
+/// Names of what is missing that are listed.
+const NAMED: usize = 10;
+
+/// Whether `path` leads into a folder and nowhere else: names with slashes between.
+pub(crate) fn is_inside(path: &str) -> bool {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+    path.split('/').all(plain) && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
+}
+
+/// What is missing, collected so that all of it is named at once.
+#[derive(Default)]
+pub(crate) struct Gone(Vec<Error>);
+
+impl Gone {
+    /// As [`Problems::check`](moments::Problems::check); where that is strict, an [`Error::Missing`] waits for
+    /// [`Gone::finish`].
+    pub(crate) fn check<T>(&mut self, result: Result<T>, problems: &mut moments::Problems) -> Result<Option<T>> {
+        match result {
+            Err(missing @ Error::Missing { .. }) if !problems.is_lenient() => {
+                self.0.push(missing);
+                Ok(None)
+            }
+            result => problems.check(result),
+        }
+    }
+
+    /// Fails if anything was missing: one by itself, several with the names of the first.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        if self.0.len() < 2 {
+            return self.0.pop().map_or(Ok(()), Err);
+        }
+        let count = self.0.len();
+        let mut named = Vec::new();
+        let mut first = None;
+        for error in self.0 {
+            if let Error::Missing { path, kind, id } = error {
+                named.push(format!("{kind} {id:?}"));
+                first.get_or_insert(path);
+            }
+        }
+        let more = if count > NAMED { ", .." } else { "" };
+        named.truncate(NAMED);
+        let problem = format!("{}{more}", named.join(", "));
+        Err(Error::malformed(first.unwrap_or_default(), format_args!("{count} are missing"), problem))
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) fn check(case: &Value) -> Result<Vec<Row>> {
         if input.shape().len() != 2 || input.is_empty() {
             return Err(malformed("sampling", format_args!("{i}: the input is not (rows, width), none of them 0")));
         }
-        let mut got = resample(input, sampling.max_len);
+        let mut got = resample(input, sampling.max_len)?;
         rows.push(compare(format!("sampling.{i}.sampled"), got.data(), &sampling.sampled));
         l2_normalize_rows(&mut got);
         rows.push(compare(format!("sampling.{i}.l2_normalized"), got.data(), &sampling.l2_normalized));

@@ -6,11 +6,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::compat::{Compat, CompatMetrics};
-use super::metrics::{RetrievalMetrics, Ties, expect_finite};
+use super::metrics::{RetrievalMetrics, Ties};
 use super::ranking::{Source, Tiles};
+use crate::data::formats::elements::first_overflow;
 use crate::data::formats::text::read_json;
 use crate::data::formats::{npy, safetensors};
 use crate::gpu::Gpu;
+use crate::progress::counted;
 use crate::tensor::Array;
 use crate::{Error, Result};
 
@@ -34,10 +36,13 @@ impl RankingInput {
     /// captions of a video are consecutive rows; without, row i belongs to video i.
     ///
     /// # Errors
-    /// As [`read_matrix`]; [`Error::NonFinite`]; [`Error::Malformed`] unless it has two dimensions; [`Error::Argument`] for
-    /// counts that do not fit.
+    /// As [`read_matrix`]; [`Error::NonFinite`]; [`Error::Malformed`] unless it has two dimensions, none of them 0;
+    /// [`Error::Argument`] for counts that do not fit.
+    ///
+    /// Scores of more than 32 bits keep their order: only that counts.
     pub fn similarity(file: &str, captions: Option<&str>) -> Result<Self> {
-        Self::new(finite(file, read_matrix(file)?)?, None, captions)
+        let (shape, values) = finite(file, read_wide(file)?)?;
+        Self::new(Array::new(shape, in_order(values))?, None, captions)
     }
 
     /// Embeddings of texts and videos, a row each, whose scores are cosines.
@@ -117,8 +122,9 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (texts, videos, ties) = (self.texts, self.videos, format!("{:?}", self.ties).to_lowercase());
-        writeln!(f, "{texts} texts, {videos} videos; ties: {ties}; recalls in percent, ranks from 1\n")?;
+        let (texts, videos) = (counted(self.texts, "text", "texts"), counted(self.videos, "video", "videos"));
+        let ties = format!("{:?}", self.ties).to_lowercase();
+        writeln!(f, "{texts}, {videos}; ties: {ties}; recalls in percent, ranks from 1\n")?;
         let names = ["R@1", "R@5", "R@10", "R@50", "MdR", "MnR", "RSum", "queries"];
         write!(f, "{:<18}{}", "", names.map(|name| format!("{name:>9}")).concat())?;
         for (title, m) in &self.metrics {
@@ -146,7 +152,14 @@ pub fn read_matrix(source: &str) -> Result<Array> {
     let path = Path::new(file);
     match path.extension().and_then(|e| e.to_str()) {
         Some("npy") => npy::read(path),
-        Some("json") => from_json(path),
+        Some("json") => {
+            let (shape, values) = from_json(path)?;
+            if let Some((number, value)) = first_overflow(&values) {
+                let problem = format!("number {number} is {value:e}, which does not fit 32 bits");
+                return Err(Error::malformed(path, "matrix", problem));
+            }
+            Array::new(shape, values.into_iter().map(|v| v as f32).collect::<Vec<_>>())
+        }
         Some("safetensors") => {
             let tensors = safetensors::TensorFile::open(path)?;
             let mut names = tensors.names();
@@ -162,46 +175,89 @@ pub fn read_matrix(source: &str) -> Result<Array> {
     }
 }
 
-fn from_json(path: &Path) -> Result<Array> {
+/// As [`read_matrix`], without rounding what `.npy` and `.json` hold.
+fn read_wide(source: &str) -> Result<(Vec<usize>, Vec<f64>)> {
+    let path = Path::new(source);
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("npy") => npy::read_f64(path),
+        Some("json") => from_json(path),
+        _ => {
+            let matrix = read_matrix(source)?;
+            Ok((matrix.shape().to_vec(), matrix.data().iter().copied().map(f64::from).collect()))
+        }
+    }
+}
+
+fn from_json(path: &Path) -> Result<(Vec<usize>, Vec<f64>)> {
     let bad = |problem: String| Error::malformed(path, "matrix", problem);
     let value: Value = read_json(path)?;
     let value = value.get("similarity").unwrap_or(&value);
     if let (Some(shape), Some(data)) = (value.get("shape"), value.get("data")) {
         let shape: Vec<usize> = serde_json::from_value(shape.clone()).map_err(|e| bad(e.to_string()))?;
-        let data: Vec<f32> = serde_json::from_value(data.clone()).map_err(|e| bad(e.to_string()))?;
-        return Array::new(shape, data);
+        let data: Vec<f64> = serde_json::from_value(data.clone()).map_err(|e| bad(e.to_string()))?;
+        if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) != Some(data.len()) {
+            return Err(bad(format!("the shape {shape:?} does not fit the {} numbers of data", data.len())));
+        }
+        return Ok((shape, data));
     }
-    let rows: Vec<Vec<f32>> =
+    let rows: Vec<Vec<f64>> =
         serde_json::from_value(value.clone()).map_err(|e| bad(format!("no list of rows: {e}")))?;
     let width = rows.first().map_or(0, Vec::len);
     if let Some(row) = rows.iter().position(|row| row.len() != width) {
         return Err(bad(format!("row {row} has {} columns, row 0 has {width}", rows[row].len())));
     }
-    Array::new([rows.len(), width], rows.concat())
+    Ok((vec![rows.len(), width], rows.concat()))
 }
 
-/// The matrix, if it has two dimensions and no NaN or infinity.
-fn finite(name: &str, matrix: Array) -> Result<Array> {
-    if matrix.shape().len() != 2 {
-        let problem = format_args!("must be [rows, columns], it is {:?}", matrix.shape());
-        return Err(Error::malformed(name, "shape", problem));
+/// The matrix, if it has two dimensions, none of them 0, and no NaN or infinity.
+fn finite(name: &str, (shape, values): (Vec<usize>, Vec<f64>)) -> Result<(Vec<usize>, Vec<f64>)> {
+    let &[_, columns] = &shape[..] else {
+        return Err(Error::malformed(name, "shape", format_args!("must be [rows, columns], it is {shape:?}")));
+    };
+    if values.is_empty() {
+        return Err(Error::malformed(name, "shape", format_args!("{shape:?} holds nothing to evaluate")));
     }
-    expect_finite(name, &matrix)?;
-    Ok(matrix)
+    let count = values.iter().filter(|v| !v.is_finite()).count() as u64;
+    if let Some(first) = values.iter().position(|v| !v.is_finite()) {
+        let place = format!("row {}, column {}", first / columns, first % columns);
+        return Err(Error::NonFinite { origin: name.into(), place, count });
+    }
+    Ok((shape, values))
+}
+
+/// Finite scores as `f32`. Where rounding would make some equal, their places in the order of all stand for them: ranks
+/// come out the same.
+fn in_order(scores: Vec<f64>) -> Vec<f32> {
+    if scores.iter().all(|&v| f64::from(v as f32) == v) {
+        return scores.into_iter().map(|v| v as f32).collect();
+    }
+    let mut order: Vec<u32> = (0..scores.len() as u32).collect();
+    order.sort_unstable_by(|&a, &b| scores[a as usize].total_cmp(&scores[b as usize]));
+    let (mut places, mut place, mut last) = (vec![0.0; scores.len()], 0, None);
+    for at in order {
+        let score = scores[at as usize];
+        place += u32::from(last.is_some_and(|last| last != score));
+        last = Some(score);
+        // The normal numbers in their order: two billion of them, which no device takes for 0.
+        places[at as usize] = f32::from_bits(f32::MIN_POSITIVE.to_bits() + place);
+    }
+    places
 }
 
 /// Rows of length 1, by f64 sums: the products of two are cosines.
 fn unit_rows(name: &str) -> Result<Array> {
-    let mut embeddings = finite(name, read_matrix(name)?)?;
-    let width = embeddings.shape()[1].max(1);
-    for (i, row) in embeddings.data_mut().chunks_exact_mut(width).enumerate() {
-        let norm = row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
-        if norm == 0.0 {
+    let (shape, mut values) = finite(name, read_wide(name)?)?;
+    for (i, row) in values.chunks_exact_mut(shape[1]).enumerate() {
+        // Squares of large and of small numbers leave the range of f64.
+        let largest = row.iter().fold(0.0, |largest, v| v.abs().max(largest));
+        if largest == 0.0 {
             return Err(Error::malformed(name, format_args!("row {i}"), "all zeros have no direction"));
         }
-        row.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
+        row.iter_mut().for_each(|v| *v /= largest);
+        let norm = row.iter().map(|v| v * v).sum::<f64>().sqrt();
+        row.iter_mut().for_each(|v| *v /= norm);
     }
-    Ok(embeddings)
+    Array::new(shape, values.into_iter().map(|v| v as f32).collect::<Vec<_>>())
 }
 
 /// One number for all videos, a list, or a JSON file with a list.
@@ -274,6 +330,47 @@ mod tests {
             let file = name(folder.file("c.json", text));
             assert!(matches!(read_matrix(&file), Err(Error::Malformed { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn scores_of_64_bits_keep_their_order() {
+        let folder = Folder::new();
+        let f8 = |shape: &str, values: &[f64]| {
+            let header = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}");
+            let length = (header.len() as u16).to_le_bytes();
+            let values: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            let bytes = [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), &values].concat();
+            name(folder.file("a.npy", bytes))
+        };
+        let r1 = |file: &str| {
+            let input = RankingInput::similarity(file, None).unwrap();
+            input.evaluate(&gpus()[0], Ties::Expected, None).unwrap().metrics[0].1.r1
+        };
+        let just_more = 1.0 + 1e-9;
+        assert_eq!(r1(&f8("(2, 2)", &[just_more, 1.0, 1.0, just_more])), 100.0);
+        assert_eq!(r1(&f8("(2, 2)", &[1.0, just_more, 1.0, just_more])), 50.0);
+        assert_eq!(r1(&f8("(2, 2)", &[1e300, -1e300, 0.0, 1e-300])), 100.0);
+        assert_eq!(r1(&name(folder.file("a.json", "[[16777217, 16777216], [16777216, 16777217]]"))), 100.0);
+        // Ties stay ties, also of the two zeros.
+        let tied = in_order(vec![0.1, -0.0, 0.0, 0.1]);
+        assert!(tied[0] == tied[3] && tied[1] == tied[2] && tied[1] < tied[0]);
+        let large = f8("(2, 2)", &[1e300, 0.0, 0.0, 1e300]);
+        assert_eq!(unit_rows(&large).unwrap().data(), [1.0, 0.0, 0.0, 1.0]);
+        let infinite = RankingInput::similarity(&f8("(2, 2)", &[1.0, f64::INFINITY, 0.0, f64::NAN]), None);
+        assert!(matches!(infinite, Err(Error::NonFinite { count: 2, place, .. }) if place == "row 0, column 1"));
+    }
+
+    #[test]
+    fn nothing_to_evaluate_is_an_error() {
+        let folder = Folder::new();
+        let none = name(folder.file("a.json", r#"{"shape": [6, 0], "data": []}"#));
+        let error = RankingInput::embeddings(&none, &none, None).unwrap_err().to_string();
+        assert!(error.contains("shape: [6, 0] holds nothing to evaluate"), "{error}");
+        assert!(RankingInput::similarity(&none, None).is_err());
+        let short = name(folder.file("b.json", r#"{"shape": [2, 2], "data": [1]}"#));
+        assert!(matches!(read_matrix(&short), Err(Error::Malformed { .. })));
+        let marked = name(folder.file("c.json", "\u{feff}[[1]]"));
+        assert_eq!(read_matrix(&marked).unwrap().data(), [1.0]);
     }
 
     #[test]

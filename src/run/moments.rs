@@ -308,6 +308,8 @@ impl Task for Settings {
         if self.data.layout == Layout::SimulatedActivitynet && !asked.has("search.max_length") {
             self.search.max_length = self.model.max_clips + 1;
         }
+        // Now, not at the first evaluation.
+        self.search.check()?;
         let epoch = self.fit.steps_per_epoch(&*data.train)?;
         let epochs = if asked.small { 1 } else { EPOCHS };
         asked.decide("fit.steps", &mut self.fit.core.steps, epochs * epoch);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::settings::{Setting, expect_kept, expect_same, lay, lay_setting, read};
+use super::settings::{Setting, expect_kept, expect_ranges, expect_same, lay, lay_setting, read, to_json};
 use super::{Task, Trained, train};
 use crate::data::moments::Problems;
 use crate::gpu::Gpu;
@@ -92,6 +92,7 @@ impl<S: Task> Plan<S> {
                 return refuse("small", "is for new runs; one that goes on keeps its settings".into());
             }
             let started: S = stored(&folder)?;
+            expect_ranges(&to_json(&started)?, "")?;
             let settings = request.lay_over(started.clone(), &mut asked)?;
             expect_same(&started, &settings)?;
             return Ok(Self { settings, folder, asked, resumed: Some((slot, started)) });

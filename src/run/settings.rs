@@ -19,6 +19,11 @@ const NOT_NEGATIVE: [&str; 2] = ["data", "fit"];
 /// Where the data are; a run that goes on may find them in another folder.
 const PLACE: &str = "data.root";
 
+/// Sections whose numbers are sizes and weights of a network.
+const MODEL: &str = "model";
+/// The largest size that a network can be given: more fits no device, and much less may not.
+const MAX_SIZE: f64 = 1_048_576.0;
+
 /// A setting by its name in `config.json`, such as `fit.lr`, and a value as a user writes it: JSON, or plain text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
@@ -66,11 +71,50 @@ pub fn with<S: Serialize + DeserializeOwned>(settings: &S, name: &str, value: im
     *place = value.clone();
     let settings: S = serde_json::from_value(changed).map_err(|e| fail(e.to_string()))?;
     let kept = to_json(&settings)?;
+    expect_ranges(&kept, name)?;
     match lost(name, &value, kept.pointer(&pointer(name)).unwrap_or(&Value::Null)) {
         None => Ok(settings),
         Some((name, Value::Number(_))) => Err(refused(&name, &value, "it is too large".into())),
         Some((name, _)) => Err(unknown(&name, &kept)),
     }
+}
+
+/// Refuses a number, among the settings `all` at and below `name`, that its setting cannot have.
+pub(super) fn expect_ranges(all: &Value, name: &str) -> Result<()> {
+    let below = all.pointer(&pointer(name)).unwrap_or(&Value::Null);
+    for leaf in leaves(below) {
+        let dot = if name.is_empty() || leaf.is_empty() { "" } else { "." };
+        let leaf = format!("{name}{dot}{leaf}");
+        let value = all.pointer(&pointer(&leaf)).unwrap_or(&Value::Null);
+        if let Some(why) = value.as_f64().and_then(|number| out_of_range(&leaf, number, value.is_f64())) {
+            return Err(refused(&leaf, value, why));
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with a number of the setting `name`; known settings have ranges of their own, in every section.
+fn out_of_range(name: &str, number: f64, is_float: bool) -> Option<String> {
+    let (section, key) = (name.split('.').next().unwrap_or_default(), name.rsplit('.').next().unwrap_or_default());
+    let (is_in, why) = match key {
+        "dropout" | "input_dropout" | "attn_drop" | "beta1" | "beta2" => {
+            ((0.0..1.0).contains(&number), "it must be from 0 to less than 1")
+        }
+        "warmup" => ((0.0..=1.0).contains(&number), "it is a share of the steps, from 0 to 1"),
+        "nms" => ((0.0..=1.0).contains(&number), "it is an overlap, from 0 to 1"),
+        "factor" => (number > 0.0 && number < 1.0, "it must be between 0 and 1"),
+        "init_std" => (number > 0.0 && number <= 1.0, "it must be above 0 and at most 1"),
+        "lr" | "weight_decay" => ((0.0..=100.0).contains(&number), "it must be from 0 to 100"),
+        "clip_seconds" => ((0.01..=86_400.0).contains(&number), "it must be from 0.01 to 86400"),
+        "mlp_ratio" => (number > 0.0 && number <= 1024.0, "it must be above 0 and at most 1024"),
+        "steps" | "batch" | "max_videos" | "keep" | "top" | "per_second" => (number >= 1.0, "it must be at least 1"),
+        key if key.contains("temperature") => (number > 0.0 && number <= 1e6, "it must be above 0 and at most 1e6"),
+        _ if section == MODEL && !is_float => ((0.0..=MAX_SIZE).contains(&number), "it must be from 0 to 1048576"),
+        _ if section == MODEL => (number.abs() <= 1e6, "it must be from -1e6 to 1e6"),
+        _ if NOT_NEGATIVE.contains(&section) => (number >= 0.0, "it must not be negative"),
+        _ => (true, ""),
+    };
+    (!is_in).then(|| why.into())
 }
 
 /// The first part of `value` that is not in `kept`, what became of it.

@@ -107,6 +107,9 @@ fn a_wrong_value_is_told_what_is_expected() {
         ("fit.steps=1.5", "expected u64"),
         ("fit.steps=-1", "must not be negative"),
         ("fit.lr=-0.5", "must not be negative"),
+        ("fit.lr=1000", "must be from 0 to 100"),
+        ("fit.steps=0", "must be at least 1"),
+        ("fit.plateau.factor=2", "must be between 0 and 1"),
         ("fit.lr=1e39", "too large"),
         ("fit.lr=inf", "expected f32"),
         ("fit.lr=NaN", "expected f32"),
@@ -119,6 +122,38 @@ fn a_wrong_value_is_told_what_is_expected() {
         let Error::Setting { name: n, why: w, .. } = &error else { panic!("{text}: {error}") };
         assert!(n == name && w.contains(why), "{text}: {error}");
     }
+}
+
+#[test]
+fn numbers_have_the_range_of_their_setting() {
+    for (name, wrong, right) in [
+        ("model.dropout", [-1.0, 1.0], [0.0, 0.9]),
+        ("model.input_dropout", [-0.1, 7.0], [0.1, 0.5]),
+        ("fit.lr", [-1.0, 1e9], [0.0, 1e-4]),
+        ("fit.weight_decay", [-3.0, 1e9], [0.0, 0.2]),
+        ("model.init_std", [1e30, 0.0], [0.02, 1.0]),
+        ("fit.warmup", [5.0, -0.1], [0.0, 1.0]),
+        ("data.clip_seconds", [1e-300, 1e300], [1.5, 2.0]),
+        ("fit.steps", [0.0, -1.0], [1.0, 1e9]),
+        ("fit.batch", [0.0, -1.0], [1.0, 64.0]),
+        ("model.base.temperature_weak", [0.0, -1.0], [0.01, 5.0]),
+        ("data.noise", [-1.0, -0.5], [0.0, 3.0]),
+    ] {
+        assert!(wrong.iter().all(|&v| out_of_range(name, v, true).is_some()), "{name}");
+        assert!(right.iter().all(|&v| out_of_range(name, v, true).is_none()), "{name}");
+    }
+    assert!(
+        out_of_range("model.max_clips", 1.8e19, false).is_some() && out_of_range("fit.seed", 1.8e19, false).is_none()
+    );
+    // Also in a section that is set as a whole, and in a run that was stored.
+    let all = json!({ "fit": { "lr": 1.0, "plateau": { "factor": 3.0 } } });
+    for name in ["", "fit", "fit.plateau"] {
+        match expect_ranges(&all, name) {
+            Err(Error::Setting { name, .. }) => assert_eq!(name, "fit.plateau.factor"),
+            other => panic!("{other:?}"),
+        }
+    }
+    expect_ranges(&all, "fit.lr").unwrap();
 }
 
 #[test]

@@ -38,6 +38,29 @@ def features(path, libver):
         f.create_dataset("huge", shape=(1 << 30, 1024), dtype="f4", chunks=(1, 1024))
 
 
+def foreign(path):
+    """What this crate reads beside plain numbers, or refuses by name."""
+    with h5py.File(path, "w") as f:
+        f["good"] = ramp(4, 3).astype("f4")
+        f.create_dataset("lzf", data=ramp(4, 3).astype("f4"), chunks=(2, 3), compression="lzf")
+        f["flags"] = np.array([[True, False, True], [False, False, True]])
+        brain = h5py.h5t.IEEE_F16LE.copy()
+        brain.set_fields(15, 7, 8, 0, 7)
+        brain.set_ebias(127)
+        halves = (ramp(4, 3).astype("f4").view("u4") >> 16).astype("u2")
+        shape = h5py.h5s.create_simple((4, 3))
+        h5py.h5d.create(f.id, b"brain", brain, shape).write(h5py.h5s.ALL, h5py.h5s.ALL, halves, mtype=brain)
+        eight = h5py.h5t.IEEE_F16LE.copy()
+        eight.set_fields(7, 3, 4, 0, 3)
+        eight.set_ebias(7)
+        eight.set_precision(8)
+        eight.set_size(1)
+        h5py.h5d.create(f.id, b"eight", eight, shape)
+        layout = h5py.VirtualLayout(shape=(4, 3), dtype="f4")
+        layout[:] = h5py.VirtualSource(".", "good", shape=(4, 3))
+        f.create_virtual_dataset("virtual", layout)
+
+
 def bicnet(folder, region, frames, libver="earliest"):
     """Five videos, T = 3, R = 2; widths: text 6, region 4, global 5."""
     captions = [[2, 3], [1], [4, 1, 2], [2, 2], [3]]
@@ -71,6 +94,7 @@ def msvd(folder):
 
 features(at("features.h5"), "earliest")
 features(at("features_latest.h5"), "latest")
+foreign(at("features_foreign.h5"))
 bicnet("bicnet", "msrvtt_region_feature.h5", "msr-vtt_features.h5")
 for name, videos in [("train", ["video0", "video2", "video3"]), ("test", ["video4", "video1"])]:
     with open(at("bicnet", f"MSRVTT_9000_{name}.csv"), "w") as f:

@@ -8,7 +8,7 @@ use crate::data::captions::{self, Split, VideoCaptions};
 use crate::data::formats::npy::NpzFile;
 use crate::data::formats::safetensors::TensorFile;
 use crate::data::moments::Problems;
-use crate::data::{checked_index, extents, find_non_finite, require};
+use crate::data::{Gone, checked_index, extents, find_non_finite, require};
 use crate::tensor::Array;
 use crate::{Error, Result};
 
@@ -37,10 +37,11 @@ impl NeutralDataset {
         let root = root.as_ref();
         let arrays = Arrays::open(root, split)?;
         let split = captions::read_jsonl(root.join(format!("{split}.jsonl")), &mut Problems::strict())?;
-        let mut dims = None;
+        let (mut dims, mut gone) = (None, Gone::default());
         for video in &split.videos {
-            check(&arrays, video, &mut dims)?;
+            gone.check(check(&arrays, video, &mut dims), &mut Problems::strict())?;
         }
+        gone.finish()?;
         let dims = dims.ok_or_else(|| Error::malformed(root, "split", "no videos"))?;
         Ok(Self { arrays, split, dims })
     }

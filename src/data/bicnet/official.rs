@@ -9,7 +9,7 @@ use crate::data::captions::{self, Split};
 use crate::data::formats::hdf5::{FeatureFile, FeatureSet};
 use crate::data::formats::text::{Entries, read_json};
 use crate::data::moments::Problems;
-use crate::data::{checked_index, extents, require};
+use crate::data::{Gone, checked_index, extents, require};
 use crate::{Error, Result};
 
 /// Which dataset's files are read.
@@ -77,21 +77,24 @@ impl BicnetDataset {
         let lengths_path = root.join("text_lens_default.json");
         let mut lengths = token_counts(&lengths_path)?;
         let mut text_width = None;
-        let mut videos = Vec::new();
+        let (mut videos, mut gone) = (Vec::new(), Gone::default());
         for (id, row) in listed(root, kind, part)? {
-            for (path, rows) in [(&region_path, rows), (&global_path, global_rows)] {
-                if row >= rows {
-                    return Err(Error::missing(path, "row of video", id));
-                }
-            }
-            let counts = lengths.remove(&id).ok_or_else(|| Error::missing(&lengths_path, "video", &id))?;
-            let offsets = offsets(&lengths_path, &id, &counts)?;
-            let [tokens, width] = extents(text.path(), &id, text.dataset(&id)?.shape(), "(tokens, Dt)")?;
-            require(text.path(), &id, "the width Dt", *text_width.get_or_insert(width), width)?;
-            let sum = offsets.last().copied().unwrap_or_default();
-            require(text.path(), &id, "the sum of the caption's token counts", sum, tokens)?;
-            videos.push(Video { id, row, offsets });
+            let rows = [(&region_path, rows), (&global_path, global_rows)];
+            let found = rows.into_iter().try_for_each(|(path, rows)| {
+                if row < rows { Ok(()) } else { Err(Error::missing(path, "row of video", &id)) }
+            });
+            let video = found.and_then(|()| {
+                let counts = lengths.remove(&id).ok_or_else(|| Error::missing(&lengths_path, "video", &id))?;
+                let offsets = offsets(&lengths_path, &id, &counts)?;
+                let [tokens, width] = extents(text.path(), &id, text.dataset(&id)?.shape(), "(tokens, Dt)")?;
+                require(text.path(), &id, "the width Dt", *text_width.get_or_insert(width), width)?;
+                let sum = offsets.last().copied().unwrap_or_default();
+                require(text.path(), &id, "the sum of the caption's token counts", sum, tokens)?;
+                Ok(Video { id, row, offsets })
+            });
+            videos.extend(gone.check(video, &mut Problems::strict())?);
         }
+        gone.finish()?;
         let text_width = text_width.ok_or_else(|| Error::malformed(root, "split", "no videos"))?;
         let dims = Dims { text: text_width, regions, region: region_width, global: global_width };
         Ok(Self { root: root.to_path_buf(), videos, text, region, global, dims })

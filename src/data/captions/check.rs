@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::{Problems, Split, VideoCaptions};
 use crate::Error;
+use crate::progress::counted;
 
 /// What [`check`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,13 +80,16 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         for part in &self.parts {
             let PartReport { name, videos, captions, missing_files, .. } = part;
-            write!(f, "{name}: {videos} videos, {captions} captions, {} missing files, ", missing_files.len())?;
+            let (videos, captions) = (counted(*videos, "video", "videos"), counted(*captions, "caption", "captions"));
+            let missing = counted(missing_files.len(), "missing file", "missing files");
+            write!(f, "{name}: {videos}, {captions}, {missing}, ")?;
             let PartReport { duplicate_ids, blank_captions, other_problems, .. } = part;
-            write!(f, "{duplicate_ids} duplicate ids, {blank_captions} blank captions, ")?;
-            writeln!(f, "{other_problems} other problems")?;
+            let duplicates = counted(*duplicate_ids, "duplicate id", "duplicate ids");
+            let blank = counted(*blank_captions, "blank caption", "blank captions");
+            writeln!(f, "{duplicates}, {blank}, {}", counted(*other_problems, "other problem", "other problems"))?;
         }
         for Shared { parts: [first, second], ids } in &self.shared {
-            writeln!(f, "{first} and {second} share {} ids, such as {:?}", ids.len(), ids[0])?;
+            writeln!(f, "{first} and {second} share {}, such as {:?}", counted(ids.len(), "id", "ids"), ids[0])?;
         }
         Ok(())
     }

@@ -13,12 +13,12 @@ const RECIPE: &str = "python3 -c \"import json, pickle; json.dump({k: [' '.join(
 /// Reads a list of ids, one a line: `train_list.txt`, `val_list.txt` or `test_list.txt`. Blank lines are skipped.
 ///
 /// # Errors
-/// [`Error::Io`]. Problems of a line: not UTF-8 or over 1 MiB, and [`Error::Duplicate`].
+/// [`Error::Io`]; [`Error::Malformed`] without any id. Problems of a line: not UTF-8 or over 1 MiB, and [`Error::Duplicate`].
 pub fn read_id_list(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Vec<String>> {
     let path = path.as_ref();
     let mut ids = Ids::new(path, problems);
     for_each_line(path, |number, line| ids.add(&format!("line {number}"), line))?;
-    Ok(ids.list)
+    ids.finish()
 }
 
 /// Reads `{"<video id>": ["<caption>", ...], ...}`: MSVD's `captions_msvd.json` and VATEX' `ref_captions.json`.

@@ -81,13 +81,18 @@ impl Split {
     /// The videos `ids`, in that order. `path` is the file that holds the captions, for the error.
     ///
     /// # Errors
-    /// A problem of an id without captions: [`Error::Missing`].
+    /// [`Error::Malformed`] where none of several ids has captions. A problem of an id without captions:
+    /// [`Error::Missing`].
     pub fn select(&self, ids: &[String], path: impl AsRef<Path>, problems: &mut Problems) -> Result<Split> {
         let by_id: HashMap<&str, &VideoCaptions> = self.videos.iter().map(|v| (v.id.as_str(), v)).collect();
         let mut videos = Vec::new();
         for id in ids {
             let video = by_id.get(id.as_str()).ok_or_else(|| Error::missing(&path, "video", id));
             videos.extend(problems.check(video)?.map(|&video| video.clone()));
+        }
+        if videos.is_empty() {
+            let problem = format!("none of the {} listed videos has captions here", ids.len());
+            return Err(Error::malformed(path, "videos", problem));
         }
         Ok(Split { videos })
     }
@@ -184,6 +189,14 @@ impl<'a> Ids<'a> {
         }
         self.list.push(id.to_owned());
         Ok(())
+    }
+
+    /// The ids; there is at least one.
+    fn finish(self) -> Result<Vec<String>> {
+        if self.list.is_empty() {
+            return Err(Error::malformed(self.path, "end", "no video ids"));
+        }
+        Ok(self.list)
     }
 }
 

@@ -9,7 +9,7 @@ use super::Ids;
 #[cfg(feature = "datasets")]
 use super::table::for_each_record;
 use super::{Builder, Problems, Split, VideoCaptions};
-use crate::data::formats::text::{Checked, read_json};
+use crate::data::formats::text::{Checked, Object, read_json};
 use crate::{Error, Result};
 
 /// Reads `{"sentences": [{"video_id": "...", "caption": "..."}, ...]}`: MSR-VTT's `MSRVTT_data.json` and the
@@ -26,15 +26,15 @@ pub fn read_msrvtt(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Sp
     }
     #[derive(Deserialize)]
     struct Annotations {
-        sentences: Vec<Checked<Sentence>>,
+        sentences: Vec<Checked<Object<Sentence>>>,
     }
 
     let path = path.as_ref();
-    let Annotations { sentences } = read_json(path)?;
+    let Object(Annotations { sentences }) = read_json(path)?;
     let mut builder = Builder::new(path, problems);
     for (i, Checked(sentence)) in sentences.into_iter().enumerate() {
         let place = format!("sentence {}", i + 1);
-        let video = sentence.map(|s| VideoCaptions::new(s.video_id, vec![s.caption]));
+        let video = sentence.map(|Object(s)| VideoCaptions::new(s.video_id, vec![s.caption]));
         builder.add(&place, video.map_err(|problem| Error::malformed(path, &place, problem)), false)?;
     }
     builder.finish()
@@ -43,14 +43,14 @@ pub fn read_msrvtt(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Sp
 /// Reads the column `video_id` of a CSV file: MSR-VTT's `MSRVTT_train.9k.csv` and the like.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Malformed`] without that column. Problems of a row: damaged, blank, not UTF-8, and
+/// [`Error::Io`]; [`Error::Malformed`] without that column or any id. Problems of a row: damaged, blank, not UTF-8, and
 /// [`Error::Duplicate`].
 #[cfg(feature = "datasets")]
 pub fn read_msrvtt_ids(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Vec<String>> {
     let path = path.as_ref();
     let mut ids = Ids::new(path, problems);
     for_each_record(path, ["video_id"], |place, row| ids.add(&place, row.map(|[id]| id)))?;
-    Ok(ids.list)
+    ids.finish()
 }
 
 /// Reads the columns `video_id` and `sentence` of a CSV file with one caption a video: MSR-VTT's

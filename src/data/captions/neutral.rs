@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Builder, Problems, Split, VideoCaptions};
 use crate::data::formats::atomic;
 use crate::data::formats::text::for_each_value;
+use crate::data::is_inside;
 use crate::data::moments::check_window;
 use crate::{Error, Result};
 
@@ -27,7 +28,7 @@ struct Row {
 
 /// Reads the neutral form, for videos of one's own: a JSON object a line, blank lines aside. Either `{"video_id": "..",
 /// "caption": ".."}`, where further lines add captions to the same video, or `{"video_id": "..", "captions": ["..",
-/// ..]}` with all of them. `path` is the file where it is not called as the id, and `start` and `end` are the stretch
+/// ..]}` with all of them. `path` is the file where it is not called as the id, also in sub-folders, and `start` and `end` are the stretch
 /// of it in seconds; all three may be left out. Other fields are ignored.
 ///
 /// # Errors
@@ -53,6 +54,10 @@ fn video(path: &Path, place: &str, row: Row) -> Result<VideoCaptions> {
         _ => return Err(Error::malformed(path, place, "either caption or captions is needed")),
     };
     let start = row.start.unwrap_or(0.0);
+    if let Some(out) = row.path.as_ref().filter(|file| !is_inside(file)) {
+        let problem = format!("the path {out:?} does not lead into the folder of videos");
+        return Err(Error::malformed(path, place, problem));
+    }
     // A stretch to the end of the file is as long as one likes.
     check_window(path, place, [start, row.end.unwrap_or(start + 1.0)], None, 0.0)?;
     let video = VideoCaptions::new(row.video_id, captions);

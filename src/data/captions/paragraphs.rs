@@ -85,5 +85,5 @@ fn read_json_ids(path: &Path, problems: &mut Problems) -> Result<Vec<String>> {
         let id = id.as_ref().map(String::as_str).map_err(|problem| Error::malformed(path, &place, problem));
         ids.add(&place, id)?;
     }
-    Ok(ids.list)
+    ids.finish()
 }

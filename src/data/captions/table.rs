@@ -2,59 +2,132 @@
 
 use std::path::Path;
 
-use crate::data::formats::text::{MAX_LINE_BYTES, read_file, without_mark};
+use crate::data::formats::text::{MAX_LINE_BYTES, read_file, refuse_wide, without_mark};
 use crate::{Error, Result};
 
 /// Calls `take` with the place and the named columns of every row. A row that is damaged, over 1 MiB or not UTF-8 is
-/// handed over as its error, and left behind if `take` lets it pass.
+/// handed over as its error, and left behind if `take` lets it pass; one whose quotes do not match is left behind up to the
+/// end of its first line.
 pub fn for_each_record<const N: usize>(
     path: &Path,
     columns: [&str; N],
     mut take: impl FnMut(String, Result<[&str; N]>) -> Result<()>,
 ) -> Result<()> {
     let text = read_file(path)?;
-    let text = without_mark(&text);
-    let mut reader = csv::Reader::from_reader(text);
-    let mut line = Line { text, offset: 0, number: 1 };
-    let header = reader.headers().map_err(|e| Error::malformed(path, line.at(e.position()), e))?.clone();
+    refuse_wide(path, &text)?;
+    let mut rest = Rest { text: without_mark(&text), line: 1 };
+    let (place, header) = rest.next().ok_or_else(|| Error::malformed(path, "line 1", "no header"))?;
+    let header = header.map_err(|problem| Error::malformed(path, place, problem))?;
     let mut at = [0; N];
     for (index, name) in at.iter_mut().zip(columns) {
         let found = header.iter().position(|column| column.trim() == name);
         *index = found.ok_or_else(|| Error::malformed(path, "line 1", format_args!("no column {name:?}")))?;
     }
-    let mut record = csv::StringRecord::new();
-    loop {
-        let read = reader.read_record(&mut record);
-        let place = line.at(read.as_ref().map_or_else(|e| e.position(), |_| record.position()));
-        let row = match read {
-            Ok(false) => return Ok(()),
-            Ok(true) if record.as_slice().len() as u64 > MAX_LINE_BYTES => {
-                Err(Error::malformed(path, &place, format_args!("over {MAX_LINE_BYTES} bytes long")))
+    while let Some((place, record)) = rest.next() {
+        let row = record.and_then(|record| match record.len() == header.len() {
+            true => Ok(record),
+            false => Err(format!("{} columns, the header has {}", record.len(), header.len())),
+        });
+        match row {
+            Ok(record) => take(place, Ok(at.map(|index| record.get(index).unwrap_or_default())))?,
+            Err(problem) => take(place.clone(), Err(Error::malformed(path, place, problem)))?,
+        }
+    }
+    Ok(())
+}
+
+/// What is left of a CSV file.
+struct Rest<'a> {
+    text: &'a [u8],
+    /// The number of the line at its start.
+    line: usize,
+}
+
+/// A row's place, and its fields or what is wrong with it.
+type Row = (String, std::result::Result<csv::StringRecord, String>);
+
+impl Rest<'_> {
+    /// The next row that is not empty.
+    fn next(&mut self) -> Option<Row> {
+        while let Some(empty) = line_end(self.text) {
+            self.pass(empty);
+        }
+        if self.text.is_empty() {
+            return None;
+        }
+        let place = format!("line {}", self.line);
+        let (length, problem) = match record_length(self.text) {
+            Ok(length) if length as u64 > MAX_LINE_BYTES => (length, Some(format!("over {MAX_LINE_BYTES} bytes long"))),
+            Ok(length) => (length, None),
+            Err(problem) => {
+                let line = self.text.iter().position(|b| b"\r\n".contains(b));
+                (line.unwrap_or(self.text.len()), Some(problem.to_owned()))
             }
-            // Every record has as many fields as the header: the reader sees to that.
-            Ok(true) => Ok(at.map(|index| record.get(index).unwrap_or_default())),
-            Err(e) => Err(Error::malformed(path, &place, e)),
         };
-        take(place, row)?;
+        let record = problem.map_or_else(|| fields(&self.text[..length]), Err);
+        self.pass(length);
+        Some((place, record))
+    }
+
+    /// Goes on behind `length` bytes.
+    fn pass(&mut self, length: usize) {
+        let (passed, rest) = self.text.split_at(length);
+        // A CR counts where no LF follows.
+        let ends = |(i, b): (usize, &u8)| *b == b'\n' || (*b == b'\r' && self.text.get(i + 1) != Some(&b'\n'));
+        self.line += passed.iter().enumerate().filter(|&at| ends(at)).count();
+        self.text = rest;
     }
 }
 
-/// Counts lines. The CSV reader's own count is one too low in files with CRLF: there it places a record before the LF
-/// that ends the line above.
-struct Line<'a> {
-    text: &'a [u8],
-    offset: usize,
-    number: usize,
+/// The length of the line end that `text` begins with.
+fn line_end(text: &[u8]) -> Option<usize> {
+    match text {
+        [b'\r', b'\n', ..] => Some(2),
+        [b'\r' | b'\n', ..] => Some(1),
+        _ => None,
+    }
 }
 
-impl Line<'_> {
-    /// "line N" of a record; positions must not decrease.
-    fn at(&mut self, position: Option<&csv::Position>) -> String {
-        let start = position.and_then(|p| usize::try_from(p.byte()).ok()).unwrap_or(0).min(self.text.len());
-        let skip = self.text[start..].iter().take_while(|b| b"\r\n".contains(b)).count();
-        let passed = self.text.get(self.offset..start + skip).unwrap_or_default();
-        self.number += passed.iter().filter(|&&b| b == b'\n').count();
-        self.offset = self.offset.max(start + skip);
-        format!("line {}", self.number)
+/// The length of the record at the start of `text`, without its line end. A quote within a field is a letter, one at its
+/// start opens it, and the one that closes it must end it.
+fn record_length(text: &[u8]) -> std::result::Result<usize, &'static str> {
+    let mut at = 0;
+    loop {
+        if text.get(at) == Some(&b'"') {
+            at = closing_quote(text, at + 1).ok_or("a quote is never closed")? + 1;
+            if !matches!(text.get(at), None | Some(b',' | b'\r' | b'\n')) {
+                return Err("a closing quote is not at the end of its column; is the one that opens it meant?");
+            }
+        }
+        at += text[at..].iter().position(|b| b",\r\n".contains(b)).unwrap_or(text.len() - at);
+        if text.get(at) != Some(&b',') {
+            return Ok(at);
+        }
+        at += 1;
+    }
+}
+
+/// Where the next quote is from `at` on that is not one of a pair.
+fn closing_quote(text: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        at += text.get(at..)?.iter().position(|&b| b == b'"')?;
+        if text.get(at + 1) != Some(&b'"') {
+            return Some(at);
+        }
+        at += 2;
+    }
+}
+
+/// The fields of one record.
+fn fields(text: &[u8]) -> std::result::Result<csv::StringRecord, String> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).buffer_capacity(text.len().max(1)).from_reader(text);
+    let mut record = csv::StringRecord::new();
+    match reader.read_record(&mut record) {
+        Ok(true) => Ok(record),
+        Ok(false) => Err("is empty".into()),
+        Err(e) => Err(match e.kind() {
+            csv::ErrorKind::Utf8 { err, .. } => format!("not UTF-8: {err}"),
+            _ => e.to_string(),
+        }),
     }
 }

@@ -118,6 +118,8 @@ fn bad_lines_are_named() {
         "{\"video_id\": \"a\", \"caption\": \"x\", \"path\": \"b\"}",
         "{\"video_id\": \"b\", \"caption\": \"x\", \"start\": -1}",
         "{\"video_id\": \"b\", \"caption\": \"x\", \"start\": 2, \"end\": 2}",
+        "{\"video_id\": \"b\", \"caption\": \"x\", \"start\": 2, \"end\": 1e300}",
+        "[\"b\", null, null, null, \"x\", null]",
         &format!("{{\"video_id\": {}", "[".repeat(100_000)),
         &"x".repeat(2 << 20),
     ] {
@@ -141,6 +143,7 @@ fn id_lists_skip_blanks_and_refuse_repeats() {
     assert_eq!(read(folder.file("a", "\u{feff}x\r\n\r\ny")).unwrap(), ["x", "y"]);
     assert_eq!(place(read(folder.file("a", "x\ny\nx \n"))), "line 3");
     assert_eq!(place(read(folder.file("a", b"x\n\xff"))), "line 2");
+    assert_eq!(read(folder.file("a", "x\ry\r")).unwrap(), ["x", "y"]);
 }
 
 #[test]
@@ -169,6 +172,74 @@ fn json_annotations_are_checked() {
     {
         place(read_caption_lists(file(bad)));
         place(read_msrvtt(file(bad)));
+    }
+}
+
+#[test]
+#[cfg(feature = "datasets")]
+fn quotes_that_do_not_match_are_errors_of_their_line() {
+    let folder = Folder::new();
+    let file = |text: &str| folder.file("a.csv", text);
+    let head = "video_id,sentence\n";
+    for (rows, bad, captions) in [
+        ("v0,x\nv1,\"a\nv2,b\nv3,c\n", "line 3", vec!["x", "b", "c"]),
+        ("v1,\"a\nv2,\"b\"\nv3,c\n", "line 2", vec!["b", "c"]),
+        ("v1,\"a\"b\nv2,c\n", "line 2", vec!["c"]),
+        ("v1,\"a\rv2,b", "line 2", vec!["b"]),
+    ] {
+        let path = file(&format!("{head}{rows}"));
+        assert_eq!(place(strictly(|p| read_msrvtt_test(&path, p))), bad, "{rows}");
+        let mut lenient = Problems::lenient();
+        let split = read_msrvtt_test(&path, &mut lenient).unwrap();
+        let got: Vec<&str> = split.videos.iter().map(|v| v.captions[0].as_str()).collect();
+        assert_eq!((got, lenient.skipped().len()), (captions, 1), "{rows}");
+    }
+    // What is well formed: line breaks and quotes in quotes, letters that are quotes, lone CR.
+    let rows = "v1,\"a\nb \"\"c\"\"\"\nv2,an 8\" pipe\n\nv3,\"\"\"d\"\n";
+    let split = strictly(|p| read_msrvtt_test(file(&format!("{head}{rows}")), p)).unwrap();
+    let got: Vec<&str> = split.videos.iter().map(|v| v.captions[0].as_str()).collect();
+    assert_eq!(got, ["a\nb \"c\"", "an 8\" pipe", "\"d"]);
+    assert_eq!(place(strictly(|p| read_msrvtt_test(file(&format!("{head}{rows}v2,x")), p))), "line 7");
+    let split = strictly(|p| read_msrvtt_test(file("video_id,sentence\rv1,a\rv2,b\r"), p)).unwrap();
+    assert_eq!(split.videos, [video("v1", &["a"]), video("v2", &["b"])]);
+}
+
+#[test]
+#[cfg(feature = "datasets")]
+fn lists_without_ids_end_at_once() {
+    let folder = Folder::new();
+    assert_eq!(place(strictly(|p| read_id_list(folder.file("a", "\n \n"), p))), "end");
+    assert_eq!(place(strictly(|p| read_msrvtt_ids(folder.file("a", "video_id\n"), p))), "end");
+    assert_eq!(place(strictly(|p| read_msrvtt_ids(folder.file("a", ""), p))), "line 1");
+    let captions = folder.file("a.json", "{\"x\": [\"a\"]}");
+    assert_eq!(place(strictly(|p| read_activitynet_paragraphs(folder.file("ids", "[]"), &captions, p))), "end");
+    // None of the listed videos is annotated.
+    let split = Split { videos: vec![video("a", &["x"])] };
+    let error = split.select(&ids(&["b", "c"]), "f", &mut Problems::lenient()).unwrap_err().to_string();
+    assert!(error.contains("none of the 2 listed videos has captions here"), "{error}");
+}
+
+#[test]
+fn rows_are_objects_whose_keys_occur_once() {
+    let folder = Folder::new();
+    let problem = |text: &str| match strictly(|p| read_msrvtt(folder.file("a.json", text), p)) {
+        Err(Error::Malformed { place, problem, .. }) => format!("{place}: {problem}"),
+        other => panic!("{other:?}"),
+    };
+    let twice = "{\"sentences\": [{\"video_id\": \"a\", \"caption\": \"x\", \"caption\": \"y\"}]}";
+    assert_eq!(problem(twice), "sentence 1: duplicate field `caption`");
+    let positions = "{\"sentences\": [[\"a\", \"x\"]]}";
+    assert_eq!(problem(positions), "sentence 1: an object with named fields is expected");
+    assert!(problem("[[]]").ends_with("an object with named fields is expected"));
+    assert!(place(jsonl("[\"a\", null, null, null, \"x\", null]")).starts_with("line 1"));
+}
+
+#[test]
+fn files_in_sub_folders_are_named_and_nothing_outside() {
+    let row = |path: &str| jsonl(format!("{{\"video_id\": \"a\", \"caption\": \"x\", \"path\": \"{path}\"}}"));
+    assert_eq!(row("sub/a.mp4").unwrap().videos[0].file, "sub/a.mp4");
+    for path in ["../a.mp4", "/a.mp4", "sub/../../a", "", "./a", "a//b", "a/"] {
+        assert_eq!(place(row(path)), "line 1", "{path}");
     }
 }
 
@@ -273,8 +344,8 @@ fn a_check_counts_what_is_wrong() {
     assert_eq!(report.parts, [part("train", 3, &[], [1, 1, 2]), part("test", 2, &["v3"], [0, 1, 0])]);
     assert_eq!(report.shared, [Shared { parts: ["train".into(), "test".into()], ids: ids(&["v2"]) }]);
     let text = report.to_string();
-    assert!(text.contains("test: 2 videos, 2 captions, 1 missing files"), "{text}");
-    assert!(text.contains("train and test share 1 ids, such as \"v2\""), "{text}");
+    assert!(text.contains("test: 2 videos, 2 captions, 1 missing file"), "{text}");
+    assert!(text.contains("train and test share 1 id, such as \"v2\""), "{text}");
 
     let strict = strictly(|p| Dataset::MsrVtt9k.read(folder.root(), Part::Train, p));
     assert!(matches!(strict, Err(Error::Duplicate { place, .. }) if place == "line 4"));

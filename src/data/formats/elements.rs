@@ -38,6 +38,32 @@ pub(crate) fn to_f32(dtype: Dtype, bytes: &[u8], big_endian: bool) -> Option<Vec
     })
 }
 
+/// As [`to_f32`], without rounding; `None` also for integers that no `f64` holds, over 2^53.
+#[cfg(feature = "datasets")]
+pub(crate) fn to_f64(dtype: Dtype, bytes: &[u8], big_endian: bool) -> Option<Vec<f64>> {
+    match dtype {
+        Dtype::F64 => Some(decode(bytes, big_endian, f64::from_le_bytes)),
+        Dtype::I64 => exact(&decode(bytes, big_endian, i64::from_le_bytes)),
+        Dtype::U64 => exact(&decode(bytes, big_endian, |b| i128::from(u64::from_le_bytes(b)))),
+        Dtype::I32 | Dtype::U32 => integers(dtype, bytes, big_endian, |v| v as f64),
+        // The others fit f32.
+        _ => to_f32(dtype, bytes, big_endian).map(|values| values.into_iter().map(f64::from).collect()),
+    }
+}
+
+/// Integers as `f64`, if all fit.
+#[cfg(feature = "datasets")]
+fn exact<T: Copy + Into<i128>>(values: &[T]) -> Option<Vec<f64>> {
+    let each = |&v: &T| Some(v.into()).filter(|v| v.unsigned_abs() <= 1 << 53).map(|v: i128| v as f64);
+    values.iter().map(each).collect()
+}
+
+/// The first number of `f64` that is finite and becomes infinite as `f32`.
+#[cfg(feature = "datasets")]
+pub(crate) fn first_overflow(values: &[f64]) -> Option<(usize, f64)> {
+    values.iter().copied().enumerate().find(|(_, v)| v.is_finite() && (*v as f32).is_infinite())
+}
+
 /// The little-endian integers in `bytes`; `None` for floats and `u64`, which do not all fit.
 pub(crate) fn to_i64(dtype: Dtype, bytes: &[u8]) -> Option<Vec<i64>> {
     integers(dtype, bytes, false, |v| v)
@@ -107,6 +133,17 @@ mod tests {
         assert_eq!(to_i64(Dtype::I64, &i64::MIN.to_le_bytes()), Some(vec![i64::MIN]));
         assert_eq!(to_i64(Dtype::U8, &[200]), Some(vec![200]));
         assert_eq!(to_i64(Dtype::F32, &[0; 4]), None);
+    }
+
+    #[test]
+    #[cfg(feature = "datasets")]
+    fn wide_numbers_are_not_rounded() {
+        assert_eq!(to_f64(Dtype::F64, &(1.0 + 1e-9f64).to_le_bytes(), false), Some(vec![1.0 + 1e-9]));
+        assert_eq!(to_f64(Dtype::I64, &((1i64 << 24) + 1).to_be_bytes(), true), Some(vec![16_777_217.0]));
+        assert_eq!(to_f64(Dtype::U32, &u32::MAX.to_le_bytes(), false), Some(vec![4_294_967_295.0]));
+        assert_eq!(to_f64(Dtype::I64, &((1i64 << 53) + 1).to_le_bytes(), false), None);
+        assert_eq!(to_f64(Dtype::U64, &u64::MAX.to_le_bytes(), false), None);
+        assert_eq!(first_overflow(&[1e38, f64::INFINITY, -1e300]), Some((2, -1e300)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytemuck::allocation::cast_vec;
 use hdf5_reader::error::Error as H5Error;
 use hdf5_reader::{ByteOrder, Dataset, Datatype, FileStorage, H5Type, Hdf5File, OpenOptions, SliceInfo, SliceInfoElem};
 use safetensors::Dtype;
@@ -18,10 +19,31 @@ use crate::{Error, Result};
 /// Most bytes that one call reads, counted as `f32`.
 const MAX_READ_BYTES: usize = 256 << 20;
 
+/// Rows are read in pieces of at most so many bytes, as they are in the file.
+const PIECE_BYTES: usize = 64 << 20;
+
+/// Filters of HDF5's registry that are met in feature files.
+const FILTERS: [(u32, &str); 11] = [
+    (4, "SZIP"),
+    (307, "bzip2"),
+    (32000, "LZF"),
+    (32001, "Blosc"),
+    (32004, "LZ4"),
+    (32008, "Bitshuffle"),
+    (32013, "ZFP"),
+    (32015, "Zstandard"),
+    (32017, "SZ"),
+    (32026, "Blosc2"),
+    (32032, "Granular BitRound"),
+];
+
+/// The layout class of virtual datasets.
+const VIRTUAL: u8 = 3;
+
 /// An open HDF5 file of numeric datasets.
 ///
 /// Nothing but the directory of the file is read at first, values come with each call. Memory stays bounded whatever the
-/// file claims: 256 MiB a call and 64 MiB a chunk. Links to other files are not followed.
+/// file claims: 256 MiB of values a call, and 64 MiB a chunk. Links to other files are not followed.
 pub struct FeatureFile {
     path: PathBuf,
     file: Hdf5File,
@@ -35,7 +57,7 @@ impl FeatureFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let options = OpenOptions::default()
-            .with_max_read_bytes(MAX_READ_BYTES)
+            .with_max_read_bytes(2 * MAX_READ_BYTES)
             .with_max_chunk_bytes(64 << 20)
             .with_max_object_header_bytes(1 << 20)
             .with_chunk_cache_bytes(8 << 20);
@@ -71,14 +93,13 @@ impl FeatureFile {
             e => failed(&self.path, "read", &place, e),
         })?;
         let bad = |problem: String| Error::malformed(&self.path, &place, problem);
-        if number_type(dataset.dtype()).is_none() {
-            return Err(bad(format!("holds no numbers that can be read: {:?}", dataset.dtype())));
-        }
+        let raw = dataset.raw_datatype().map_err(|e| failed(&self.path, "read", &place, e))?;
+        let kind = kind_of(dataset.dtype(), &raw).map_err(bad)?;
         let shape: Vec<usize> = dataset.shape().iter().map_while(|&d| usize::try_from(d).ok()).collect();
         if shape.len() != dataset.ndim() || byte_count(&shape, Dtype::F32).is_none() {
             return Err(bad(format!("absurd shape {:?}", dataset.shape())));
         }
-        Ok(FeatureSet { path: self.path.clone(), place, dataset, shape })
+        Ok(FeatureSet { path: self.path.clone(), place, dataset, shape, kind })
     }
 }
 
@@ -88,13 +109,13 @@ impl std::fmt::Debug for FeatureFile {
     }
 }
 
-/// One dataset of a [`FeatureFile`]: f16, f32, f64 or integers, read as `f32`. Any float of two bytes is taken for an
-/// IEEE half.
+/// One dataset of a [`FeatureFile`]: f16, bf16, f32, f64, integers or h5py's booleans, read as `f32`.
 pub struct FeatureSet {
     path: PathBuf,
     place: String,
     dataset: Dataset,
     shape: Vec<usize>,
+    kind: Dtype,
 }
 
 impl FeatureSet {
@@ -110,7 +131,11 @@ impl FeatureSet {
     pub fn read(&self) -> Result<Array> {
         match self.shape.first() {
             Some(&rows) => self.rows(0..rows),
-            None => self.selected(vec![], 0, &SliceInfo::all(0)),
+            None => {
+                let array = Array::new([], self.selected(&SliceInfo::all(0))?)?;
+                find_non_finite(&self.path, &self.place, 0, &array)?;
+                Ok(array)
+            }
         }
     }
 
@@ -138,24 +163,40 @@ impl FeatureSet {
         if shape.contains(&0) {
             return Ok(Array::zeros(shape));
         }
-        let mut selection = SliceInfo::all(self.shape.len());
-        selection.selections[0] = SliceInfoElem::Slice { start: range.start as u64, end: range.end as u64, step: 1 };
-        self.selected(shape, range.start, &selection)
-    }
-
-    /// The values of `selection`, if they fill `shape` with finite numbers and are not too many. `first` is the number of
-    /// the first row, for the error.
-    fn selected(&self, shape: Vec<usize>, first: usize, selection: &SliceInfo) -> Result<Array> {
         if byte_count(&shape, Dtype::F32).is_none_or(|bytes| bytes > MAX_READ_BYTES) {
             let problem =
                 format!("shape {shape:?} is over the limit of {MAX_READ_BYTES} bytes a read; read fewer rows");
             return Err(Error::malformed(&self.path, &self.place, problem));
         }
-        let read = self.dataset.read_slice::<Value>(selection);
-        let values = read.map_err(|e| failed(&self.path, "read", &self.place, e))?.into_raw_vec_and_offset().0;
-        let array = Array::new(shape, bytemuck::allocation::cast_vec(values))?;
-        find_non_finite(&self.path, &self.place, first, &array)?;
+        let mut values = Vec::new();
+        let each = self.rows_of_a_piece();
+        for start in range.clone().step_by(each) {
+            let mut selection = SliceInfo::all(self.shape.len());
+            let end = range.end.min(start.saturating_add(each));
+            selection.selections[0] = SliceInfoElem::Slice { start: start as u64, end: end as u64, step: 1 };
+            values.extend(self.selected(&selection)?);
+        }
+        let array = Array::new(shape, values)?;
+        find_non_finite(&self.path, &self.place, range.start, &array)?;
         Ok(array)
+    }
+
+    /// Whole chunks, as far as the dataset has some and they fit: none is unpacked twice.
+    fn rows_of_a_piece(&self) -> usize {
+        let row = byte_count(&self.shape[1..], self.kind).unwrap_or(usize::MAX).max(1);
+        let rows = (PIECE_BYTES / row).max(1);
+        let chunk = self.dataset.chunks().and_then(|chunks| chunks.first().copied()).unwrap_or(1).max(1) as usize;
+        if rows < chunk { rows } else { rows - rows % chunk }
+    }
+
+    /// The values of `selection`, in their order.
+    fn selected(&self, selection: &SliceInfo) -> Result<Vec<f32>> {
+        let read = if self.kind == Dtype::BF16 {
+            self.dataset.read_slice::<Brain>(selection).map(|a| cast_vec(a.into_raw_vec_and_offset().0))
+        } else {
+            self.dataset.read_slice::<Value>(selection).map(|a| cast_vec(a.into_raw_vec_and_offset().0))
+        };
+        read.map_err(|e| failed(&self.path, "read", &self.place, e))
     }
 }
 
@@ -169,8 +210,20 @@ impl std::fmt::Debug for FeatureSet {
 fn failed(path: &Path, action: &'static str, place: &str, error: H5Error) -> Error {
     match cause(error) {
         H5Error::Io(e) => Error::io(action, path, e),
+        H5Error::UnsupportedFilter(what) => Error::malformed(path, place, compressed(&what)),
+        H5Error::UnsupportedLayoutClass(VIRTUAL) => {
+            let problem = "is a virtual dataset, whose values lie in others; copy them into a dataset of this file";
+            Error::malformed(path, place, problem)
+        }
         e => Error::malformed(path, place, e),
     }
+}
+
+/// What is wrong with a filter that the HDF5 crate calls "filter id 32000".
+fn compressed(what: &str) -> String {
+    let id = what.rsplit(' ').next().and_then(|id| id.parse::<u32>().ok());
+    let name = FILTERS.iter().find(|(known, _)| Some(*known) == id).map_or("an unknown filter", |(_, name)| *name);
+    format!("is compressed with {name} ({what}), which is not read; write it with gzip, or without compression")
 }
 
 fn cause(error: H5Error) -> H5Error {
@@ -180,40 +233,93 @@ fn cause(error: H5Error) -> H5Error {
     }
 }
 
-fn number_type(datatype: &Datatype) -> Option<(Dtype, bool)> {
-    let (kind, size, order) = match *datatype {
-        Datatype::FloatingPoint { size, byte_order } => (b'f', size, byte_order),
-        Datatype::FixedPoint { size, signed, byte_order } => (if signed { b'i' } else { b'u' }, size, byte_order),
+/// The number type of a dataset; `raw` is its datatype as stored, which tells kinds of floats apart.
+fn kind_of(datatype: &Datatype, raw: &[u8]) -> std::result::Result<Dtype, String> {
+    let Some((dtype, _)) = number_type(datatype, false) else {
+        return Err(format!("holds no numbers that can be read: {datatype:?}"));
+    };
+    let Datatype::FloatingPoint { size, .. } = datatype else { return Ok(dtype) };
+    // Class and flags (4 bytes), size (4), then bit offset and precision (2 each), the exponent's place and size, the
+    // mantissa's, and the exponent's bias (4).
+    let bits = raw.get(12..16).zip(raw.get(16..20)).and_then(|(places, bias)| {
+        let bias = u32::from_le_bytes(bias.try_into().ok()?);
+        Some(([places[0], places[1], places[2], places[3]], bias))
+    });
+    match (size, bits) {
+        (2, Some(([10, 5, 0, 10], 15))) | (4, Some(([23, 8, 0, 23], 127))) | (8, Some(([52, 11, 0, 52], 1023))) => {
+            Ok(dtype)
+        }
+        (2, Some(([7, 8, 0, 7], 127))) => Ok(Dtype::BF16),
+        (_, Some(([_, exponent, _, mantissa], bias))) => Err(format!(
+            "holds floats of {size} bytes with {exponent} bits of exponent (bias {bias}) and {mantissa} of mantissa, \
+             which are not read; write them as f32"
+        )),
+        (_, None) => Err("has a damaged datatype".into()),
+    }
+}
+
+/// The number type of values, floats of two bytes being bfloat16 if `is_brain`, and whether they are big endian. h5py
+/// stores booleans as an enumeration of bytes.
+fn number_type(datatype: &Datatype, is_brain: bool) -> Option<(Dtype, bool)> {
+    let (kind, size, order) = match datatype {
+        Datatype::FloatingPoint { size, byte_order } => (b'f', *size, *byte_order),
+        Datatype::FixedPoint { size, signed, byte_order } => (if *signed { b'i' } else { b'u' }, *size, *byte_order),
+        Datatype::Enum { base, members } => {
+            let is_bool = members.len() == 2 && members.iter().all(|m| ["FALSE", "TRUE"].contains(&m.name.as_str()));
+            return number_type(base, false).filter(|_| is_bool);
+        }
         _ => return None,
     };
-    Some((elements::number_type(kind, size.into())?, order == ByteOrder::BigEndian))
+    let dtype =
+        if is_brain && (kind, size) == (b'f', 2) { Dtype::BF16 } else { elements::number_type(kind, size.into())? };
+    Some((dtype, order == ByteOrder::BigEndian))
 }
 
-/// A number of any type, read as `f32`.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(transparent)]
-struct Value(f32);
+/// A type of numbers that are read as `f32`.
+macro_rules! value {
+    ($(#[$doc:meta])* $name:ident, $is_brain:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+        #[repr(transparent)]
+        struct $name(f32);
 
-impl H5Type for Value {
-    fn hdf5_type() -> Datatype {
-        f32::hdf5_type()
-    }
+        impl H5Type for $name {
+            fn hdf5_type() -> Datatype {
+                f32::hdf5_type()
+            }
 
-    fn from_bytes(bytes: &[u8], datatype: &Datatype) -> std::result::Result<Self, H5Error> {
-        let unread = || H5Error::InvalidData(format!("{} bytes hold no {datatype:?}", bytes.len()));
-        Self::decode_vec(bytes, datatype, 1).ok_or_else(unread)?.map(|values| values[0])
-    }
+            fn from_bytes(bytes: &[u8], datatype: &Datatype) -> std::result::Result<Self, H5Error> {
+                let unread = || H5Error::InvalidData(format!("{} bytes hold no {datatype:?}", bytes.len()));
+                Self::decode_vec(bytes, datatype, 1).ok_or_else(unread)?.map(|values| values[0])
+            }
 
-    fn element_size(datatype: &Datatype) -> usize {
-        number_type(datatype).map_or(4, |(dtype, _)| dtype.bitsize() / 8)
-    }
+            fn element_size(datatype: &Datatype) -> usize {
+                number_type(datatype, $is_brain).map_or(4, |(dtype, _)| dtype.bitsize() / 8)
+            }
 
-    fn decode_vec(raw: &[u8], datatype: &Datatype, count: usize) -> Option<std::result::Result<Vec<Self>, H5Error>> {
-        let (dtype, big_endian) = number_type(datatype)?;
-        let raw = raw.get(..count.checked_mul(dtype.bitsize() / 8)?)?;
-        Some(Ok(bytemuck::allocation::cast_vec(to_f32(dtype, raw, big_endian)?)))
-    }
+            fn decode_vec(
+                raw: &[u8],
+                datatype: &Datatype,
+                count: usize,
+            ) -> Option<std::result::Result<Vec<Self>, H5Error>> {
+                let (dtype, big_endian) = number_type(datatype, $is_brain)?;
+                let raw = raw.get(..count.checked_mul(dtype.bitsize() / 8)?)?;
+                Some(Ok(cast_vec(to_f32(dtype, raw, big_endian)?)))
+            }
+        }
+    };
 }
+
+value!(
+    /// Of any type but bfloat16.
+    Value,
+    false
+);
+value!(
+    /// A bfloat16, which the HDF5 crate does not tell from other floats of two bytes.
+    Brain,
+    true
+);
 
 #[cfg(test)]
 mod tests {
@@ -283,6 +389,26 @@ mod tests {
             assert_eq!(huge.row((1 << 30) - 1).unwrap().len(), 1024);
         }
         assert!(matches!(FeatureFile::open("no/such/file.h5"), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn foreign_datasets_are_read_as_what_they_are_or_named() {
+        let file = FeatureFile::open(fixture("features_foreign.h5")).unwrap();
+        assert_eq!(read(&file, "good").unwrap(), ramp([4, 3]));
+        // The same numbers, whose upper halves are exact.
+        assert_eq!(read(&file, "brain").unwrap(), ramp([4, 3]));
+        assert_eq!(file.dataset("brain").unwrap().row(2).unwrap().data(), [3.0, 3.5, 4.0]);
+        assert_eq!(read(&file, "flags").unwrap().data(), [1.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
+        for (name, part) in [
+            ("lzf", "is compressed with LZF (filter id 32000), which is not read; write it with gzip"),
+            ("virtual", "is a virtual dataset, whose values lie in others"),
+            ("eight", "holds no numbers that can be read"),
+        ] {
+            let error = read(&file, name).unwrap_err().to_string();
+            assert!(error.contains(&format!("dataset {name:?}: {part}")), "{error}");
+        }
+        assert_eq!(file.names().unwrap(), ["brain", "eight", "flags", "good", "lzf", "virtual"]);
+        assert!(compressed("filter id 7").contains("an unknown filter (filter id 7)"));
     }
 
     #[test]

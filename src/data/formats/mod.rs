@@ -2,7 +2,7 @@
 
 pub mod atomic;
 pub(crate) mod digest;
-mod elements;
+pub(crate) mod elements;
 #[cfg(feature = "datasets")]
 pub mod hdf5;
 #[cfg(feature = "datasets")]

@@ -1,7 +1,8 @@
 //! NumPy files: one array (`.npy`), or several in a zip archive (`.npz`).
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -9,7 +10,7 @@ use safetensors::Dtype;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::elements::{byte_count, number_type, to_f32, write_f32};
+use super::elements::{byte_count, first_overflow, number_type, to_f32, to_f64, write_f32};
 use crate::tensor::Array;
 use crate::{Error, Result};
 
@@ -24,8 +25,12 @@ const MAX_DIMENSIONS: usize = 32;
 /// Largest unpacked npz member.
 const MAX_MEMBER_BYTES: u64 = 256 << 20;
 
-/// A member over 1 MiB may unpack to this many times its packed size.
-const MAX_RATIO: u64 = 256;
+/// Deflate packs nothing to less than a share of this.
+const MAX_RATIO: u64 = 1032;
+
+/// The table of contents' entries: their signature, and where their lengths and their names are.
+const ENTRY: &[u8; 4] = b"PK\x01\x02";
+const ENTRY_BYTES: usize = 46;
 
 /// Reads a `.npy` file of booleans, integers or floats (f2, f4, f8) as `f32`: either byte order, C or Fortran layout,
 /// format versions 1 to 3.
@@ -38,6 +43,23 @@ pub fn read(path: impl AsRef<Path>) -> Result<Array> {
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
     let length = file.metadata().map_err(|e| Error::io("inspect", path, e))?.len();
     read_array(BufReader::new(file), length).map_err(|p| Error::malformed(path, p.place, p.problem))
+}
+
+/// As [`read`], without rounding: the shape, and the row-major values.
+///
+/// # Errors
+/// As [`read`]; [`Error::Malformed`] for integers over 2^53.
+pub(crate) fn read_f64(path: &Path) -> Result<(Vec<usize>, Vec<f64>)> {
+    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let length = file.metadata().map_err(|e| Error::io("inspect", path, e))?.len();
+    let read = || {
+        let (header, bytes) = read_values(BufReader::new(file), length)?;
+        let values = to_f64(header.dtype, &bytes, header.big_endian);
+        let values = values.ok_or_else(|| in_values("integers over 2^53 are not told apart".into()))?;
+        let values = if header.fortran_order { to_row_major(&header.shape, &values) } else { values };
+        Ok((header.shape, values))
+    };
+    read().map_err(|p: Problem| Error::malformed(path, p.place, p.problem))
 }
 
 /// Writes `array` as a little-endian `f32` `.npy` file in C order (format version 1), atomically.
@@ -66,7 +88,7 @@ fn write_to(writer: &mut impl Write, array: &Array) -> std::io::Result<()> {
 
 /// An open `.npz` archive; members are unpacked on demand.
 ///
-/// Members larger than 256 MiB, or larger than 1 MiB and 256 times their packed size, are refused.
+/// Members larger than 256 MiB, or than 1032 times their packed size, which no packing reaches, are refused.
 #[derive(Debug)]
 pub struct NpzFile {
     path: PathBuf,
@@ -88,7 +110,8 @@ impl NpzFile {
         let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
         let archive = ZipArchive::new(BufReader::new(file)).map_err(bad)?;
         if archive.has_duplicate_names() {
-            return Err(Error::duplicate(path, "table of contents", "member", "of an archive"));
+            let name = twice(path, archive.central_directory_start()).map_err(|e| Error::io("read", path, e))?;
+            return Err(Error::duplicate(path, "table of contents", "member", name));
         }
         let members = archive.file_names_raw().filter_map(|raw| std::str::from_utf8(raw).ok());
         let mut names: Vec<String> = members.filter_map(|name| name.strip_suffix(".npy")).map(str::to_owned).collect();
@@ -136,13 +159,35 @@ impl NpzFile {
         let index = archive.index_for_name_raw(format!("{name}.npy").as_bytes()).ok_or_else(missing)?;
         let member = archive.by_index(index).map_err(bad)?;
         let (size, packed) = (member.size(), member.compressed_size());
-        if size > MAX_MEMBER_BYTES || size > packed.saturating_mul(MAX_RATIO).max(1 << 20) {
+        if size > MAX_MEMBER_BYTES || size > packed.saturating_mul(MAX_RATIO) {
             let problem = format!("{size} bytes, packed into {packed}, exceed the limits on unpacking");
             return Err(Error::malformed(&self.path, place(""), problem));
         }
         // A member that unpacks to more than it declares is cut one byte later, and then fails its checks.
         read(&mut BufReader::new(member.take(size + 1)), size)
             .map_err(|p| Error::malformed(&self.path, place(&format!(", {}", p.place)), p.problem))
+    }
+}
+
+/// The first name that occurs twice in the table of contents at `start`, which the zip library does not tell.
+fn twice(path: &Path, start: u64) -> std::io::Result<String> {
+    let mut reader = BufReader::new(File::open(path)?);
+    reader.seek(SeekFrom::Start(start))?;
+    let mut seen = HashSet::new();
+    loop {
+        let mut entry = [0; ENTRY_BYTES];
+        reader.read_exact(&mut entry)?;
+        if !entry.starts_with(ENTRY) {
+            return Ok("unknown".into());
+        }
+        let length = |at: usize| u16::from_le_bytes([entry[at], entry[at + 1]]);
+        let mut name = vec![0; length(28).into()];
+        reader.read_exact(&mut name)?;
+        let name = String::from_utf8_lossy(&name).into_owned();
+        reader.seek_relative(i64::from(length(30)) + i64::from(length(32)))?;
+        if !seen.insert(name.clone()) {
+            return Ok(name);
+        }
     }
 }
 
@@ -158,10 +203,28 @@ fn in_header(problem: impl ToString) -> Problem {
     Problem { place: "header", problem: problem.to_string() }
 }
 
+fn in_values(problem: String) -> Problem {
+    Problem { place: "values", problem }
+}
+
 /// The array in `reader`, which holds `length` bytes.
-fn read_array(mut reader: impl Read, length: u64) -> Parsed<Array> {
+fn read_array(reader: impl Read, length: u64) -> Parsed<Array> {
+    let (header, bytes) = read_values(reader, length)?;
+    let values = to_f32(header.dtype, &bytes, header.big_endian).unwrap_or_default();
+    // Only f64 holds numbers that f32 does not.
+    if header.dtype == Dtype::F64 && values.iter().any(|v| v.is_infinite()) {
+        let wide = to_f64(header.dtype, &bytes, header.big_endian).unwrap_or_default();
+        if let Some((number, value)) = first_overflow(&wide) {
+            return Err(in_values(format!("number {number} is {value:e}, which does not fit 32 bits")));
+        }
+    }
+    let values = if header.fortran_order { to_row_major(&header.shape, &values) } else { values };
+    Array::new(header.shape, values).map_err(in_header)
+}
+
+/// The header of the array in `reader`, which holds `length` bytes, and its values as they are.
+fn read_values(mut reader: impl Read, length: u64) -> Parsed<(Header, Vec<u8>)> {
     let header = Header::read(&mut reader, length)?;
-    let in_values = |problem: String| Problem { place: "values", problem };
     // `Header::read` compared this size with `length`, so the file can hold what is allocated here.
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(header.bytes).map_err(|e| in_values(e.to_string()))?;
@@ -170,13 +233,11 @@ fn read_array(mut reader: impl Read, length: u64) -> Parsed<Array> {
     if bytes.len() != header.bytes {
         return Err(in_values(format!("{} bytes are needed, {} or more are there", header.bytes, bytes.len())));
     }
-    let values = to_f32(header.dtype, &bytes, header.big_endian).unwrap_or_default();
-    let values = if header.fortran_order { to_row_major(&header.shape, &values) } else { values };
-    Array::new(header.shape, values).map_err(in_header)
+    Ok((header, bytes))
 }
 
 /// The row-major order of `values`, whose first index runs fastest.
-fn to_row_major(shape: &[usize], values: &[f32]) -> Vec<f32> {
+fn to_row_major<T: Copy>(shape: &[usize], values: &[T]) -> Vec<T> {
     let mut strides = vec![1; shape.len()];
     for axis in 1..shape.len() {
         strides[axis] = strides[axis - 1] * shape[axis - 1];
@@ -248,6 +309,7 @@ impl Header {
             let key = cursor.string()?;
             cursor.expect(":")?;
             let repeated = match key {
+                "descr" if cursor.accept("[") => return Err(cursor.structured()),
                 "descr" => descr.replace(cursor.string()?).is_some(),
                 "fortran_order" => fortran_order.replace(cursor.boolean()?).is_some(),
                 "shape" => shape.replace(cursor.tuple()?).is_some(),
@@ -313,6 +375,18 @@ impl<'a> Cursor<'a> {
         let (string, rest) = self.0.split_once(quote).ok_or_else(|| in_header("a string does not end"))?;
         self.0 = rest;
         Ok(string)
+    }
+
+    /// The error for a structured type, `[('a', '<f4'), ..]`, behind its bracket.
+    fn structured(&mut self) -> Problem {
+        let mut names = Vec::new();
+        while self.accept("(") {
+            names.extend(self.string());
+            self.0 = self.0.split_once(')').map_or("", |(_, rest)| rest);
+            self.accept(",");
+        }
+        let names = names.join(", ");
+        in_header(format!("a structured array of the fields {names}; store each field as an array of its own"))
     }
 
     fn boolean(&mut self) -> Parsed<bool> {

@@ -124,7 +124,8 @@ fn zipped(members: &[(&str, &[u8])]) -> Vec<u8> {
 fn bombs_duplicates_and_lies_are_refused() {
     let folder = Folder::new();
     let header = |n: usize| format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({n},)}}");
-    let bomb = npy(&header(8 << 20), &vec![0; 8 << 20]);
+    // A member that claims to be larger than its packed bytes can be.
+    let bomb = npy(&header(8 << 20), &[0; 9]);
     let (short, long) = (npy(&header(5), &[0; 4]), npy(&header(3), &[0; 4]));
     let members: [(&str, &[u8]); 5] =
         [("bomb.npy", &bomb), ("short.npy", &short), ("long.npy", &long), ("../up.npy", &long), ("note.txt", b"hi")];
@@ -143,7 +144,42 @@ fn bombs_duplicates_and_lies_are_refused() {
             twice[i] = b'a';
         }
     }
-    assert!(matches!(NpzFile::open(folder.file("twice.npz", twice)), Err(Error::Duplicate { .. })));
+    match NpzFile::open(folder.file("twice.npz", twice)) {
+        Err(Error::Duplicate { kind: "member", id, .. }) => assert_eq!(id, "a.npy"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn zeros_that_pack_well_are_read() {
+    let folder = Folder::new();
+    let zeros = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (600, 1000)}", &[0; 2_400_000]);
+    let file = NpzFile::open(folder.file("a.npz", zipped(&[("a.npy", &zeros)]))).unwrap();
+    assert_eq!(file.array("a").unwrap(), Array::zeros([600, 1000]));
+
+    // The same with sizes that no packing gives: both headers have them as 32 bits.
+    let mut lie = zipped(&[("a.npy", &zeros)]);
+    let (size, claimed) = ((zeros.len() as u32).to_le_bytes(), (200u32 << 20).to_le_bytes());
+    for at in 0..lie.len() - 4 {
+        if lie[at..at + 4] == size {
+            lie[at..at + 4].copy_from_slice(&claimed);
+        }
+    }
+    let file = NpzFile::open(folder.file("b.npz", lie)).unwrap();
+    let error = file.array("a").unwrap_err().to_string();
+    assert!(error.contains("exceed the limits on unpacking"), "{error}");
+}
+
+#[test]
+fn what_numpy_has_beside_numbers_is_named() {
+    let folder = Folder::new();
+    let problem = |header: &str, data: &[u8]| read(folder.file("a.npy", npy(header, data))).unwrap_err().to_string();
+    let fields = "{'descr': [('id', '<i4'), ('score', '<f4', (2,))], 'fortran_order': False, 'shape': (1,), }";
+    let error = problem(fields, &[0; 12]);
+    assert!(error.contains("a structured array of the fields id, score; store each"), "{error}");
+    let wide = "{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }";
+    let error = problem(wide, &[1.0f64.to_le_bytes(), 1e300f64.to_le_bytes()].concat());
+    assert!(error.contains("values: number 1 is 1e300, which does not fit 32 bits"), "{error}");
 }
 
 #[test]

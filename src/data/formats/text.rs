@@ -1,58 +1,75 @@
 //! Text files of annotations, read within bounds: lines, JSON lines and whole JSON files.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use crate::{Error, Result};
 
 /// Longest line that is read.
 pub(crate) const MAX_LINE_BYTES: u64 = 1 << 20;
 
+/// What Python writes for numbers that are none.
+const NOT_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+
 /// Largest JSON or CSV file that is read whole.
 const MAX_FILE_BYTES: u64 = 512 << 20;
 
 /// Calls `take` with the number (from 1) and the text of every line that is not blank; without byte order mark and line
-/// end. A line that is over 1 MiB or not UTF-8 is handed over as its error, and left behind if `take` lets it pass.
+/// end. Lines end with LF, CRLF, or a lone CR. A line that is over 1 MiB or not UTF-8 is handed over as its error, and left
+/// behind if `take` lets it pass.
 pub(crate) fn for_each_line(path: &Path, mut take: impl FnMut(usize, Result<&str>) -> Result<()>) -> Result<()> {
     let mut reader = BufReader::new(File::open(path).map_err(|e| Error::io("open", path, e))?);
-    let mut bytes = Vec::new();
-    for number in 1.. {
+    let (mut bytes, mut number) = (Vec::new(), 0);
+    loop {
         bytes.clear();
         let read = (&mut reader).take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut bytes);
         if read.map_err(|e| Error::io("read", path, e))? == 0 {
-            break;
+            return Ok(());
         }
-        let bad = |problem: &dyn fmt::Display| Error::malformed(path, format_args!("line {number}"), problem);
+        if number == 0 {
+            refuse_wide(path, &bytes)?;
+        }
+        let bad =
+            |number: usize, problem: &dyn fmt::Display| Error::malformed(path, format_args!("line {number}"), problem);
         if bytes.len() as u64 > MAX_LINE_BYTES {
-            take(number, Err(bad(&format_args!("over {MAX_LINE_BYTES} bytes long"))))?;
+            number += 1;
+            take(number, Err(bad(number, &format_args!("over {MAX_LINE_BYTES} bytes long"))))?;
             if bytes.last() != Some(&b'\n') {
                 reader.skip_until(b'\n').map_err(|e| Error::io("read", path, e))?;
             }
             continue;
         }
-        let text = if number == 1 { without_mark(&bytes) } else { &bytes };
-        match std::str::from_utf8(text).map(str::trim) {
-            Ok("") => {}
-            Ok(line) => take(number, Ok(line))?,
-            Err(e) => take(number, Err(bad(&format_args!("not UTF-8: {e}"))))?,
+        let text = if number == 0 { without_mark(&bytes) } else { &bytes };
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        for line in text.strip_suffix(b"\r").unwrap_or(text).split(|&b| b == b'\r') {
+            number += 1;
+            match std::str::from_utf8(line).map(str::trim) {
+                Ok("") => {}
+                Ok(line) => take(number, Ok(line))?,
+                Err(e) => take(number, Err(bad(number, &format_args!("not UTF-8: {e}"))))?,
+            }
         }
     }
-    Ok(())
 }
 
-/// As [`for_each_line`], with the JSON value of every line; errors name line and column.
+/// As [`for_each_line`], with the JSON object of every line; errors name line and column.
 pub(crate) fn for_each_value<T: DeserializeOwned>(
     path: &Path,
     mut take: impl FnMut(usize, Result<T>) -> Result<()>,
 ) -> Result<()> {
     for_each_line(path, |number, line| {
         let place = |e: &serde_json::Error| format!("line {number}, column {}", e.column());
-        let parse = |line| serde_json::from_str(line).map_err(|e| Error::malformed(path, place(&e), json_problem(&e)));
+        let parse = |line: &str| match serde_json::from_str(line) {
+            Ok(Object(value)) => Ok(value),
+            Err(e) => Err(Error::malformed(path, place(&e), problem_in(line.as_bytes(), &e))),
+        };
         take(number, line.and_then(parse))
     })
 }
@@ -64,14 +81,55 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 
 /// The JSON value that `text`, the content of `path`, holds; errors name line and column.
 pub(crate) fn parse_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
-    serde_json::from_slice(without_mark(text))
-        .map_err(|e| Error::malformed(path, format_args!("line {}, column {}", e.line(), e.column()), json_problem(&e)))
+    refuse_wide(path, text)?;
+    let text = without_mark(text);
+    serde_json::from_slice(text).map_err(|e| {
+        Error::malformed(path, format_args!("line {}, column {}", e.line(), e.column()), problem_in(text, &e))
+    })
+}
+
+/// Refuses text in UTF-16, by its byte order mark or by the zero beside its first character.
+pub(crate) fn refuse_wide(path: &Path, text: &[u8]) -> Result<()> {
+    if matches!(text, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 1..=0x7f, ..] | [1..=0x7f, 0, ..]) {
+        return Err(Error::malformed(path, "encoding", "is UTF-16; save it as UTF-8"));
+    }
+    Ok(())
 }
 
 /// The message without the position that it ends in: the error names it already.
 pub(crate) fn json_problem(error: &serde_json::Error) -> String {
     let message = error.to_string();
     message.rsplit_once(" at line ").map_or(message.clone(), |(problem, _)| problem.to_owned())
+}
+
+/// As [`json_problem`]; names numbers that Python writes and JSON does not have.
+fn problem_in(text: &[u8], error: &serde_json::Error) -> String {
+    let line = text.split(|&b| b == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let at = error.column().saturating_sub(1).min(line.len());
+    // The parser stops at the first letter, or at one behind it.
+    let near = [at, at.saturating_sub(1)].map(|at| &line[at..]);
+    let named = NOT_NUMBERS.into_iter().find(|name| near.iter().any(|near| near.starts_with(name.as_bytes())));
+    named.map_or_else(|| json_problem(error), |name| format!("{name} is no JSON; a number is needed, or null"))
+}
+
+/// `text` with null for NaN and infinity, which Python writes and JSON does not have.
+pub(crate) fn with_nulls(text: &[u8]) -> Cow<'_, [u8]> {
+    let mut changed: Option<Vec<u8>> = None;
+    let (mut at, mut in_string) = (0, false);
+    while at < text.len() {
+        let name = NOT_NUMBERS.into_iter().find(|name| !in_string && text[at..].starts_with(name.as_bytes()));
+        if let Some(name) = name {
+            changed.get_or_insert_with(|| text[..at].to_vec()).extend_from_slice(b"null");
+            at += name.len();
+            continue;
+        }
+        // What a backslash is before does not end a string.
+        let length = if in_string && text[at] == b'\\' { 2.min(text.len() - at) } else { 1 };
+        in_string ^= text[at] == b'"';
+        changed.iter_mut().for_each(|changed| changed.extend_from_slice(&text[at..at + length]));
+        at += length;
+    }
+    changed.map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
@@ -130,7 +188,72 @@ pub(crate) struct Checked<T>(pub(in crate::data) std::result::Result<T, String>)
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Checked<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
-        Ok(Self(serde_json::from_value(value).map_err(|e| json_problem(&e))))
+        // Through a general value a key that is there twice would go unnoticed.
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        Ok(Self(serde_json::from_str(text.get()).map_err(|e| json_problem(&e))))
+    }
+}
+
+/// What has named fields: an array of their values would be taken, too.
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        if !text.get().starts_with('{') {
+            return Err(D::Error::custom("an object with named fields is expected"));
+        }
+        serde_json::from_str(text.get()).map(Self).map_err(|e| D::Error::custom(json_problem(&e)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::testing::Folder;
+
+    #[test]
+    fn lines_end_in_three_ways() {
+        let read = |text: &str| {
+            let (folder, mut lines) = (Folder::new(), Vec::new());
+            for_each_line(&folder.file("a", text), |number, line| {
+                lines.push((number, line?.to_owned()));
+                Ok(())
+            })
+            .unwrap();
+            lines
+        };
+        let wanted = [(1, "a".to_owned()), (3, "b".to_owned())];
+        for text in ["a\n\nb\n", "a\r\n\r\nb", "a\r\rb\r", "\u{feff}a\r\rb"] {
+            assert_eq!(read(text), wanted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_named() {
+        let folder = Folder::new();
+        let problem = |text: &[u8]| match read_json::<Vec<f64>>(&folder.file("a.json", text)) {
+            Err(Error::Malformed { problem, .. }) => problem,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(problem(b"[1, NaN]"), "NaN is no JSON; a number is needed, or null");
+        assert_eq!(problem(b"[1,\n -Infinity]"), "-Infinity is no JSON; a number is needed, or null");
+        let wide: Vec<u8> = "\u{feff}[1]".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for text in [&wide[..], &wide[2..]] {
+            assert_eq!(problem(text), "is UTF-16; save it as UTF-8");
+            let lines = for_each_line(&folder.file("a.txt", text), |_, _| Ok(()));
+            assert!(lines.unwrap_err().to_string().contains("is UTF-16"));
+        }
+        let with_mark = read_json::<Vec<f64>>(&folder.file("a.json", "\u{feff}[1]"));
+        assert_eq!(with_mark.unwrap(), [1.0]);
+    }
+
+    #[test]
+    fn numbers_of_python_become_null_outside_of_strings() {
+        let text = br#"{"NaN \"NaN": [NaN, -Infinity, Infinity, "Infinity\\"], "a": NaN}"#;
+        let wanted = br#"{"NaN \"NaN": [null, null, null, "Infinity\\"], "a": null}"#;
+        assert_eq!(with_nulls(text), &wanted[..]);
+        assert!(matches!(with_nulls(b"[1]"), Cow::Borrowed(_)));
+        assert_eq!(with_nulls(b"\"\\"), &b"\"\\"[..]);
     }
 }

@@ -22,7 +22,7 @@ pub struct Clips {
 impl Clips {
     /// The number of clips.
     pub fn len(&self) -> usize {
-        self.video.as_ref().or(self.sub.as_ref()).map_or(0, |a| a.shape()[0])
+        self.video.as_ref().or(self.sub.as_ref()).and_then(|a| a.shape().first().copied()).unwrap_or(0)
     }
 
     /// Whether there are none.
@@ -73,10 +73,20 @@ pub fn clip_span(window: [f64; 2], seconds_per_clip: f64, clips: usize) -> [usiz
 
 /// At most `max` rows: means of `max` stretches of a longer array, whose bounds are rounded to even. The last row of all
 /// enters no mean, as in the official code.
-pub fn resample(x: &Array, max: usize) -> Array {
-    let (n, width) = (x.shape()[0], x.shape()[1]);
-    if n <= max || max == 0 {
-        return x.clone();
+///
+/// # Errors
+/// [`Error::Shape`] unless `x` is (rows, width), none of them 0; [`Error::Argument`] for a `max` of 0.
+pub fn resample(x: &Array, max: usize) -> Result<Array> {
+    const OP: &str = "moments::resample";
+    let (n, width) = match *x.shape() {
+        [n, width] if n > 0 && width > 0 => (n, width),
+        _ => return Err(Error::shape(OP, "x", "(rows, width), none of them 0", x.shape())),
+    };
+    if max == 0 {
+        return Err(Error::argument(OP, "max", "must not be 0"));
+    }
+    if n <= max {
+        return Ok(x.clone());
     }
     // The official bounds are f64: k / max * n.
     let bound = |k: usize| ((k as f64 / max as f64 * n as f64).round_ties_even() as usize).min(n - 1);
@@ -89,7 +99,7 @@ pub fn resample(x: &Array, max: usize) -> Array {
             *out = (sum / rows.len() as f64) as f32;
         }
     }
-    y
+    Ok(y)
 }
 
 /// Divides each row of (.., width) by its norm plus 1e-5.
@@ -215,8 +225,16 @@ mod tests {
     #[test]
     fn short_videos_stay_and_long_ones_shrink() {
         let x = array(5, 3);
-        assert_eq!(resample(&x, 5), x);
-        let y = resample(&array(10, 1), 4);
+        assert_eq!(resample(&x, 5).unwrap(), x);
+        for flat in
+            [Array::zeros([3]), Array::zeros([]), Array::zeros([0, 2]), Array::zeros([2, 0]), Array::zeros([1, 2, 3])]
+        {
+            assert!(matches!(resample(&flat, 1), Err(Error::Shape { .. })), "{:?}", flat.shape());
+        }
+        assert!(matches!(resample(&x, 0), Err(Error::Argument { .. })));
+        let scalar = Clips { video: Some(Array::zeros([])), sub: None, seconds_per_clip: 1.0 };
+        assert!(scalar.is_empty());
+        let y = resample(&array(10, 1), 4).unwrap();
         // Bounds 0, 2 (2.5 to even), 5, 8 (7.5 to even), 9.
         assert_eq!(y.data(), &[0.5, 3.0, 6.0, 8.0]);
         assert_eq!(Timing::Official.seconds_per_clip(1.5, 10, 4), 1.5);

@@ -230,12 +230,39 @@ pub trait MomentSource: Send + Sync {
     }
 }
 
+/// Seconds that a video lasts at most, a hundred days: what claims more is damaged, or hostile.
+pub(crate) const MAX_SECONDS: f64 = 8_640_000.0;
+
+/// Seconds of a clip that QVHighlights' annotators scored.
+const SCORED_SECONDS: f64 = 2.0;
+
+/// Annotators of a clip in QVHighlights.
+pub(crate) const ANNOTATORS: usize = 3;
+
+/// The clips of a video that have a saliency: those that are whole.
+pub(crate) fn scored_clips(duration: f64) -> usize {
+    (duration.min(MAX_SECONDS) / SCORED_SECONDS).max(0.0) as usize
+}
+
 /// Refuses a window that no moment can have.
 ///
 /// # Errors
-/// [`Error::Malformed`] at `place` of `path`: not finite, negative, reversed or empty, or with its start beyond
-/// `duration`. An end beyond the duration by up to `slack` seconds is let pass: annotators overshoot the last frame.
+/// [`Error::Malformed`] at `place` of `path`: not finite, negative, reversed or empty, beyond a hundred days, or with its
+/// start beyond `duration`. An end beyond the duration by up to `slack` seconds is let pass: annotators overshoot the last
+/// frame.
 pub fn check_window(path: &Path, place: &str, window: [f64; 2], duration: Option<f64>, slack: f64) -> Result<()> {
+    check_ends(path, place, window, window, duration, slack)
+}
+
+/// As [`check_window`], of what was `given` and became `window`; the error quotes the former.
+fn check_ends(
+    path: &Path,
+    place: &str,
+    given: [f64; 2],
+    window: [f64; 2],
+    duration: Option<f64>,
+    slack: f64,
+) -> Result<()> {
     let [start, end] = window;
     let problem = if !(start.is_finite() && end.is_finite()) {
         "is not finite"
@@ -245,11 +272,12 @@ pub fn check_window(path: &Path, place: &str, window: [f64; 2], duration: Option
         "ends before it starts"
     } else if start == end {
         "is empty"
-    } else if duration.is_some_and(|d| start >= d || end > d + slack) {
+    } else if duration.is_some_and(|d| start >= d || end > d + slack) || end > MAX_SECONDS {
         "reaches beyond the video's end"
     } else {
         return Ok(());
     };
     let of = duration.map_or_else(String::new, |d| format!(" of {d} s"));
+    let [start, end] = given;
     Err(Error::malformed(path, place, format_args!("the moment [{start}, {end}]{of} {problem}")))
 }

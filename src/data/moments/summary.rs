@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::MomentSplit;
+use crate::progress::counted;
 
 /// The sizes of a [`MomentSplit`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,7 +27,8 @@ impl MomentSplit {
     pub fn summary(&self) -> SplitSummary {
         let lengths: Vec<f64> = self.queries.iter().flat_map(|q| &q.windows).map(|[start, end]| end - start).collect();
         let durations: Vec<f64> = self.videos.iter().map(|v| v.duration).collect();
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        // The sum of nothing is -0.
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64 + 0.0;
         SplitSummary {
             queries: self.queries.len(),
             unlabelled: self.queries.iter().filter(|q| q.windows.is_empty()).count(),
@@ -41,10 +43,9 @@ impl MomentSplit {
 impl fmt::Display for SplitSummary {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Self { queries, unlabelled, videos, windows, mean_window, mean_duration } = self;
-        write!(
-            f,
-            "{queries} queries ({unlabelled} unlabelled) with {windows} moments of {mean_window:.1} s on average, "
-        )?;
-        write!(f, "in {videos} videos of {mean_duration:.1} s")
+        let queries = counted(*queries, "query", "queries");
+        let windows = counted(*windows, "moment", "moments");
+        write!(f, "{queries} ({unlabelled} unlabelled) with {windows} of {mean_window:.1} s on average, ")?;
+        write!(f, "in {} of {mean_duration:.1} s", counted(*videos, "video", "videos"))
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::annotations::tvr::{DURATIONS, annotations};
 use super::{Clips, MomentSource, MomentSplit, Problems, Timing, Widths, l2_normalize_rows, read_tvr, resample};
 use crate::data::formats::hdf5::FeatureFile;
-use crate::data::{checked_index, extents, require};
+use crate::data::{Gone, checked_index, extents, require};
 use crate::tensor::Array;
 use crate::{Error, Result};
 
@@ -102,7 +102,8 @@ impl TvrDataset {
     /// any stream or for options that are 0. Problems of a video or query, which is skipped: [`Error::Missing`] for a
     /// dataset, or for a query's video that was skipped; [`Error::Malformed`] for one that is not (rows, width), is empty,
     /// has another width than the first, or belongs to a stream of more than one clip more or less than the others. If bad
-    /// rows are skipped, also [`Error::NonFinite`]; else that error comes when the row is read.
+    /// rows are skipped, also [`Error::NonFinite`]; else that error comes when the row is read. If they are not, all videos, or
+    /// all queries, that lack a dataset are named at once.
     pub fn open(files: &TvrFiles, options: TvrOptions, problems: &mut Problems) -> Result<Self> {
         let invalid = |argument, why: &str| Error::argument("TvrDataset::open", argument, why);
         if options.max_clips == 0 || options.max_tokens == 0 {
@@ -120,7 +121,7 @@ impl TvrDataset {
         let mut query = Features::open(&files.query_features)?;
 
         let (mut split, mut clips, mut videos) = (MomentSplit::default(), Vec::new(), Vec::new());
-        let mut places = HashMap::new();
+        let (mut places, mut gone) = (HashMap::new(), Gone::default());
         let reads_values = problems.is_lenient();
         for listed in listed.videos {
             let count = count_clips(video.iter_mut().chain(&mut sub), &listed.id).and_then(|count| {
@@ -129,12 +130,14 @@ impl TvrDataset {
                 }
                 Ok(count)
             });
-            if let Some(count) = problems.check(count)? {
+            if let Some(count) = gone.check(count, problems)? {
                 places.insert(listed.id.clone(), clips.len());
                 clips.push(count);
                 split.videos.push(listed);
             }
         }
+        gone.finish()?;
+        let mut gone = Gone::default();
         for listed in listed.queries {
             let name = listed.id.to_string();
             let place = listed.video.as_ref().map(|id| {
@@ -148,11 +151,12 @@ impl TvrDataset {
                 }
                 Ok(place)
             });
-            if let Some(place) = problems.check(place)? {
+            if let Some(place) = gone.check(place, problems)? {
                 videos.push(place);
                 split.queries.push(listed);
             }
         }
+        gone.finish()?;
         if split.videos.is_empty() || split.queries.is_empty() {
             return Err(Error::malformed(&files.annotations, "end", "no videos or queries with features"));
         }
@@ -183,7 +187,7 @@ impl MomentSource for TvrDataset {
         let (id, count) = (&self.split.videos[video].id, self.clips[video]);
         let TvrOptions { max_clips, normalize_video, clip_seconds, timing, .. } = self.options;
         let read = |features: &Features, normalize: bool| -> Result<Array> {
-            let mut rows = resample(&features.values(id, count)?, max_clips);
+            let mut rows = resample(&features.values(id, count)?, max_clips)?;
             if normalize {
                 l2_normalize_rows(&mut rows);
             }

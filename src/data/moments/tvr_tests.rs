@@ -49,8 +49,8 @@ fn features_are_resampled_then_normalized() {
     assert_eq!(data.videos()[1].index, 10);
     assert_eq!((data.video_of(0).unwrap(), data.video_of(1).unwrap()), (Some(1), Some(0)));
     let clips = data.clips(1).unwrap();
-    assert_eq!(clips.video.unwrap(), normalized(resample(&ramp(11, 4, 2.0), 4)));
-    assert_eq!(clips.sub.unwrap(), normalized(resample(&ramp(11, 3, 4.0), 4)));
+    assert_eq!(clips.video.unwrap(), normalized(resample(&ramp(11, 4, 2.0), 4).unwrap()));
+    assert_eq!(clips.sub.unwrap(), normalized(resample(&ramp(11, 3, 4.0), 4).unwrap()));
     assert_eq!(clips.seconds_per_clip, 1.5 * 11.0 / 4.0);
     assert_eq!(data.clips(0).unwrap().seconds_per_clip, 1.5);
     let first = normalized(ramp(9, 5, 6.0)).data()[..15].to_vec();

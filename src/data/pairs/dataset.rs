@@ -7,11 +7,11 @@ use std::sync::{Mutex, PoisonError};
 
 use super::PairSource;
 use crate::data::captions::Split;
-use crate::data::checked_index;
 use crate::data::media::frames::FrameSet;
 use crate::data::media::video::{Ffmpeg, LoadFailure, VideoInput, VideoSource};
 use crate::data::moments::Problems;
 use crate::data::tokenizer::Tokenizer;
+use crate::data::{Gone, checked_index};
 use crate::{Error, Result};
 
 /// Captions and videos of a split. Videos are decoded whenever they are asked for.
@@ -22,7 +22,8 @@ pub struct PairDataset {
     items: Vec<(usize, usize)>,
     ids: Vec<u32>,
     words: usize,
-    truncated: usize,
+    /// Texts that lost tokens.
+    cut: Vec<usize>,
     input: VideoInput,
     /// Absent where all videos are folders of frames.
     ffmpeg: Option<Ffmpeg>,
@@ -35,7 +36,8 @@ impl PairDataset {
     /// `input` says how videos are read; a video's own stretch, if it has one, wins over its sampling.
     ///
     /// # Errors
-    /// A problem of a video that is not there: [`Error::Missing`]. Lenient, such videos are left out, and those that
+    /// [`Error::Malformed`] without any video. A problem of a video that is not there: [`Error::Missing`]; strict, all of
+    /// them are named at once. Lenient, such videos are left out, and those that
     /// cannot be decoded are recorded when it shows: see [`PairSource::failures`]. [`Error::NoProgram`] for
     /// video files without ffmpeg.
     pub fn open(
@@ -47,12 +49,21 @@ impl PairDataset {
         problems: &mut Problems,
     ) -> Result<Self> {
         let mut sources = Vec::with_capacity(split.videos.len());
-        let mut kept = Vec::with_capacity(split.videos.len());
+        let (mut kept, mut gone) = (Vec::with_capacity(split.videos.len()), Gone::default());
+        let listed = split.videos.len();
         for video in split.videos {
-            if let Some(source) = problems.check(VideoSource::find(videos.as_ref(), &video.file))? {
+            if let Some(source) = gone.check(VideoSource::find(videos.as_ref(), &video.file), problems)? {
                 sources.push(source);
                 kept.push(video);
             }
+        }
+        gone.finish()?;
+        if kept.is_empty() {
+            return Err(Error::malformed(
+                videos,
+                "videos",
+                format_args!("none of the {listed} listed videos is there"),
+            ));
         }
         split.videos = kept;
         let items: Vec<(usize, usize)> = split.items().collect();
@@ -64,7 +75,7 @@ impl PairDataset {
             sources,
             items,
             words,
-            truncated: tokens.truncated,
+            cut: tokens.cut,
             ids: tokens.ids,
             input,
             lenient: problems.is_lenient(),
@@ -78,9 +89,13 @@ impl PairDataset {
         &self.split
     }
 
-    /// How many captions did not fit and lost tokens before their end token, as in the official code.
-    pub fn truncated(&self) -> usize {
-        self.truncated
+    /// The captions that did not fit and lost tokens before their end token, as in the official code: the id of the video,
+    /// and the caption's number among its own, from 0.
+    pub fn cut(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.cut.iter().map(|&text| {
+            let (video, caption) = self.items[text];
+            (self.split.videos[video].id.as_str(), caption)
+        })
     }
 }
 

@@ -56,7 +56,8 @@ fn captions_and_frames_belong_together() {
     let data = open(&folder, split(), &mut problems).unwrap();
     // Without "gone", which is on the list of problems; the long caption is cut.
     assert!(matches!(problems.skipped(), [Error::Missing { kind: "video", id, .. }] if id == "gone"));
-    assert_eq!((data.texts(), data.videos(), data.truncated()), (6, 3, 1));
+    assert_eq!((data.texts(), data.videos()), (6, 3));
+    assert_eq!(data.cut().collect::<Vec<_>>(), [("one", 1)]);
     let owners: Vec<usize> = (0..6).map(|text| data.video_of(text).unwrap()).collect();
     assert_eq!(owners, [0, 0, 1, 2, 2, 2]);
     assert_eq!(data.tokens(0).unwrap(), [4, 2, 3, 5, 0, 0]);
@@ -77,6 +78,13 @@ fn captions_and_frames_belong_together() {
 fn videos_that_cannot_be_read_end_a_strict_run_and_are_left_out_of_a_lenient_one() {
     let folder = folder();
     assert!(matches!(open(&folder, split(), &mut Problems::strict()), Err(Error::Missing { kind: "video", .. })));
+    let mut more = split();
+    more.videos.push(VideoCaptions::new("away", vec!["a".into()]));
+    let error = open(&folder, more, &mut Problems::strict()).map(drop).unwrap_err().to_string();
+    assert!(error.ends_with("2 are missing: video \"gone\", video \"away\""), "{error}");
+    let none = Split { videos: vec![VideoCaptions::new("gone", vec!["a".into()])] };
+    let error = open(&folder, none, &mut Problems::lenient()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("none of the 1 listed videos is there"), "{error}");
     let mut without = split();
     without.videos.remove(1);
     let strict = open(&folder, without.clone(), &mut Problems::strict()).unwrap();

@@ -2,6 +2,7 @@
 
 mod cleaning;
 mod pipelines;
+mod references;
 
 #[cfg(test)]
 mod tests;
@@ -52,8 +53,8 @@ pub struct Tokens {
     pub mask: Vec<f32>,
     /// The length of a row.
     pub length: usize,
-    /// How many texts did not fit and lost tokens before their end token.
-    pub truncated: usize,
+    /// The numbers of the texts that did not fit and lost tokens before their end token, ascending.
+    pub cut: Vec<usize>,
 }
 
 /// Splits texts into tokens as a model's authors did.
@@ -229,12 +230,14 @@ impl Tokenizer {
         };
         let size = texts.len() * length;
         let (mut ids, mut mask) = (Vec::with_capacity(size), Vec::with_capacity(size));
-        let mut truncated = 0;
-        for text in texts {
+        let mut cut = Vec::new();
+        for (number, text) in texts.iter().enumerate() {
             let tokens = self.ids(text)?;
             let framing = 1 + usize::from(start.is_some());
             let kept = tokens.len().min(length - framing);
-            truncated += usize::from(kept < tokens.len());
+            if kept < tokens.len() {
+                cut.push(number);
+            }
             ids.extend(start);
             ids.extend(&tokens[..kept]);
             ids.push(end);
@@ -242,7 +245,7 @@ impl Tokenizer {
             mask.resize(mask.len() + kept + framing, 1.0);
             mask.resize(ids.len(), 0.0);
         }
-        Ok(Tokens { ids, mask, length, truncated })
+        Ok(Tokens { ids, mask, length, cut })
     }
 }
 

@@ -12,6 +12,9 @@ use crate::{Error, Result};
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 
+/// Ends the tokens that end a word.
+const END_OF_WORD: &str = "</w>";
+
 /// What a CLIP text is cut into before the byte pairs.
 const CLIP_PATTERN: &str =
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
@@ -26,16 +29,7 @@ pub(super) fn clip(vocab_path: &Path, merges_path: &Path) -> Result<Vec<u8>> {
     let (Some(&start), Some(&end)) = (vocab.get(START), vocab.get(END)) else {
         return Err(Error::malformed(vocab_path, "vocabulary", "is not CLIP's: it lacks its start or end token"));
     };
-    let mut merges = Vec::new();
-    text::for_each_line(merges_path, |number, line| {
-        let line = line?;
-        if line.split(' ').count() == 2 && !line.starts_with("#version") {
-            merges.push(line.to_owned());
-        } else if number > 1 {
-            return Err(Error::malformed(merges_path, format_args!("line {number}"), "is not a pair"));
-        }
-        Ok(())
-    })?;
+    let merges = read_merges(merges_path, &vocab)?;
     let normalizer = json!({ "type": "Sequence", "normalizers": [
         { "type": "NFC" },
         { "type": "Replace", "pattern": { "Regex": r"\s+" }, "content": " " },
@@ -47,7 +41,7 @@ pub(super) fn clip(vocab_path: &Path, merges_path: &Path) -> Result<Vec<u8>> {
     ]});
     let model = json!({
         "type": "BPE", "dropout": null, "unk_token": END, "continuing_subword_prefix": "",
-        "end_of_word_suffix": "</w>", "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": merges,
+        "end_of_word_suffix": END_OF_WORD, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": merges,
     });
     Ok(pipeline(&[(START, start), (END, end)], normalizer, splitter, model))
 }
@@ -90,6 +84,43 @@ pub(super) fn lower_case(path: &Path) -> Result<bool> {
 
 fn config(path: &Path) -> Result<Value> {
     if path.exists() { text::read_json(path) } else { Ok(Value::Null) }
+}
+
+/// The pairs of a `merges.txt`, which make all tokens of `vocab` that are more than one character.
+fn read_merges(path: &Path, vocab: &BTreeMap<String, u32>) -> Result<Vec<String>> {
+    let (mut merges, mut made, mut last) = (Vec::new(), BTreeSet::new(), 0);
+    text::for_each_line(path, |number, line| {
+        let line = line?;
+        last = number;
+        if number == 1 && line.starts_with("#version") {
+            return Ok(());
+        }
+        let bad = |problem: String| Error::malformed(path, format_args!("line {number}"), problem);
+        let Some((first, second)) = line.split_once(' ').filter(|(_, second)| !second.contains(' ')) else {
+            return Err(bad(format!("{line:?} is not a pair")));
+        };
+        if let Some(part) =
+            [first, second, &format!("{first}{second}")].into_iter().find(|part| !vocab.contains_key(*part))
+        {
+            return Err(bad(format!("{line:?} needs {part:?}, which is not in vocab.json: is the line cut?")));
+        }
+        made.insert(format!("{first}{second}"));
+        merges.push(line.to_owned());
+        Ok(())
+    })?;
+    let is_made = |token: &str| {
+        let characters =
+            token.strip_suffix(END_OF_WORD).filter(|rest| !rest.is_empty()).unwrap_or(token).chars().count();
+        characters < 2 || made.contains(token) || token == START || token == END
+    };
+    if let Some((token, _)) = vocab.iter().filter(|(token, _)| !is_made(token)).min_by_key(|(_, id)| **id) {
+        let problem = format!(
+            "the file ends after {} pairs, and none makes {token:?} of vocab.json: it is cut, or another vocabulary's",
+            merges.len()
+        );
+        return Err(Error::malformed(path, format_args!("line {last}"), problem));
+    }
+    Ok(merges)
 }
 
 /// Whole words, with `<pad>` and `<unk>` before them and CLIP's start and end tokens behind.

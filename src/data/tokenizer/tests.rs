@@ -17,7 +17,7 @@ fn words_are_framed_cut_and_padded() {
     let tokens = tokenizer.encode(&texts, 5).unwrap();
     assert_eq!(tokens.ids, [8, 2, 3, 4, 9, 8, 6, 9, 0, 0, 8, 9, 0, 0, 0]);
     assert_eq!(tokens.mask, [1., 1., 1., 1., 1., 1., 1., 1., 0., 0., 1., 1., 0., 0., 0.]);
-    assert_eq!((tokens.length, tokens.truncated), (5, 1));
+    assert_eq!((tokens.length, &tokens.cut[..]), (5, &[0][..]));
     assert_eq!(tokenizer.clone().padded_with(Padding::End).encode(&["left"], 5).unwrap().ids, [8, 6, 9, 9, 9]);
     assert_eq!(tokenizer.clone().padded_with(Padding::Special).encode(&["left"], 2).unwrap().ids, [8, 9]);
     assert!(tokenizer.encode(&[], 5).unwrap().ids.is_empty());
@@ -93,11 +93,37 @@ fn vocabulary_and_merges_give_the_same_as_the_whole_file() {
     let encode = |t: &Tokenizer| t.encode(&texts, 32).unwrap();
     assert_eq!(encode(&built), encode(&whole));
     assert!(matches!(built.clone().padded_with(Padding::Special).encode(&texts, 9), Err(Error::Argument { .. })));
-    for (name, text) in
-        [("merges.txt", "#version: 0.2\na b c\n"), ("merges.txt", "犬 猫\n"), ("vocab.json", "{\"a\":0}")]
-    {
-        folder.file(name, text);
-        assert!(matches!(Tokenizer::open(folder.root()), Err(Error::Malformed { .. })), "{name}: {text}");
+    folder.file("vocab.json", "{\"a\":0}");
+    assert!(matches!(Tokenizer::open(folder.root()), Err(Error::Malformed { .. })));
+}
+
+#[test]
+fn merges_that_are_cut_are_named() {
+    let (folder, model) = (Folder::new(), golden::path("clip-tiny-hf"));
+    std::fs::copy(model.join("vocab.json"), folder.path("vocab.json")).unwrap();
+    let whole = std::fs::read_to_string(model.join("merges.txt")).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    assert_eq!((lines.len(), lines[7]), (487, "th e</w>"));
+    let last = format!("{}\n", lines[..486].join("\n"));
+    for (text, wanted) in [
+        ("", "line 0: the file ends after 0 pairs, and none makes \"in\" of vocab.json"),
+        ("#version: 0.2\n", "line 1: the file ends after 0 pairs"),
+        (&last, "line 486: the file ends after 485 pairs, and none makes "),
+        (&format!("{}\n#version: 0.2", lines[..3].join("\n")), "line 4: \"#version: 0.2\" needs \"#version:\""),
+        (&format!("{}\nth e</", lines[..7].join("\n")), "line 8: \"th e</\" needs \"e</\", which is not in vocab.json"),
+        ("#version: 0.2\na b c\n", "line 2: \"a b c\" is not a pair"),
+        ("犬 猫\n", "line 1: \"犬 猫\" needs"),
+        (&lines.join("\r\n"), ""),
+    ] {
+        let path = folder.file("merges.txt", text);
+        match (Tokenizer::open(folder.root()), wanted) {
+            (Ok(_), "") => {}
+            (Err(error), wanted) => {
+                let start = format!("{}: {wanted}", path.display());
+                assert!(error.to_string().starts_with(&start), "{error}\n{start}");
+            }
+            (Ok(_), wanted) => panic!("{wanted}"),
+        }
     }
 }
 

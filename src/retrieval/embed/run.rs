@@ -180,7 +180,8 @@ impl EmbedRun {
         let left: Vec<String> = ids.iter().filter(|id| !done(id)).cloned().collect();
         summary.resumed += ids.len() - left.len();
         let mut finished = ids.len() - left.len();
-        let (input, threads) = (encoder.video_input(&self.options), std::thread::available_parallelism().map_or(1, usize::from));
+        let (input, threads) =
+            (encoder.video_input(&self.options), std::thread::available_parallelism().map_or(1, usize::from));
         let stop = hooks.stop.clone();
         let load = |id: &str| {
             // A decoder that Ctrl-C ends with this process must not count as a damaged file.

@@ -84,7 +84,7 @@ impl TokenFeatureInput {
             }
             Of::Queries(queries) => bert.write_reloclnet_queries(out, queries, &sentences)?,
         }
-        Ok(tokens.truncated)
+        Ok(tokens.cut.len())
     }
 }
 

@@ -138,7 +138,8 @@ pub(super) fn source_of(path: &Path) -> Result<String> {
         return Ok(format!("{} bytes, {}", about.len(), modified.map_or(0, |t| t.as_nanos())));
     }
     let entries = fs::read_dir(path).map_err(failed)?;
-    let mut files: Vec<PathBuf> = entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>().map_err(failed)?;
+    let mut files: Vec<PathBuf> =
+        entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>().map_err(failed)?;
     files.sort();
     let mut hash = Sha256::new();
     for file in files.iter().filter(|file| file.is_file()) {

@@ -12,6 +12,7 @@ use super::{HighlightPrediction, Submission, charades, highlights};
 use crate::data::moments::{
     MomentQuery, MomentSplit, MomentVideo, Problems, read_charades, read_didemo, read_neutral, read_tvr,
 };
+use crate::progress::counted;
 use crate::retrieval::by_name;
 use crate::{Error, Result};
 
@@ -140,10 +141,12 @@ impl MomentReport {
 
 impl fmt::Display for MomentReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} queries, {} videos; in percent\n\n{}", self.queries, self.videos, self.table)?;
+        let (queries, videos) = (counted(self.queries, "query", "queries"), counted(self.videos, "video", "videos"));
+        write!(f, "{queries}, {videos}; in percent\n\n{}", self.table)?;
         if !self.problems.is_empty() {
             let all = self.problems.join("\n");
-            write!(f, "\n\n{} problems, counted as misses:\n{all}", self.problems.len())?;
+            let problems = counted(self.problems.len(), "problem, counted as a miss", "problems, counted as misses");
+            write!(f, "\n\n{problems}:\n{all}")?;
         }
         Ok(())
     }
@@ -159,7 +162,8 @@ fn guesses(queries: &[MomentQuery], videos: &[MomentVideo]) -> Result<String> {
         let centre = centre.svmr(queries, videos, threshold)?;
         rows.iter_mut().zip([random.vcmr, random.svmr, centre]).for_each(|(row, value)| row.push(value));
     }
-    let mut text = format!("\n\nR@1 of guessing in {} videos{:>10}{:>12}", videos.len(), "0.5", "0.7");
+    let mut text =
+        format!("\n\nR@1 of guessing in {}{:>10}{:>12}", counted(videos.len(), "video", "videos"), "0.5", "0.7");
     // The mean of the very labels: a stronger guess than the training split's.
     let names = ["VCMR, random moment", "SVMR, random moment", "SVMR, centre, mean length"];
     for (name, row) in names.iter().zip(rows) {
@@ -203,7 +207,7 @@ mod tests {
             (&json!(0.0), &json!(100.0))
         );
         let text = report.to_string();
-        assert!(text.starts_with("1 queries, 2 videos; in percent\n"), "{text}");
+        assert!(text.starts_with("1 query, 2 videos; in percent\n"), "{text}");
         assert!(text.contains("R@1 of guessing in 2 videos") && text.contains("\nSVMR, centre, mean length"), "{text}");
         assert_eq!(report.to_json()["schema"], "reelgrad.evaluate/1");
         assert!(MomentFiles { nms: Some(0.5), ..tvr(&folder) }.evaluate(&mut Problems::strict()).is_ok());
@@ -217,7 +221,7 @@ mod tests {
         assert!(matches!(files.evaluate(&mut Problems::strict()), Err(Error::Missing { .. })));
         let report = files.evaluate(&mut Problems::lenient()).unwrap();
         assert_eq!(report.problems.len(), 1);
-        assert!(report.to_string().contains("\n\n1 problems, counted as misses:\n"));
+        assert!(report.to_string().contains("\n\n1 problem, counted as a miss:\n"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::submission::HighlightPrediction;
 use super::{assign, check_row, iou, percent};
-use crate::data::moments::{MomentQuery, MomentSplit, Problems};
+use crate::data::moments::{ANNOTATORS, MomentQuery, MomentSplit, Problems, scored_clips};
 use crate::{Error, Result};
 
 /// Overlaps at which moments are matched.
@@ -25,15 +25,6 @@ pub const LEVELS: [(&str, u8); 3] = [("Fair", 2), ("Good", 3), ("VeryGood", 4)];
 
 /// Windows of a query that average precision looks at.
 const MAX_WINDOWS: usize = 10;
-
-/// Seconds of a clip with a saliency score.
-const CLIP_SECONDS: f64 = 2.0;
-
-/// Clips of the longest video that is evaluated: more than three weeks.
-const MAX_CLIPS: usize = 1 << 20;
-
-/// Annotators of every clip.
-const ANNOTATORS: usize = 3;
 
 /// QVHighlights' metrics in percent; serialised as the official program prints them, and displayed as a table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -107,8 +98,8 @@ impl fmt::Display for HighlightMetrics {
 ///
 /// # Errors
 /// [`Error::Argument`] without queries, for two of the same id, and where nothing is predicted that has labels;
-/// [`Error::Malformed`] for saliency labels beyond the video's end, of more than three annotators, or of a video of
-/// over a million clips. Through `problems`: as [`super::metrics::evaluate`]; also [`Error::Missing`] for a video
+/// [`Error::Malformed`] for saliency labels beyond the video's end or of more than three annotators, which
+/// [`read_neutral`](crate::data::moments::read_neutral) refuses with their line. Through `problems`: as [`super::metrics::evaluate`]; also [`Error::Missing`] for a video
 /// without a duration. Where they are let pass, the query or the window counts as wrong.
 pub fn evaluate(
     predictions: &[HighlightPrediction],
@@ -119,6 +110,7 @@ pub fn evaluate(
     let found = assign(predictions, |p| p.id, &split.queries, origin, "query", problems)?;
     let mut metrics = HighlightMetrics::default();
     if predictions.iter().any(|p| p.windows.is_some()) && split.queries.iter().any(|q| !q.windows.is_empty()) {
+        report_unlabelled(split, "windows of query", |q| q.windows.is_empty(), problems)?;
         metrics.moments = moments(&found, &split.queries, origin, problems)?;
         for (name, class) in &metrics.moments {
             metrics.brief.insert(format!("MR-{name}-mAP"), class.map["average"]);
@@ -141,6 +133,20 @@ pub fn evaluate(
         return Err(Error::Argument { op: "highlights::evaluate", argument: "predictions", why });
     }
     Ok(metrics)
+}
+
+/// Takes note of queries that have no labels where others have: they are left out of what is counted.
+fn report_unlabelled(
+    split: &MomentSplit,
+    kind: &'static str,
+    lacks: fn(&MomentQuery) -> bool,
+    problems: &mut Problems,
+) -> Result<()> {
+    split
+        .queries
+        .iter()
+        .filter(|q| lacks(q))
+        .try_for_each(|q| problems.report(Error::missing("the annotations", kind, q.id)))
 }
 
 fn moments(
@@ -268,11 +274,7 @@ fn highlights(
 
 /// Every clip's scores by the annotators; 0 for clips that were not shown to them.
 fn labels(query: &MomentQuery, duration: f64) -> Result<Vec<[u8; ANNOTATORS]>> {
-    let clips = (duration / CLIP_SECONDS).max(0.0) as usize;
-    if clips > MAX_CLIPS {
-        let problem = format_args!("a video of {duration} s has too many clips");
-        return Err(Error::malformed("saliency", format_args!("query {}", query.id), problem));
-    }
+    let clips = scored_clips(duration);
     let mut shown = BTreeMap::new();
     for saliency in &query.saliency {
         let clip = saliency.clip as usize;

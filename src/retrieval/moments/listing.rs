@@ -8,8 +8,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{MomentIndex, Prediction, Stage};
+use crate::data::find_non_finite;
 use crate::data::formats::atomic;
 use crate::data::moments::{MomentQuery, MomentSource};
+use crate::models::reloclnet::ReloclnetConfig;
+use crate::progress::counted;
+use crate::retrieval::moments::search::{expected_query, is_query};
 use crate::tensor::Array;
 use crate::{Error, Result};
 
@@ -33,6 +37,19 @@ impl WantedMoment {
     /// Something without labels.
     pub fn new(title: impl Into<String>, features: Array) -> Self {
         Self { title: title.into(), features, truth: None }
+    }
+
+    /// Token features that were read from `file`, for a model of `config`.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for another shape than the model takes; [`Error::NonFinite`].
+    pub fn of_file(file: &str, features: Array, config: &ReloclnetConfig) -> Result<Self> {
+        if !is_query(config, features.shape()) {
+            let problem = format!("must be {}, it is {:?}", expected_query(config), features.shape());
+            return Err(Error::malformed(file, "shape", problem));
+        }
+        find_non_finite(Path::new(file), "token features", 0, &features)?;
+        Ok(Self::new(file, features))
     }
 
     /// The query of `source` with this number.
@@ -112,9 +129,10 @@ impl fmt::Display for MomentResults<'_> {
             }
         }
         let ms = |time: Duration| 1e3 * time.as_secs_f64();
-        let (queries, videos) = (self.wanted.len(), self.index.videos().len());
+        let queries = counted(self.wanted.len(), "query", "queries");
+        let videos = counted(self.index.videos().len(), "video", "videos");
         let total = ms(self.stages.iter().map(|s| s.time).sum());
-        writeln!(f, "\n{queries} queries in {videos} videos: {total:.1} ms")?;
+        writeln!(f, "\n{queries} in {videos}: {total:.1} ms")?;
         self.stages.iter().try_for_each(|s| writeln!(f, "  {:<16} {:8.1} ms", s.name, ms(s.time)))
     }
 }

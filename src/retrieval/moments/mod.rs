@@ -38,7 +38,8 @@ pub fn iou(a: [f64; 2], b: [f64; 2]) -> f64 {
 
 /// Percent, rounded as Python's `round(x, 2)` does: the nearest decimal to the exact value, an exact tie to even.
 fn percent(share: f64) -> f64 {
-    let exact = 100.0 * share;
+    // The sum of nothing is -0.
+    let exact = 100.0 * share + 0.0;
     format!("{exact:.2}").parse().unwrap_or(exact)
 }
 
@@ -106,6 +107,7 @@ mod tests {
             assert_eq!(percent(share), rounded, "{share}");
         }
         assert_eq!(percent(1.0 / 3.0), 33.33);
+        assert_eq!(format!("{:.2}", percent(Vec::<f64>::new().iter().sum())), "0.00");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::kernels::ranking::topk;
 use crate::kernels::rows::l2_normalize;
 use crate::kernels::similarity::{max_similarity, spans};
 use crate::models::Model;
-use crate::models::reloclnet::{Padding, Reloclnet};
+use crate::models::reloclnet::{Padding, Reloclnet, ReloclnetConfig};
 use crate::tensor::{Array, Tensor};
 use crate::{Error, Result};
 
@@ -47,6 +47,46 @@ impl Default for MomentSearchOptions {
     }
 }
 
+impl MomentSearchOptions {
+    /// Refuses options that find nothing, or that cannot be computed.
+    ///
+    /// # Errors
+    /// [`Error::Argument`].
+    pub fn check(&self) -> Result<()> {
+        let bad = |argument: &'static str, why: String| Err(Error::Argument { op: "MomentSearch", argument, why });
+        if self.min_length >= self.max_length {
+            return bad("max_length", format!("of {} allows no moment of {}", self.max_length, self.min_length));
+        }
+        if self.top == 0 || self.top > spans::MAX_TOP {
+            return bad("top", format!("of {} is not from 1 to {}", self.top, spans::MAX_TOP));
+        }
+        if self.max_videos == 0 || self.max_videos > topk::MAX_K {
+            return bad("max_videos", format!("of {} is not from 1 to {}", self.max_videos, topk::MAX_K));
+        }
+        // Beyond, exp(alpha · score) and products with it leave the range of f32.
+        if !(-80.0..=80.0).contains(&self.alpha) {
+            return bad("alpha", format!("of {} is not from -80 to 80", self.alpha));
+        }
+        if self.keep == 0 || self.keep > self.top {
+            return bad("keep", format!("of {} is not from 1 to the {} that are found", self.keep, self.top));
+        }
+        if let Some(iou) = self.nms.filter(|iou| !(0.0..=1.0).contains(iou)) {
+            return bad("nms", format!("of {iou} is not from 0 to 1"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether features of this shape are a query for a model of `config`.
+pub(super) fn is_query(config: &ReloclnetConfig, shape: &[usize]) -> bool {
+    matches!(*shape, [tokens, width] if (1..=config.max_tokens).contains(&tokens) && width == config.query_dim)
+}
+
+/// The shape of a query, in words.
+pub(super) fn expected_query(config: &ReloclnetConfig) -> String {
+    format!("(tokens, {}) with 1 to {} tokens", config.query_dim, config.max_tokens)
+}
+
 /// Encoded queries on the GPU.
 #[derive(Clone, Debug)]
 pub struct QueryVectors {
@@ -60,10 +100,13 @@ impl QueryVectors {
     /// Encodes token features, (tokens, width) each.
     ///
     /// # Errors
-    /// [`Error::Argument`] for no query; [`Error::NonFinite`]; [`Error::Shape`], [`Error::ShapeMismatch`] for features
-    /// that are not of the model's width; [`Error::IndexOutOfRange`] for more tokens than the model has positions.
+    /// [`Error::Argument`] for no query; [`Error::NonFinite`]; [`Error::Shape`] for features that are not of the model's
+    /// width, for no tokens, and for more than the model has positions.
     pub fn encode(model: &Reloclnet, queries: &[&Array]) -> Result<Self> {
         let gpu = model.store().gpu();
+        if let Some(query) = queries.iter().find(|query| !is_query(model.config(), query.shape())) {
+            return Err(Error::shape("QueryVectors::encode", "queries", expected_query(model.config()), query.shape()));
+        }
         if let Some((query, (count, first))) = queries.iter().enumerate().find_map(|(i, q)| Some((i, q.non_finite()?)))
         {
             let row = first / queries[query].shape().last().copied().unwrap_or(1).max(1);
@@ -131,26 +174,7 @@ impl<'a> MomentSearch<'a> {
     /// [`Error::Argument`] if another model encoded the videos, or for options that find nothing.
     pub fn new(model: &'a Reloclnet, index: &'a MomentIndex, options: MomentSearchOptions) -> Result<Self> {
         index.expect_model(model)?;
-        let bad = |argument: &'static str, why: String| Err(Error::Argument { op: "MomentSearch", argument, why });
-        if options.min_length >= options.max_length {
-            return bad("max_length", format!("of {} allows no moment of {}", options.max_length, options.min_length));
-        }
-        if options.top == 0 || options.top > spans::MAX_TOP {
-            return bad("top", format!("of {} is not from 1 to {}", options.top, spans::MAX_TOP));
-        }
-        if options.max_videos == 0 || options.max_videos > topk::MAX_K {
-            return bad("max_videos", format!("of {} is not from 1 to {}", options.max_videos, topk::MAX_K));
-        }
-        // Beyond, exp(alpha · score) and products with it leave the range of f32.
-        if !(-80.0..=80.0).contains(&options.alpha) {
-            return bad("alpha", format!("of {} is not from -80 to 80", options.alpha));
-        }
-        if options.keep == 0 || options.keep > options.top {
-            return bad("keep", format!("of {} is not from 1 to the {} that are found", options.keep, options.top));
-        }
-        if let Some(iou) = options.nms.filter(|iou| !(0.0..=1.0).contains(iou)) {
-            return bad("nms", format!("of {iou} is not from 0 to 1"));
-        }
+        options.check()?;
         Ok(Self { model, index, options })
     }
 

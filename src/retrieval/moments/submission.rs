@@ -1,13 +1,13 @@
 //! Prediction files: TVR's submission and QVHighlights' lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::data::formats::atomic;
-use crate::data::formats::text::{Entries, for_each_value, read_json};
+use crate::data::formats::text::{Entries, Object, for_each_line, parse_json, read_file, with_nulls};
 use crate::{Error, Result};
 
 /// Largest number up to which f64, and so every JSON library, holds all integers.
@@ -42,7 +42,7 @@ impl Serialize for Prediction {
 
 impl<'de> Deserialize<'de> for Prediction {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let row = Vec::<f64>::deserialize(deserializer)?;
+        let row: Vec<f64> = Vec::<Number>::deserialize(deserializer)?.into_iter().map(|Number(v)| v).collect();
         let &[video, start, end, ref rest @ ..] = row.as_slice() else {
             return Err(D::Error::invalid_length(row.len(), &"a row [video, start, end, score]"));
         };
@@ -88,13 +88,35 @@ pub struct Submission {
     pub vr: Option<Vec<QueryPredictions>>,
 }
 
-/// A map that refuses a name that is there twice.
+/// A number, or null for one that is none: what [`with_nulls`] makes of NaN and infinity.
+struct Number(f64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::<f64>::deserialize(deserializer).map(|value| Self(value.unwrap_or(f64::NAN)))
+    }
+}
+
+fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<f64>>, D::Error> {
+    let list = Option::<Vec<Number>>::deserialize(deserializer)?;
+    Ok(list.map(|list| list.into_iter().map(|Number(value)| value).collect()))
+}
+
+fn windows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<[f64; 3]>>, D::Error> {
+    let list = Option::<Vec<[Number; 3]>>::deserialize(deserializer)?;
+    Ok(list.map(|list| list.into_iter().map(|row| row.map(|Number(value)| value)).collect()))
+}
+
+/// A map that refuses a name that is there twice, and a number: two videos would be one.
 fn unique<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, u64>, D::Error> {
     let Entries(entries) = Entries::<u64>::deserialize(deserializer)?;
-    let mut map = BTreeMap::new();
+    let (mut map, mut names) = (BTreeMap::new(), HashMap::new());
     for (name, index) in entries {
         if map.contains_key(&name) {
             return Err(D::Error::custom(format_args!("duplicate video {name:?}")));
+        }
+        if let Some(other) = names.insert(index, name.clone()) {
+            return Err(D::Error::custom(format_args!("the videos {other:?} and {name:?} have one number, {index}")));
         }
         map.insert(name, index);
     }
@@ -102,14 +124,15 @@ fn unique<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String,
 }
 
 impl Submission {
-    /// Reads TVR's submission JSON. Rows are judged when they are evaluated.
+    /// Reads TVR's submission JSON. Rows are judged when they are evaluated; NaN and infinity, which Python writes, are
+    /// read as NaN.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Malformed`] naming line and column for other JSON, a video named twice, rows with fewer
+    /// [`Error::Io`]; [`Error::Malformed`] naming line and column for other JSON, a video named twice, two videos of one number, rows with fewer
     /// than three numbers, a file without any task, and a file over 512 MiB.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let submission: Submission = read_json(path)?;
+        let Object(submission): Object<Submission> = parse_json(path, &with_nulls(&read_file(path)?))?;
         if submission.vcmr.is_none() && submission.svmr.is_none() && submission.vr.is_none() {
             return Err(Error::malformed(path, "top level", "none of the lists VCMR, SVMR and VR is there"));
         }
@@ -138,10 +161,20 @@ pub struct HighlightPrediction {
     #[serde(rename = "vid", default)]
     pub video: String,
     /// Start and end in seconds, and score; best first.
-    #[serde(rename = "pred_relevant_windows", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "pred_relevant_windows",
+        default,
+        deserialize_with = "windows",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub windows: Option<Vec<[f64; 3]>>,
     /// A score a clip of two seconds.
-    #[serde(rename = "pred_saliency_scores", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "pred_saliency_scores",
+        default,
+        deserialize_with = "numbers",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub saliency: Option<Vec<f64>>,
 }
 
@@ -153,8 +186,17 @@ impl HighlightPrediction {
     pub fn read_jsonl(path: impl AsRef<Path>) -> Result<Vec<Self>> {
         let path = path.as_ref();
         let mut predictions = Vec::new();
-        for_each_value(path, |_, prediction| {
-            predictions.push(prediction?);
+        for_each_line(path, |number, line| {
+            let line = with_nulls(line?.as_bytes()).into_owned();
+            let at = |e: Error| match e {
+                Error::Malformed { path, place, problem } => {
+                    let (_, column) = place.rsplit_once(", ").unwrap_or_default();
+                    Error::malformed(path, format_args!("line {number}, {column}"), problem)
+                }
+                e => e,
+            };
+            let Object(prediction) = parse_json(path, &line).map_err(at)?;
+            predictions.push(prediction);
             Ok(())
         })?;
         Ok(predictions)
@@ -202,7 +244,9 @@ mod tests {
             r#"{"video2idx": {}, "VR": [{"desc_id": 1, "predictions": [[1, 2]]}]}"#,
             r#"{"video2idx": {}, "VR": [{"desc_id": 1, "predictions": [[1.5, 2, 3, 4]]}]}"#,
             r#"{"video2idx": {}, "VR": [{"desc_id": 1, "predictions": [[-1, 2, 3, 4]]}]}"#,
-            r#"{"video2idx": {}, "VR": [{"desc_id": 1, "predictions": [[1, NaN, 3, 4]]}]}"#,
+            r#"{"video2idx": {}, "VR": [{"desc_id": 1, "predictions": [[NaN, 2, 3, 4]]}]}"#,
+            r#"{"video2idx": {"x": 3, "y": 3}, "VR": []}"#,
+            r#"["a", {"a": 7}, [], [], []]"#,
             r#"{"video2idx": {}, "VR": [{"desc_id": 1}]}"#,
         ];
         for text in cases {
@@ -213,6 +257,19 @@ mod tests {
         for bytes in mutations(TVR.as_bytes(), 400) {
             let _ = Submission::read(folder.file("b.json", bytes));
         }
+    }
+
+    #[test]
+    fn numbers_of_python_are_left_to_the_evaluation() {
+        let folder = Folder::new();
+        let text =
+            r#"{"video2idx": {"NaN": 1}, "VR": [{"desc_id": 1, "predictions": [[1, NaN, Infinity, -Infinity]]}]}"#;
+        let read = Submission::read(folder.file("a.json", text)).unwrap();
+        let row = read.vr.unwrap()[0].predictions[0];
+        assert!(row.start.is_nan() && row.end.is_nan() && row.score.is_nan() && read.video2idx["NaN"] == 1);
+        let text = r#"{"qid": 9, "pred_relevant_windows": [[0, 1, NaN]], "pred_saliency_scores": [NaN, 1]}"#;
+        let read = &HighlightPrediction::read_jsonl(folder.file("a.jsonl", text)).unwrap()[0];
+        assert!(read.windows.as_ref().unwrap()[0][2].is_nan() && read.saliency.as_ref().unwrap()[0].is_nan());
     }
 
     #[test]

@@ -26,6 +26,9 @@ use crate::{Error, Result};
 
 pub use parts::{Source, Texts, Way, spreads, ways};
 
+/// Texts that lost tokens that are told by name.
+const NAMED: usize = 3;
+
 /// The configuration of a model on CLIP's towers.
 pub trait Config: Clone + Default + Serialize + DeserializeOwned {
     /// The model.
@@ -200,9 +203,14 @@ impl<C: Config> Task for Settings<C> {
 
     fn describe(&self, data: &Self::Data) -> Vec<String> {
         let line = |(name, part): (&str, &Source)| {
-            let cut = match part.truncated {
-                0 => String::new(),
-                cut => format!(", {cut} texts cut to {} tokens", self.model.base().words),
+            let (few, more) = part.cut.split_at(part.cut.len().min(NAMED));
+            let cut = match few {
+                [] => String::new(),
+                few => {
+                    let dots = if more.is_empty() { "" } else { ", .." };
+                    let (count, words) = (part.cut.len(), self.model.base().words);
+                    format!("; texts cut to {words} tokens: {count} ({}{dots})", few.join(", "))
+                }
             };
             format!("{name}: {} texts, {} videos{cut}", part.pairs.texts(), part.pairs.videos())
         };

@@ -34,8 +34,8 @@ pub struct Source {
     answers: Vec<Vec<usize>>,
     /// The texts that tell a part of their clip only, ascending; none in real datasets.
     partial: Vec<usize>,
-    /// Texts that were cut.
-    pub truncated: usize,
+    /// Texts that lost tokens, in words.
+    pub cut: Vec<String>,
 }
 
 impl Parts<Source> {
@@ -59,7 +59,8 @@ impl Parts<Source> {
             let split = dataset.read(root, part, problems)?;
             let pairs = PairDataset::open(split, videos, &tokenizer, base.words, input.clone(), problems)?;
             let answers = (0..pairs.texts()).map(|t| Ok(vec![pairs.video_of(t)?])).collect::<Result<_>>()?;
-            Ok(Source { truncated: pairs.truncated(), pairs: Box::new(pairs), answers, partial: Vec::new() })
+            let cut = pairs.cut().map(|(video, caption)| format!("caption {} of {video}", caption + 1)).collect();
+            Ok(Source { pairs: Box::new(pairs), answers, partial: Vec::new(), cut })
         };
         let has = |part: &Part| dataset.parts().contains(part);
         // As published: where a part is missing, the other one serves for both.
@@ -78,7 +79,7 @@ impl Parts<Source> {
             let answers = (0..texts).map(|t| pairs.fits(t)).collect();
             let is_partial = |&t: &usize| pairs.caption(t).is_some_and(|c| c.is_partial());
             let partial = (0..texts).filter(is_partial).collect();
-            Ok(Source { pairs: Box::new(pairs), answers, partial, truncated: 0 })
+            Ok(Source { pairs: Box::new(pairs), answers, partial, cut: Vec::new() })
         };
         Ok(Self { train: part(Part::Train)?, validation: part(Part::Validation)?, test: part(Part::Test)? })
     }

@@ -6,7 +6,7 @@ mod ffmpeg;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -15,6 +15,7 @@ use std::thread;
 use super::frames::read_frames;
 use super::frames::{Choice, FrameSet, Sampling};
 use super::preprocess::Preprocess;
+use crate::data::is_inside;
 use crate::{Error, Result};
 
 pub use ffmpeg::{Ffmpeg, VideoInfo};
@@ -56,12 +57,12 @@ impl VideoSource {
     /// `.mkv` or `.avi`, else the folder of frames `id`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an id that is no plain file name; [`Error::Missing`].
+    /// [`Error::Argument`] for an id that leads out of the folder; [`Error::Missing`].
     pub fn find(folder: impl AsRef<Path>, id: &str) -> Result<Self> {
         let folder = folder.as_ref();
-        let mut parts = Path::new(id).components();
-        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == id) {
-            return Err(Error::argument("VideoSource::find", "id", format!("{id:?} is not the name of a file")));
+        if !is_inside(id) {
+            let why = format!("{id:?} does not lead to a file in the folder");
+            return Err(Error::argument("VideoSource::find", "id", why));
         }
         let exact = folder.join(id);
         let with_extension = EXTENSIONS.iter().map(|extension| folder.join(format!("{id}.{extension}")));

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Builder, MomentQuery, MomentSplit, Place, Problems};
 use crate::Result;
-use crate::data::formats::text::{Checked, Entries, read_json};
+use crate::data::formats::text::{Checked, Entries, Object, read_json};
 
 /// Reads `{"<video id>": {"duration": .., "timestamps": [[start, end], ..], "sentences": ["..", ..]}, ..}`: ActivityNet
 /// Captions' `train.json`, `val_1.json` and `val_2.json`.
@@ -29,12 +29,12 @@ pub fn read_activitynet(path: impl AsRef<Path>, problems: &mut Problems) -> Resu
     }
 
     let path = path.as_ref();
-    let Entries(entries): Entries<Checked<Video>> = read_json(path)?;
+    let Entries(entries): Entries<Checked<Object<Video>>> = read_json(path)?;
     let mut builder = Builder::default();
     let mut next_id = 0;
     for (i, (id, Checked(video))) in entries.into_iter().enumerate() {
         let at = Place::new(path, format_args!("entry {}, video {id:?}", i + 1));
-        let video = video.map_err(|problem| at.malformed(problem)).and_then(|video| {
+        let video = video.map_err(|problem| at.malformed(problem)).and_then(|Object(video)| {
             let (times, sentences) = (video.timestamps.len(), video.sentences.len());
             if times != sentences {
                 return Err(at.malformed(format_args!("{times} timestamps for {sentences} sentences")));
@@ -45,11 +45,11 @@ pub fn read_activitynet(path: impl AsRef<Path>, problems: &mut Problems) -> Resu
         let Some(video) = problems.check(video)? else { continue };
         for (n, (window, text)) in video.timestamps.into_iter().zip(video.sentences).enumerate() {
             let at = Place::new(path, format_args!("{}, sentence {}", at.name, n + 1));
-            let window = at.ordered(window, problems);
-            let added = at.window(window, video.duration, problems).and_then(|window| {
-                builder.query(&at, MomentQuery::new(next_id, text, Some(id.clone()), vec![window]), None)
+            let added = at.moment(window, Some(video.duration)).and_then(|(window, note)| {
+                builder.query(&at, MomentQuery::new(next_id, text, Some(id.clone()), vec![window]), None)?;
+                Ok(note)
             });
-            problems.check(added)?;
+            problems.check(added)?.into_iter().flatten().for_each(|note| problems.mend(note));
             next_id += 1;
         }
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Builder, MomentQuery, MomentSplit, Place, Problems};
 use crate::Result;
-use crate::data::formats::text::{Checked, read_json};
+use crate::data::formats::text::{Checked, Object, read_json};
 
 /// Seconds of a segment.
 const SEGMENT: f64 = 5.0;
@@ -26,11 +26,11 @@ const SEGMENTS: u64 = 6;
 /// a video of another length than above, and [`Error::Duplicate`](crate::Error::Duplicate) for an id that occurs twice.
 pub fn read_didemo(path: impl AsRef<Path>, problems: &mut Problems) -> Result<MomentSplit> {
     let path = path.as_ref();
-    let rows: Vec<Checked<Row>> = read_json(path)?;
+    let rows: Vec<Checked<Object<Row>>> = read_json(path)?;
     let mut builder = Builder::default();
     for (i, Checked(row)) in rows.into_iter().enumerate() {
         let at = Place::new(path, format_args!("row {}", i + 1));
-        let added = row.map_err(|problem| at.malformed(problem)).and_then(|row| add(&mut builder, &at, row));
+        let added = row.map_err(|problem| at.malformed(problem)).and_then(|Object(row)| add(&mut builder, &at, row));
         problems.check(added)?;
     }
     builder.finish(path)

@@ -21,7 +21,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{MomentQuery, MomentSplit, MomentVideo, Problems, check_window};
+use super::{MAX_SECONDS, MomentQuery, MomentSplit, MomentVideo, Problems, check_ends, check_window};
 use crate::data::formats::atomic;
 use crate::{Error, Result};
 
@@ -54,25 +54,36 @@ impl<'a> Place<'a> {
         Error::duplicate(self.path, &self.name, kind, id)
     }
 
-    /// A moment, whose end is cut where it overshoots a `duration` by up to [`SLACK`].
-    fn window(&self, window: [f64; 2], duration: f64, problems: &mut Problems) -> Result<[f64; 2]> {
+    /// A moment, whose end is cut where it overshoots a `duration` by up to [`SLACK`], and a note of that.
+    fn window(&self, window: [f64; 2], duration: f64) -> Result<([f64; 2], Option<Error>)> {
         check_window(self.path, &self.name, window, Some(duration), SLACK)?;
         let [start, end] = window;
-        if end > duration {
-            problems.mend(self.malformed(format_args!("the moment ends at {end} s, cut to the video's {duration} s")));
-        }
-        Ok([start, end.min(duration)])
+        let cut = || self.malformed(format_args!("the moment ends at {end} s, cut to the video's {duration} s"));
+        Ok(([start, end.min(duration)], (end > duration).then(cut)))
     }
 
-    /// A moment whose ends are swapped if reversed, and that is widened to [`SHORTEST`] if empty.
-    fn ordered(&self, [start, end]: [f64; 2], problems: &mut Problems) -> [f64; 2] {
-        let (mended, how) = match start.partial_cmp(&end) {
+    /// As [`Place::window`], without a `duration` as long as one likes; a moment's ends are swapped if reversed, and it is
+    /// widened to [`SHORTEST`] if empty. Errors and notes quote it as it is in the file.
+    fn moment(&self, given: [f64; 2], duration: Option<f64>) -> Result<([f64; 2], Option<Error>)> {
+        let [start, end] = given;
+        let (ordered, how) = match start.partial_cmp(&end) {
             Some(Ordering::Greater) => ([end, start], "is reversed, its ends are swapped".to_owned()),
             Some(Ordering::Equal) => ([start, end + SHORTEST], format!("is empty, widened by {SHORTEST} s")),
-            _ => return [start, end],
+            _ => (given, String::new()),
         };
-        problems.mend(self.malformed(format_args!("the moment [{start}, {end}] {how}")));
-        mended
+        // Swapping and widening mend nothing that lies elsewhere.
+        check_ends(self.path, &self.name, given, ordered, duration, SLACK)?;
+        let end = duration.map_or(ordered[1], |duration| ordered[1].min(duration));
+        if how.is_empty() && end == ordered[1] {
+            return Ok((ordered, None));
+        }
+        let cut = if end < ordered[1] {
+            format!("ends at {} s, cut to the video's {end} s", ordered[1])
+        } else {
+            String::new()
+        };
+        let both = if how.is_empty() || cut.is_empty() { "" } else { ", and " };
+        Ok(([ordered[0], end], Some(self.malformed(format_args!("the moment {given:?} {how}{both}{cut}")))))
     }
 }
 
@@ -120,6 +131,10 @@ impl Builder {
         }
         if !(duration.is_finite() && duration > 0.0) {
             return Err(at.malformed(format_args!("the video {id:?} lasts {duration} s")));
+        }
+        if duration > MAX_SECONDS {
+            let problem = format_args!("the video {id:?} lasts {duration:e} s, at most {MAX_SECONDS:e} s are taken");
+            return Err(at.malformed(problem));
         }
         if self.videos.contains_key(id) {
             return Err(at.duplicate("video", id));

@@ -145,7 +145,14 @@ fn bad_lines_are_named_or_left_out() {
         scored("[1, 2]", "[[0, 1, 2]]"),
         scored("[1, 1]", "[[0], [1]]"),
         scored("[5]", "[[0]]"),
-        scored("[4]", "[[5]]"),
+        // Of 9.5 s the last half clip is not scored.
+        scored("[4]", "[[0]]"),
+        scored("[3]", "[[0, 1, 2, 3]]"),
+        "{\"qid\": 7, \"query\": \"a\", \"saliency_scores\": [[1, 2, 3]]}".into(),
+        line(7, "\"vid\": \"y\", \"duration\": 1e300"),
+        line(7, "\"vid\": \"y\", \"duration\": 8, \"duration\": 9"),
+        "[7, \"a\", 9.5, \"y\", [], [], []]".into(),
+        scored("[3]", "[[5]]"),
         "{".into(),
         "[]".into(),
         "x".repeat(3 << 20),
@@ -198,8 +205,21 @@ fn activitynet_videos_are_checked() {
     assert_eq!((split.queries.len(), split.videos.len(), lenient.skipped().len()), (2, 2, 3));
     assert_eq!(split.queries[1].windows, [[2.0, 3.0]]);
     assert_eq!(split.queries[1].text, " b");
-    // Cut, swapped; and the skipped one that was widened first.
-    assert_eq!(lenient.mended().len(), 3);
+    // Cut and swapped; those that were skipped are not mended.
+    assert_eq!(lenient.mended().len(), 2);
+    let both = "\"z\": {\"duration\": 10, \"timestamps\": [[15, 1]], \"sentences\": [\"a\"]}";
+    let path = folder.file("b.json", file(both));
+    let error = read_activitynet(&path, &mut Problems::strict()).unwrap_err().to_string();
+    assert!(error.contains("the moment [15, 1] of 10 s reaches beyond the video's end"), "{error}");
+    let cut = "\"z\": {\"duration\": 10, \"timestamps\": [[10.5, 1]], \"sentences\": [\"a\"]}";
+    let mut mended = Problems::strict();
+    let split = read_activitynet(folder.file("b.json", file(cut)), &mut mended).unwrap();
+    assert_eq!(split.queries[2].windows, [[1.0, 10.0]]);
+    let note = mended.mended()[2].to_string();
+    assert!(
+        note.contains("[10.5, 1.0] is reversed, its ends are swapped, and ends at 10.5 s, cut to the video's 10 s"),
+        "{note}"
+    );
     for bad in ["", "[]", "{\"x\": {\"duration\": NaN}}", &"[".repeat(100_000), &"{\"a\":".repeat(100_000), "{} {}"] {
         let got = read_activitynet(folder.file("b", bad), &mut Problems::lenient());
         assert!(matches!(got, Err(Error::Malformed { .. })), "{bad:.40}");
@@ -240,6 +260,8 @@ fn didemo_segments_become_seconds() {
         row(3, "\"video\": \"y\", \"times\": [[-1, 1]]"),
         row(3, "\"video\": \"y\", \"times\": [[0.5, 1]]"),
         row(3, "\"video\": \"y\", \"times\": []"),
+        row(3, "\"video\": \"y\", \"num_segments\": 18446744073709551615, \"times\": [[0, 1]]"),
+        row(3, "\"video\": \"y\", \"video\": \"z\", \"times\": [[0, 1]]"),
         row(3, "\"video\": \"x.mp4\", \"times\": [[0, 1]]"),
         row(1, "\"video\": \"y\", \"times\": [[0, 1]]"),
         "7".into(),
@@ -289,6 +311,9 @@ fn tvr_rows_are_checked() {
         row(3, ", \"vid_name\": \"x\", \"ts\": [-1, 1]"),
         row(3, ", \"vid_name\": \"x\", \"ts\": [[0, 1], [0, 12]]"),
         row(3, ", \"vid_name\": \"x\", \"ts\": {}"),
+        row(3, ", \"vid_name\": \"x\", \"ts\": \"12.5\""),
+        row(3, ", \"vid_name\": \"x\", \"ts\": [\"00:12\", \"00:14\"]"),
+        row(3, ", \"vid_name\": \"x\", \"ts\": [0]"),
         row(3, ", \"vid_name\": \"x\", \"duration\": 12, \"ts\": [0, 1]"),
         row(3, ", \"vid_name\": \"y\", \"ts\": [0, 1]"),
         row(3, ", \"ts\": [0, 1]"),
@@ -310,6 +335,9 @@ fn tvr_rows_are_checked() {
         assert_eq!((split.queries.len(), lenient.skipped().len()), (2, 1), "{bad}");
         assert_eq!(split.queries[0].windows, [[0.0, 10.0]]);
     }
+    let times = folder.file("a.jsonl", row(3, ", \"vid_name\": \"x\", \"ts\": \"12.5\""));
+    let error = read_tvr(&times, &durations, "val", &mut Problems::strict()).unwrap_err().to_string();
+    assert!(error.ends_with("ts must be [start, end] in seconds, as numbers, or a list of such pairs"), "{error}");
     let path = folder.file("a.jsonl", good);
     for bad in ["\"y\": [0, 4]", "\"y\": [1, 3]", "\"x\": [1, 4]", "\"y\": [1]", "\"y\": [1, -4]", "\"\": [1, 4]"] {
         let durations = folder.file("d.json", format!("{{\"val\": {{\"x\": [10, 3], {bad}}}}}"));

@@ -35,7 +35,7 @@ struct Row {
 
 /// One moment, or one an annotator.
 #[derive(Deserialize, Serialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "ts must be [start, end] in seconds, as numbers, or a list of such pairs")]
 enum Times {
     One([f64; 2]),
     Many(Vec<[f64; 2]>),
@@ -63,8 +63,9 @@ pub fn read_tvr(
     let mut builder = Builder::default();
     read_videos(&mut builder, durations, split, problems)?;
     for_each_value(path, |number, row| {
-        let added = row.and_then(|row| add(&mut builder, &Place::line(path, number), row, durations, problems));
-        problems.check(added).map(drop)
+        let added = row.and_then(|row| add(&mut builder, &Place::line(path, number), row, durations));
+        problems.check(added)?.into_iter().flatten().for_each(|note| problems.mend(note));
+        Ok(())
     })?;
     builder.finish(path)
 }
@@ -92,7 +93,8 @@ fn read_videos(builder: &mut Builder, path: &Path, split: &str, problems: &mut P
     Ok(())
 }
 
-fn add(builder: &mut Builder, at: &Place, row: Row, durations: &Path, problems: &mut Problems) -> Result<()> {
+fn add(builder: &mut Builder, at: &Place, row: Row, durations: &Path) -> Result<Vec<Error>> {
+    let mut notes = Vec::new();
     let mut query = MomentQuery { kind: row.kind, ..MomentQuery::new(row.desc_id, row.desc, row.vid_name, Vec::new()) };
     let windows = match row.ts {
         None => Vec::new(),
@@ -107,12 +109,15 @@ fn add(builder: &mut Builder, at: &Place, row: Row, durations: &Path, problems: 
             return Err(at.malformed(format_args!("the video {id:?} lasts {duration} s here, {listed} s as listed")));
         }
         for window in windows {
-            query.windows.push(at.window(window, video.duration, problems)?);
+            let (window, note) = at.window(window, video.duration)?;
+            query.windows.push(window);
+            notes.extend(note);
         }
     } else if !windows.is_empty() {
         return Err(at.malformed("a moment without a video"));
     }
-    builder.query(at, query, None)
+    builder.query(at, query, None)?;
+    Ok(notes)
 }
 
 /// Writes splits, each with its name, as [`read_tvr`] reads them: `tvr_{split}_release.jsonl` for each and one

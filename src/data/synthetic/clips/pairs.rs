@@ -35,8 +35,9 @@ impl ClipPairs {
         }
         let texts: Vec<&str> = captions.iter().map(|(_, caption)| caption.text.as_str()).collect();
         let tokens = tokenizer.encode(&texts, words)?;
-        if tokens.truncated > 0 {
-            return Err(Error::argument("ClipPairs", "words", format!("of {words} cut {} captions", tokens.truncated)));
+        if let Some(first) = tokens.cut.first() {
+            let why = format!("of {words} cut {} captions, the first {:?}", tokens.cut.len(), texts[*first]);
+            return Err(Error::argument("ClipPairs", "words", why));
         }
         let preprocess = Preprocess::clip(world.config().size);
         Ok(Self { world: world.clone(), part, videos, captions, ids: tokens.ids, words, preprocess })
