@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use reelgrad::models::clip::Pretrained;
 use reelgrad::models::text_image::{OpenOptions, TextImageModel};
-use reelgrad::retrieval::embed::{ClipEncoder, EmbedOptions, Embeddings, video_at, videos_in};
+use reelgrad::retrieval::embed::{ClipEncoder, EmbedHooks, EmbedOptions, EmbedRun, Inputs};
 use reelgrad::{Error, Gpu, Result};
 
 use crate::common::bar::Bar;
+use crate::common::stop_on_ctrl_c;
 
 #[derive(Args)]
 pub struct Options {
@@ -43,18 +45,21 @@ pub struct Options {
     /// Frames of a second that are read before.
     #[arg(long, value_name = "N", default_value_t = 1)]
     rate: u32,
-    /// Tokens of a sentence.
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    words: usize,
+    /// Tokens of a sentence, where the model leaves a choice [default: 32, or the model's positions if these are fewer].
+    #[arg(long, value_name = "N")]
+    words: Option<usize>,
     /// The features of every patch of videos, too.
     #[arg(long)]
     patches: bool,
     /// The features of every token, too: "words", and "word_mask" with a 1 for each token.
     #[arg(long)]
     tokens: bool,
-    /// A .safetensors file, or a folder for .npy files; beside them ids.json names the rows.
+    /// A .safetensors file, or a folder for .npy files; beside them ids.json names the rows. It must not be there yet.
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
+    /// Goes on with a run that was interrupted, with the same arguments.
+    #[arg(long)]
+    resume: bool,
 }
 
 fn parse_count(text: &str) -> std::result::Result<usize, String> {
@@ -62,51 +67,38 @@ fn parse_count(text: &str) -> std::result::Result<usize, String> {
 }
 
 pub fn encode(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitCode> {
-    let mut texts = options.text.clone();
-    if let Some(path) = &options.texts {
-        let lines = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-        texts.extend(lines.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from));
-    }
-    let mut videos: Vec<_> = options.video.iter().map(|path| video_at(path)).collect();
-    if let Some(folder) = &options.videos {
-        videos.extend(videos_in(folder)?);
-    }
-    if texts.is_empty() && videos.is_empty() && options.image.is_empty() {
-        return Err(wrong("input", "is empty: give --video, --videos, --image, --text or --texts".into()));
-    }
-    // Before hours of work, not after them.
-    let folder = options.out.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-        return Err(wrong("out", format!("is in {}, which is not there", folder.display())));
-    }
+    let mut inputs = Inputs { texts: options.text.clone(), images: options.image.clone(), ..Inputs::default() };
+    options.texts.iter().try_for_each(|path| inputs.add_text_file(path))?;
+    options.video.iter().for_each(|path| inputs.add_video(path));
+    options.videos.iter().try_for_each(|folder| inputs.add_folder(folder))?;
+    // Before the minutes that a model takes, and the hours that files do.
+    let config = Pretrained::configuration(&options.model, options.architecture.as_deref())?;
+    let words = options.words.or(Some(config.positions.min(32)));
+    let &Options { frames, rate, tokens, patches, .. } = options;
+    let wanted = EmbedOptions { words, frames, rate, tokens, patches };
+    wanted.check(&config)?;
+    let run = EmbedRun::new(inputs, wanted, &options.model, &options.out, options.resume)?;
     let how = OpenOptions { half: options.half, architecture: options.architecture.as_deref() };
+    eprintln!("loading  {}", options.model.display());
     let model = TextImageModel::open_with(&open_gpu(), &options.model, how)?;
     eprintln!("model    {}", model.description());
     model.notes().iter().for_each(|note| eprintln!("note     {note}"));
-    let encoder = ClipEncoder::new(model);
-    let &Options { words, frames, rate, tokens, patches, .. } = options;
-    let (wanted, mut out) = (EmbedOptions { words, frames, rate, tokens, patches }, Embeddings::default());
-    let cut = encoder.add_texts(&texts, &wanted, &mut out)?;
-    if cut > 0 {
-        println!("note     {cut} sentences cut to {words} tokens");
-    }
-    let mut failures = encoder.add_images(&options.image, &mut out)?;
-    failures.extend(encoder.add_videos(&videos, &wanted, &mut out, &mut Bar::new("videos"))?);
-    failures.iter().for_each(|failure| println!("failed   {}: {}", failure.id, failure.error));
-    if !out.arrays.is_empty() {
-        let beside = out.write(&options.out)?;
-        for (name, array) in &out.arrays {
-            println!("{name:<8} {:?}", array.shape());
+    let mut hooks = EmbedHooks { progress: &mut Bar::new("files"), stop: stop_on_ctrl_c() };
+    let (summary, out, beside) = match run.run(&ClipEncoder::new(model), &mut hooks) {
+        Err(Error::Interrupted { saved: Some(work) }) => {
+            eprintln!("stopped  what is done lies in {}; the same command with --resume goes on", work.display());
+            return Ok(ExitCode::from(130));
         }
+        other => other?,
+    };
+    summary.cut.iter().for_each(|text| eprintln!("cut      {text:?}"));
+    summary.failed.iter().for_each(|failure| eprintln!("failed   {failure}"));
+    for (name, array) in &out.arrays {
+        println!("{name:<8} {:?}", array.shape());
+    }
+    if !out.arrays.is_empty() {
         println!("written  {} and {}", options.out.display(), beside.display());
     }
-    if failures.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    println!("failed   {} files", failures.len());
-    Ok(ExitCode::FAILURE)
-}
-
-fn wrong(argument: &'static str, why: String) -> Error {
-    Error::Argument { op: "encode", argument, why }
+    eprintln!("{}", summary.line());
+    Ok(if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

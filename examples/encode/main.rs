@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     common::main(|Options { command, adapter }| {
         let open_gpu = || {
             let gpu = common::open_gpu(adapter.as_deref());
-            println!("adapter  {}", gpu.report().line());
+            eprintln!("adapter  {}", gpu.report().line());
             gpu
         };
         match command {

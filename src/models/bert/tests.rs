@@ -95,9 +95,9 @@ fn roberta_counts_positions_without_padding() {
     let gpu = &gpus()[0];
     let model = Bert::new(gpu, tiny(BertKind::Roberta), 3).unwrap();
     let given = Sentences { ids: &[2, 9, 1, 9, 1, 2, 3, 1, 1, 1], mask: &[1.0; 10], token_types: None, length: 5 };
-    assert_eq!(model.positions(&given), [2, 3, 1, 4, 1, 2, 3, 1, 1, 1]);
+    assert_eq!(model.encoder.positions(&given), [2, 3, 1, 4, 1, 2, 3, 1, 1, 1]);
     let model = Bert::new(gpu, tiny(BertKind::Bert), 3).unwrap();
-    assert_eq!(model.positions(&given), [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
+    assert_eq!(model.encoder.positions(&given), [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
 }
 
 #[test]

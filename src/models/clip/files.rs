@@ -47,17 +47,24 @@ impl Pretrained {
     /// weights do not fit the configuration.
     pub fn read(path: impl AsRef<Path>, architecture: Option<&str>) -> Result<Self> {
         let path = path.as_ref();
-        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-        if !path.exists() {
-            return Err(refusals::nothing_at(path));
-        }
-        let mut notes = Vec::new();
-        let config = configuration(path, folder, architecture)?;
+        let (config, mut notes) = (Self::configuration(path, architecture)?, Vec::new());
         let arrays = weights::read(path, names::is_no_weight, &mut notes)?;
         let naming = Naming::of(arrays.keys());
         let origin = path.display().to_string();
         let arrays = names::from_file(&origin, &config, &Clip::shapes(config.clone())?, arrays, &mut notes)?;
-        Ok(Self { config, arrays, folder: folder.to_path_buf(), notes, origin, naming })
+        Ok(Self { config, arrays, folder: folder_of(path).to_path_buf(), notes, origin, naming })
+    }
+
+    /// The configuration alone, as [`Pretrained::read`] reads it; the weights are not opened.
+    ///
+    /// # Errors
+    /// As [`Pretrained::read`], as far as the configuration tells.
+    pub fn configuration(path: impl AsRef<Path>, architecture: Option<&str>) -> Result<ClipConfig> {
+        let path = path.as_ref();
+        if !path.exists() {
+            return Err(refusals::nothing_at(path));
+        }
+        configuration(path, folder_of(path), architecture)
     }
 
     /// The `open_clip_config.json` that describes the model in `folder`, if one does. Where there are configuration and
@@ -93,6 +100,11 @@ impl Pretrained {
             other => other,
         })
     }
+}
+
+/// The folder of a model, or of the file of its weights.
+fn folder_of(path: &Path) -> &Path {
+    if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) }
 }
 
 /// The configuration of the model at `path`, whose files lie in `folder`.

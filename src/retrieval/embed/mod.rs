@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::data::formats::{atomic, npy, safetensors};
+use crate::models::clip::ClipConfig;
 use crate::tensor::Array;
 use crate::{Error, Result};
 
@@ -34,6 +35,27 @@ pub struct EmbedOptions {
     pub tokens: bool,
     /// The features of every patch of videos, too.
     pub patches: bool,
+}
+
+impl EmbedOptions {
+    /// That a model of this configuration can do it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for more words than the model has positions, and for no frames or no rate.
+    pub fn check(&self, config: &ClipConfig) -> Result<()> {
+        let bad = |argument, why: String| Err(Error::argument("encode", argument, why));
+        match *self {
+            Self { words: Some(words), .. } if !(2..=config.positions).contains(&words) => bad(
+                "words",
+                format!("must be from 2 to {}, the positions of the model; it is {words}", config.positions),
+            ),
+            Self { frames, .. } if !(1..=4096).contains(&frames) => {
+                bad("frames", format!("must be from 1 to 4096; it is {frames}"))
+            }
+            Self { rate: 0, .. } => bad("rate", "must be at least 1".into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Default for EmbedOptions {

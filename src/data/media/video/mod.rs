@@ -114,6 +114,14 @@ pub struct LoadFailure {
     pub error: Error,
 }
 
+/// The error, which mostly names the file already.
+impl std::fmt::Display for LoadFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let error = self.error.to_string();
+        if error.contains(&self.id) { f.write_str(&error) } else { write!(f, "{}: {error}", self.id) }
+    }
+}
+
 /// Runs `load` for every id on `threads` threads, and hands what they give to `take` on this one, with the id's number
 /// and in the order in which they are done. At most `threads` results wait. Ids that fail do not end it: they are
 /// returned, in the order of the ids.
