@@ -81,7 +81,7 @@ pub fn with<S: Serialize + DeserializeOwned>(settings: &S, name: &str, value: im
 
 /// Refuses a number, among the settings `all` at and below `name`, that its setting cannot have.
 pub(super) fn expect_ranges(all: &Value, name: &str) -> Result<()> {
-    let below = all.pointer(&pointer(name)).unwrap_or(&Value::Null);
+    let below = if name.is_empty() { Some(all) } else { all.pointer(&pointer(name)) }.unwrap_or(&Value::Null);
     for leaf in leaves(below) {
         let dot = if name.is_empty() || leaf.is_empty() { "" } else { "." };
         let leaf = format!("{name}{dot}{leaf}");

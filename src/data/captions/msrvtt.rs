@@ -9,7 +9,7 @@ use super::Ids;
 #[cfg(feature = "datasets")]
 use super::table::for_each_record;
 use super::{Builder, Problems, Split, VideoCaptions};
-use crate::data::formats::text::{Checked, Object, read_json};
+use crate::data::formats::text::{Checked, Object, parse_object, read_file};
 use crate::{Error, Result};
 
 /// Reads `{"sentences": [{"video_id": "...", "caption": "..."}, ...]}`: MSR-VTT's `MSRVTT_data.json` and the
@@ -30,7 +30,7 @@ pub fn read_msrvtt(path: impl AsRef<Path>, problems: &mut Problems) -> Result<Sp
     }
 
     let path = path.as_ref();
-    let Object(Annotations { sentences }) = read_json(path)?;
+    let Annotations { sentences } = parse_object(path, &read_file(path)?)?;
     let mut builder = Builder::new(path, problems);
     for (i, Checked(sentence)) in sentences.into_iter().enumerate() {
         let place = format!("sentence {}", i + 1);

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 pub(crate) const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// What Python writes for numbers that are none.
-const NOT_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+const NOT_NUMBERS: [&str; 3] = ["NaN", "-Infinity", "Infinity"];
 
 /// Largest JSON or CSV file that is read whole.
 const MAX_FILE_BYTES: u64 = 512 << 20;
@@ -66,9 +66,11 @@ pub(crate) fn for_each_value<T: DeserializeOwned>(
 ) -> Result<()> {
     for_each_line(path, |number, line| {
         let place = |e: &serde_json::Error| format!("line {number}, column {}", e.column());
-        let parse = |line: &str| match serde_json::from_str(line) {
-            Ok(Object(value)) => Ok(value),
-            Err(e) => Err(Error::malformed(path, place(&e), problem_in(line.as_bytes(), &e))),
+        let parse = |line: &str| {
+            expect_object(line.as_bytes())
+                .map_err(|problem| Error::malformed(path, format_args!("line {number}"), problem))?;
+            let problem = |e: serde_json::Error| Error::malformed(path, place(&e), problem_in(line.as_bytes(), &e));
+            serde_json::from_str(line).map_err(problem)
         };
         take(number, line.and_then(parse))
     })
@@ -86,6 +88,18 @@ pub(crate) fn parse_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Resul
     serde_json::from_slice(text).map_err(|e| {
         Error::malformed(path, format_args!("line {}, column {}", e.line(), e.column()), problem_in(text, &e))
     })
+}
+
+/// As [`parse_json`], of a struct, whose fields must have names.
+pub(crate) fn parse_object<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
+    refuse_wide(path, text)?;
+    expect_object(without_mark(text)).map_err(|problem| Error::malformed(path, "top level", problem))?;
+    parse_json(path, text)
+}
+
+/// Refuses an array, which serde would take for the fields of a struct in their order.
+fn expect_object(text: &[u8]) -> std::result::Result<(), &'static str> {
+    if text.trim_ascii_start().starts_with(b"[") { Err("an object with named fields is expected") } else { Ok(()) }
 }
 
 /// Refuses text in UTF-16, by its byte order mark or by the zero beside its first character.
@@ -200,9 +214,7 @@ pub(crate) struct Object<T>(pub(crate) T);
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
-        if !text.get().starts_with('{') {
-            return Err(D::Error::custom("an object with named fields is expected"));
-        }
+        expect_object(text.get().as_bytes()).map_err(D::Error::custom)?;
         serde_json::from_str(text.get()).map(Self).map_err(|e| D::Error::custom(json_problem(&e)))
     }
 }

@@ -127,6 +127,8 @@ fn features_that_do_not_fit_are_refused_or_left_out() {
     let data = TvrDataset::open(&files, TvrOptions::default(), &mut lenient).unwrap();
     assert_eq!((data.videos().len(), data.queries().len(), lenient.skipped().len()), (2, 1, 1));
     write_h5(&files.query_features, &[]);
+    let all = open(&files).unwrap_err().to_string();
+    assert!(all.contains("2 are missing: dataset \"70\", dataset \"5\""), "{all}");
     assert!(TvrDataset::open(&files, TvrOptions::default(), &mut Problems::lenient()).is_err());
 }
 

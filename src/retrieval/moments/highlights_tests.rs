@@ -106,10 +106,9 @@ fn bad_predictions_are_errors() {
     let mut nameless = labelled.clone();
     nameless.videos.clear();
     assert!(matches!(strict(&[salient(1, &[1.0])], &nameless), Err(Error::Missing { .. })));
-    for (clip, scores, duration) in [(10, vec![1; 3], 20.0), (0, vec![1; 4], 20.0), (0, vec![1; 3], 1e300)] {
+    for (clip, scores) in [(10, vec![1; 3]), (0, vec![1; 4])] {
         let mut damaged = labelled.clone();
         damaged.queries[0].saliency = vec![Saliency { clip, scores }];
-        damaged.videos[0].duration = duration;
         assert!(matches!(strict(&[salient(1, &[1.0])], &damaged), Err(Error::Malformed { .. })));
     }
 }

@@ -174,3 +174,22 @@ fn timeline(wanted: &WantedMoment, moments: &[Prediction], index: &MomentIndex) 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_of_another_shape_are_named_by_their_file() {
+        let config = ReloclnetConfig { query_dim: 4, max_tokens: 3, ..ReloclnetConfig::default() };
+        let read = |array: Array| WantedMoment::of_file("q.npy", array, &config);
+        assert_eq!(read(Array::zeros([3, 4])).unwrap().title, "q.npy");
+        for shape in [&[3, 5][..], &[0, 4], &[1000, 4], &[4], &[]] {
+            let error = read(Array::zeros(shape)).unwrap_err().to_string();
+            let wanted = format!("q.npy: shape: must be (tokens, 4) with 1 to 3 tokens, it is {shape:?}");
+            assert_eq!(error, wanted);
+        }
+        let nan = Array::new([1, 4], vec![0.0, f32::NAN, 0.0, 0.0]).unwrap();
+        assert!(matches!(read(nan), Err(Error::NonFinite { origin, .. }) if origin == "q.npy"));
+    }
+}

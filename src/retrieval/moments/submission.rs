@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::data::formats::atomic;
-use crate::data::formats::text::{Entries, Object, for_each_line, parse_json, read_file, with_nulls};
+use crate::data::formats::text::{Entries, for_each_line, parse_object, read_file, with_nulls};
 use crate::{Error, Result};
 
 /// Largest number up to which f64, and so every JSON library, holds all integers.
@@ -132,7 +132,7 @@ impl Submission {
     /// than three numbers, a file without any task, and a file over 512 MiB.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let Object(submission): Object<Submission> = parse_json(path, &with_nulls(&read_file(path)?))?;
+        let submission: Submission = parse_object(path, &with_nulls(&read_file(path)?))?;
         if submission.vcmr.is_none() && submission.svmr.is_none() && submission.vr.is_none() {
             return Err(Error::malformed(path, "top level", "none of the lists VCMR, SVMR and VR is there"));
         }
@@ -190,13 +190,12 @@ impl HighlightPrediction {
             let line = with_nulls(line?.as_bytes()).into_owned();
             let at = |e: Error| match e {
                 Error::Malformed { path, place, problem } => {
-                    let (_, column) = place.rsplit_once(", ").unwrap_or_default();
-                    Error::malformed(path, format_args!("line {number}, {column}"), problem)
+                    let column = place.strip_prefix("line 1").unwrap_or_default();
+                    Error::malformed(path, format_args!("line {number}{column}"), problem)
                 }
                 e => e,
             };
-            let Object(prediction) = parse_json(path, &line).map_err(at)?;
-            predictions.push(prediction);
+            predictions.push(parse_object(path, &line).map_err(at)?);
             Ok(())
         })?;
         Ok(predictions)
