@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use reelgrad::retrieval::embed::{ClipEncoder, EmbedOptions, Embeddings, video_at, videos_in};
+use reelgrad::data::media::video::Listing;
+use reelgrad::retrieval::embed::{ClipEncoder, EmbedOptions, Embeddings, video_at};
 use reelgrad::{Error, Gpu, Result};
 
 use crate::common::bar::Bar;
@@ -32,12 +33,12 @@ pub struct Options {
     /// A file with a sentence in each line.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
-    /// Frames of a video, at equal distances.
+    /// Frames of a video, at equal distances in time.
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = parse_count)]
     frames: usize,
-    /// Frames of a second that are read before.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    rate: u32,
+    /// Frames a second out of which these are chosen: those shown at these times. 0.2 is one in five seconds.
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    rate: f64,
     /// Tokens of a sentence.
     #[arg(long, value_name = "N", default_value_t = 32)]
     words: usize,
@@ -64,7 +65,11 @@ pub fn encode(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitC
     }
     let mut videos: Vec<_> = options.video.iter().map(|path| video_at(path)).collect();
     if let Some(folder) = &options.videos {
-        videos.extend(videos_in(folder)?);
+        let Listing { videos: found, others } = Listing::of(folder)?;
+        if let Some(first) = others.first() {
+            println!("note     {} files in {} are no videos, such as {first}", others.len(), folder.display());
+        }
+        videos.extend(found);
     }
     if texts.is_empty() && videos.is_empty() && options.image.is_empty() {
         return Err(wrong("input", "is empty: give --video, --videos, --image, --text or --texts".into()));
@@ -83,6 +88,7 @@ pub fn encode(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitC
     }
     let mut failures = encoder.add_images(&options.image, &mut out)?;
     failures.extend(encoder.add_videos(&videos, &wanted, &mut out, &mut Bar::new("videos"))?);
+    out.notes.iter().for_each(|(id, note)| println!("note     {id}: {note}"));
     failures.iter().for_each(|failure| println!("failed   {}: {}", failure.id, failure.error));
     if !out.arrays.is_empty() {
         let beside = out.write(&options.out)?;

@@ -10,9 +10,9 @@ use serde_json::json;
 
 use crate::autograd::{Tape, Var};
 use crate::data::formats::{atomic, npy, safetensors};
-use crate::data::media::frames::{Choice, FrameSet, Sampling, read_image};
+use crate::data::media::frames::{FrameSet, Note, Reading, Sampling, Shown, read_image};
 use crate::data::media::pixels::Preprocess;
-use crate::data::media::video::{EXTENSIONS, Ffmpeg, LoadFailure, VideoInput, VideoSource, load_all};
+use crate::data::media::video::{Ffmpeg, LoadFailure, VideoInput, VideoSource, load_all};
 use crate::data::tokenizer::{Cleaning, Padding, Tokenizer};
 use crate::gpu::Gpu;
 use crate::models::Model;
@@ -26,14 +26,14 @@ pub use token_features::TokenFeatureInput;
 const TEXTS: usize = 64;
 
 /// What is encoded of texts and videos.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EmbedOptions {
     /// Tokens of a sentence.
     pub words: usize,
-    /// Frames of a video, at equal distances.
+    /// Frames of a video, at equal distances in time.
     pub frames: usize,
-    /// Frames of a second that are read before.
-    pub rate: u32,
+    /// Frames a second out of which these are chosen; 0.2 is one in five seconds.
+    pub rate: f64,
     /// The features of every token, too.
     pub tokens: bool,
     /// The features of every patch of videos, too.
@@ -42,7 +42,7 @@ pub struct EmbedOptions {
 
 impl Default for EmbedOptions {
     fn default() -> Self {
-        Self { words: 32, frames: 12, rate: 1, tokens: false, patches: false }
+        Self { words: 32, frames: 12, rate: 1.0, tokens: false, patches: false }
     }
 }
 
@@ -57,6 +57,8 @@ pub struct Embeddings {
     pub arrays: BTreeMap<String, Array>,
     /// Names of the rows of "text", "image" and "video".
     pub ids: BTreeMap<&'static str, Vec<String>>,
+    /// What was wrong with videos that could be read all the same, with their ids.
+    pub notes: Vec<(String, Note)>,
 }
 
 impl Embeddings {
@@ -150,7 +152,7 @@ impl ClipEncoder {
         let (mut ids, mut failures) = (Vec::new(), Vec::new());
         for path in files {
             let id = path.display().to_string();
-            match read_image(path).and_then(|image| self.preprocess.apply(&image)) {
+            match read_image(path, &Reading::OWN).and_then(|image| self.preprocess.apply(&image)) {
                 Ok(pixels) => {
                     let features = self.clip.towers().image.encode(&self.upload(&pixels)?, false)?;
                     out.extend("image", features.image.value().to_array()?)?;
@@ -183,9 +185,8 @@ impl ClipEncoder {
         }
         let has_files = videos.iter().any(|(_, source)| matches!(source, VideoSource::File(_)));
         let ffmpeg = has_files.then(Ffmpeg::find).transpose()?;
-        let sampling = Sampling { per_second: options.rate, ..Sampling::default() };
-        let preprocess = self.preprocess.clone();
-        let input = VideoInput { sampling, choice: Choice::Uniform, max_frames: options.frames, preprocess };
+        let sampling = Sampling::Shown(Shown::rate(options.rate));
+        let input = VideoInput { sampling, ..VideoInput::own(options.frames, self.preprocess.clone()) };
         let sources: BTreeMap<&str, &VideoSource> = videos.iter().map(|(id, source)| (id.as_str(), source)).collect();
         if sources.len() < videos.len() {
             let why = "name a video twice, or two with the same name".into();
@@ -195,7 +196,8 @@ impl ClipEncoder {
         let mut encoded = vec![Vec::new(); ids.len()];
         let (mut done, threads) = (0, std::thread::available_parallelism().map_or(1, usize::from));
         let load = |id: &str| sources[id].load(ffmpeg.as_ref(), &input);
-        let failures = load_all(&ids, threads, load, |number, set| {
+        let failures = load_all(&ids, threads, load, |number, mut set| {
+            out.notes.extend(set.notes.drain(..).map(|note| (ids[number].clone(), note)));
             encoded[number] = self.video(set, options.patches)?;
             done += 1;
             progress.step(done, ids.len() as u64, &ids[number]);
@@ -236,24 +238,6 @@ impl ClipEncoder {
 pub fn video_at(path: &Path) -> (String, VideoSource) {
     let source = if path.is_dir() { VideoSource::Frames } else { VideoSource::File };
     (path.display().to_string(), source(path.to_path_buf()))
-}
-
-/// The video files and folders of frames in `folder`, by their names.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn videos_in(folder: &Path) -> Result<Vec<(String, VideoSource)>> {
-    let failed = |e| Error::io("list", folder, e);
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.is_dir() || path.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e == *known)) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().to_string();
-            found.push((name, video_at(&path).1));
-        }
-    }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(found)
 }
 
 #[cfg(test)]

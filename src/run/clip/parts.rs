@@ -50,12 +50,8 @@ impl Parts<Source> {
         let towers = base.clip.clone().unwrap_or_else(ClipConfig::vit_b_32);
         let tokenizer = Tokenizer::open(clip)?.with_cleaning(Cleaning::Official);
         tokenizer.expect_below(towers.vocabulary)?;
-        let input = VideoInput {
-            sampling: data.sampling,
-            choice: data.choice,
-            max_frames: base.frames,
-            preprocess: Preprocess::clip(towers.image_size),
-        };
+        let preprocess = Preprocess::clip(towers.image_size);
+        let input = VideoInput::published(data.sampling, data.choice, base.frames, preprocess);
         let mut part = |part: Part| -> Result<Source> {
             let split = dataset.read(root, part, problems)?;
             let pairs = PairDataset::open(split, videos, &tokenizer, base.words, input.clone(), problems)?;
