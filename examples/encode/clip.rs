@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use reelgrad::data::media::frames::Reading;
 use reelgrad::models::clip::Pretrained;
 use reelgrad::models::text_image::{OpenOptions, TextImageModel};
 use reelgrad::retrieval::embed::{ClipEncoder, EmbedHooks, EmbedOptions, EmbedRun, Inputs};
@@ -11,6 +12,7 @@ use reelgrad::{Error, Gpu, Result};
 
 use crate::common::bar::Bar;
 use crate::common::stop_on_ctrl_c;
+use crate::frames::LimitFlags;
 
 #[derive(Args)]
 pub struct Options {
@@ -39,12 +41,12 @@ pub struct Options {
     /// A file with a sentence in each line.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
-    /// Frames of a video, at equal distances.
+    /// Frames of a video, at equal distances in time.
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = parse_count)]
     frames: usize,
-    /// Frames of a second that are read before.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    rate: u32,
+    /// Frames a second out of which these are chosen: those shown at these times. 0.2 is one in five seconds.
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    rate: f64,
     /// Tokens of a sentence, where the model leaves a choice [default: 32, or the model's positions if these are fewer].
     #[arg(long, value_name = "N")]
     words: Option<usize>,
@@ -57,6 +59,11 @@ pub struct Options {
     /// A .safetensors file, or a folder for .npy files; beside them ids.json names the rows. It must not be there yet.
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
+    /// Counts damaged videos as failed; otherwise what of them can be decoded is used, with a note.
+    #[arg(long)]
+    strict: bool,
+    #[command(flatten)]
+    limits: LimitFlags,
     /// Goes on with a run that was interrupted, with the same arguments.
     #[arg(long)]
     resume: bool,
@@ -74,10 +81,11 @@ pub fn encode(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitC
     // Before the minutes that a model takes, and the hours that files do.
     let config = Pretrained::configuration(&options.model, options.architecture.as_deref())?;
     let words = options.words.or(Some(config.positions.min(32)));
-    let &Options { frames, rate, tokens, patches, .. } = options;
-    let wanted = EmbedOptions { words, frames, rate, tokens, patches };
+    let &Options { frames, rate, tokens, patches, strict, .. } = options;
+    let wanted = EmbedOptions { words, frames, rate, tokens, patches, reading: Reading { strict, ..Reading::OWN } };
     wanted.check(&config)?;
     let run = EmbedRun::new(inputs, wanted, &options.model, &options.out, options.resume)?;
+    let run = run.with_limits(options.limits.limits());
     let how = OpenOptions { half: options.half, architecture: options.architecture.as_deref() };
     eprintln!("loading  {}", options.model.display());
     let model = TextImageModel::open_with(&open_gpu(), &options.model, how)?;
@@ -92,6 +100,7 @@ pub fn encode(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitC
         other => other?,
     };
     summary.cut.iter().for_each(|text| eprintln!("cut      {text:?}"));
+    summary.notes.iter().for_each(|(id, note)| eprintln!("note     {id}: {note}"));
     summary.failed.iter().for_each(|failure| eprintln!("failed   {failure}"));
     for (name, array) in &out.arrays {
         println!("{name:<8} {:?}", array.shape());

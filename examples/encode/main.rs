@@ -4,12 +4,14 @@
 //! cargo run --release --features full --example encode -- clip --model clip-vit-base-patch32 \
 //!     --videos videos --text "a red square moves left" --out embeddings.safetensors
 //! cargo run --release --features full --example encode -- bert --model bert-base-uncased --captions train.jsonl --out features
+//! cargo run --release --features full --example encode -- frames video.mp4 --rate 1 --json
 //! ```
 
 mod bert;
 mod clip;
 #[path = "../common/mod.rs"]
 mod common;
+mod frames;
 
 use std::process::ExitCode;
 
@@ -39,6 +41,8 @@ enum Command {
     Clip(clip::Options),
     /// Token features for BiC-Net or ReLoCLNet, in the files that their loaders read.
     Bert(bert::Options),
+    /// Lists the frames of a video that a model would see, with their times. Needs no GPU and no model.
+    Frames(frames::Options),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         match command {
             Command::Clip(options) => clip::encode(&options, open_gpu),
             Command::Bert(options) => bert::encode(&options, open_gpu),
+            Command::Frames(options) => frames::list(&options),
         }
     })
 }

@@ -1,101 +1,25 @@
-//! Which frames of a video are used, and frames that lie in a folder as JPEG or PNG files.
+//! Which frames of a video are used, and frames that lie in a folder as pictures.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+pub use published::{Grid, Published};
+pub use sampling::{Density, MOMENT, Sampling, Shown, Timeline};
+
 #[cfg(feature = "images")]
-pub use folder::{read_frames, read_image};
+pub use folder::read_frames;
+#[cfg(feature = "images")]
+pub use picture::read_image;
 
 #[cfg(feature = "images")]
 mod folder;
-
-/// Which frames of a video file are read: so many a second, from the start of second `start` to the end of second `end`.
-///
-/// As in CLIP4Clip, a second is a whole number of frames, the frame rate rounded down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sampling {
-    /// Frames of a second.
-    pub per_second: u32,
-    /// The first second, counted from 0.
-    pub start: u32,
-    /// The last second; without one, all seconds to the video's end.
-    pub end: Option<u32>,
-}
-
-impl Default for Sampling {
-    /// One frame a second, as published.
-    fn default() -> Self {
-        Self { per_second: 1, start: 0, end: None }
-    }
-}
-
-impl Sampling {
-    /// The grid of frame numbers for a video of `fps` frames a second.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] for no frame a second, an end before the start, and an `fps` below 1 or above 1000, of which
-    /// the published rule makes nothing.
-    pub fn grid(&self, fps: f64) -> Result<Grid> {
-        let bad = |argument, why: String| Error::argument("Sampling::grid", argument, why);
-        if !(1.0..=1000.0).contains(&fps) {
-            return Err(bad("fps", format!("is {fps}; it must be from 1 to 1000")));
-        }
-        if self.per_second == 0 {
-            return Err(bad("per_second", "must not be 0".into()));
-        }
-        if let Some(end) = self.end.filter(|&end| end < self.start) {
-            return Err(bad("end", format!("is {end} s, before the start of {} s", self.start)));
-        }
-        let second = fps as u64;
-        let per_second = u64::from(self.per_second).min(second);
-        Ok(Grid {
-            second,
-            step: second / per_second,
-            per_second,
-            first: u64::from(self.start) * second,
-            end: self.end.map(|end| (u64::from(end) + 1) * second),
-        })
-    }
-}
-
-/// The frames that a [`Sampling`] reads, by number: of each `second` frames those at 0, `step`, 2 `step` and so on, but
-/// no more than `per_second`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grid {
-    /// Frames in a second.
-    pub second: u64,
-    /// Frames from one that is read to the next in the same second.
-    pub step: u64,
-    /// Frames of a second that are read.
-    pub per_second: u64,
-    /// The first frame.
-    pub first: u64,
-    /// The frame at which reading ends, if it ends before the video does.
-    pub end: Option<u64>,
-}
-
-impl Grid {
-    /// How many frames are read of a video of `frames` frames.
-    pub fn count(&self, frames: u64) -> u64 {
-        // Below `frames`, counted from the start of a second.
-        let below = |frames: u64| {
-            let rest = (frames % self.second).div_ceil(self.step).min(self.per_second);
-            frames / self.second * self.per_second + rest
-        };
-        let end = self.end.map_or(frames, |end| end.min(frames));
-        below(end).saturating_sub(below(self.first))
-    }
-
-    /// Whether frame `number` is read.
-    pub fn contains(&self, number: u64) -> bool {
-        let place = number % self.second;
-        number >= self.first
-            && self.end.is_none_or(|end| number < end)
-            && place < self.per_second * self.step
-            && place.is_multiple_of(self.step)
-    }
-}
+#[cfg(feature = "images")]
+mod picture;
+mod published;
+mod sampling;
 
 /// Which of a video's frames stand for it, when there are more than a model takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +61,77 @@ fn spread(count: usize, most: usize) -> Vec<usize> {
     (0..most).map(|i| if i > 0 && i + 1 == most { count - 1 } else { (i as f64 * step) as usize }).collect()
 }
 
+/// How videos and pictures are read, beside which frames of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Anamorphic videos are widened or narrowed as players do it, until their pixels are square. Without it they stay
+    /// squeezed, as OpenCV leaves them, and with it the published loaders.
+    pub square_pixels: bool,
+    /// Pictures are turned as their EXIF data say. CLIP's own code does not do it. Videos are turned in any case.
+    pub exif_rotation: bool,
+    /// A damaged video is an error, and not a note.
+    pub strict: bool,
+}
+
+impl Reading {
+    /// For one's own videos: square pixels; pictures as they lie, as CLIP takes them; damage is noted.
+    pub const OWN: Self = Self { square_pixels: true, exif_rotation: false, strict: false };
+
+    /// As the published loaders read: pixels and pictures as they are stored; damage is noted.
+    pub const PUBLISHED: Self = Self { square_pixels: false, ..Self::OWN };
+}
+
+/// What the reader of a video should know, though it could be read.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Note {
+    /// Parts of the file are damaged or missing; the frames are those that could be decoded.
+    Damaged {
+        /// Seconds from the first frame to the end of the last one.
+        decoded: f64,
+        /// Seconds that the file states, where it states more than that.
+        stated: Option<f64>,
+        /// How many complaints ffmpeg had.
+        complaints: u64,
+        /// The first of them; may be empty.
+        first: String,
+    },
+    /// Frames whose time is not after that of the frame before them: where two have one time, the first is used.
+    Unordered {
+        /// How many.
+        count: usize,
+    },
+    /// Files in a folder of frames that are none.
+    Stray {
+        /// How many.
+        count: usize,
+        /// The name of the first one.
+        first: String,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Note::Damaged { decoded, stated, complaints, first } => {
+                match stated {
+                    Some(stated) => write!(f, "decoded {decoded:.1} of about {stated:.1} s")?,
+                    None => write!(f, "decoded {decoded:.1} s of a damaged file")?,
+                }
+                match complaints {
+                    0 => write!(f, "; the decoder did not complain"),
+                    1 => write!(f, "; the decoder complained once: {first}"),
+                    _ => write!(f, "; the decoder complained {complaints} times, first: {first}"),
+                }
+            }
+            Note::Unordered { count } => write!(f, "{count} frames have times that are not after the one before"),
+            Note::Stray { count, first } => {
+                write!(f, "{count} files that are no frames were left out, such as {first}")
+            }
+        }
+    }
+}
+
 /// A video as a network takes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FrameSet {
@@ -146,10 +141,15 @@ pub struct FrameSet {
     pub mask: Vec<f32>,
     /// How many frames there are; they come first.
     pub valid: usize,
+    /// The presentation time of each valid frame in seconds, as ffprobe gives it; empty where frames have none, as in
+    /// folders.
+    pub times: Vec<f64>,
+    /// What was wrong with the video, though it could be read.
+    pub notes: Vec<Note>,
 }
 
 impl FrameSet {
-    /// Pads `pixels`, which hold `valid` frames, with zeros to `max_frames` frames.
+    /// Pads `pixels`, which hold `valid` frames, with zeros to `max_frames` frames. They have no times and no notes yet.
     ///
     /// # Errors
     /// [`Error::Argument`] without a frame, or with more than `max_frames`; [`Error::Shape`] when the pixels do not divide
@@ -165,58 +165,13 @@ impl FrameSet {
         }
         pixels.resize(pixels.len() / valid * max_frames, 0.0);
         let mask = (0..max_frames).map(|frame| if frame < valid { 1.0 } else { 0.0 }).collect();
-        Ok(Self { pixels, mask, valid })
+        Ok(Self { pixels, mask, valid, times: Vec::new(), notes: Vec::new() })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn sampling(per_second: u32, start: u32, end: Option<u32>) -> Sampling {
-        Sampling { per_second, start, end }
-    }
-
-    #[test]
-    fn the_grid_is_the_published_one() {
-        let numbers = |sampling: Sampling, fps: f64, frames: u64| {
-            let grid = sampling.grid(fps).unwrap();
-            let numbers: Vec<u64> = (0..frames).filter(|&n| grid.contains(n)).collect();
-            assert_eq!(grid.count(frames), numbers.len() as u64, "{sampling:?} {fps} {frames}");
-            numbers
-        };
-        assert_eq!(numbers(sampling(1, 0, None), 29.97, 90), [0, 29, 58, 87]);
-        assert_eq!(numbers(sampling(1, 0, None), 25.0, 50), [0, 25]);
-        assert_eq!(numbers(sampling(1, 1, Some(2)), 10.0, 99), [10, 20]);
-        assert_eq!(numbers(sampling(1, 1, Some(2)), 10.0, 15), [10]);
-        assert_eq!(numbers(sampling(1, 9, None), 10.0, 15), [0; 0]);
-        // 10 frames a second, 3 of them: 0, 3, 6, and not 9.
-        assert_eq!(numbers(sampling(3, 0, None), 10.0, 20), [0, 3, 6, 10, 13, 16]);
-        assert_eq!(numbers(sampling(3, 0, Some(0)), 10.0, 20), [0, 3, 6]);
-        // As many as there are.
-        assert_eq!(numbers(sampling(60, 0, None), 4.0, 5), [0, 1, 2, 3, 4]);
-        for frames in 0..40 {
-            for (per_second, fps) in [(1, 1.0), (2, 7.9), (5, 7.0), (3, 12.5)] {
-                numbers(sampling(per_second, 1, Some(3)), fps, frames);
-            }
-        }
-    }
-
-    #[test]
-    fn impossible_samplings_are_errors() {
-        for (sampling, fps) in [
-            (sampling(1, 0, None), 0.0),
-            (sampling(1, 0, None), 0.5),
-            (sampling(1, 0, None), f64::NAN),
-            (sampling(1, 0, None), 90_000.0),
-            (sampling(0, 0, None), 25.0),
-            (sampling(1, 3, Some(2)), 25.0),
-        ] {
-            assert!(matches!(sampling.grid(fps), Err(Error::Argument { .. })), "{sampling:?} {fps}");
-        }
-        let longest = sampling(u32::MAX, u32::MAX, Some(u32::MAX)).grid(1000.0).unwrap();
-        assert_eq!(longest.count(u64::MAX), 1000);
-    }
 
     #[test]
     fn choices_are_those_of_the_published_loaders() {

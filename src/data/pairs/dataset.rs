@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::PairSource;
 use crate::data::captions::Split;
-use crate::data::media::frames::FrameSet;
+use crate::data::media::frames::{FrameSet, Note, Sampling};
 use crate::data::media::video::{Ffmpeg, LoadFailure, VideoInput, VideoSource};
 use crate::data::moments::Problems;
 use crate::data::tokenizer::Tokenizer;
@@ -29,6 +29,7 @@ pub struct PairDataset {
     ffmpeg: Option<Ffmpeg>,
     lenient: bool,
     failures: Mutex<BTreeMap<usize, Error>>,
+    notes: Mutex<BTreeMap<usize, Vec<Note>>>,
 }
 
 impl PairDataset {
@@ -80,6 +81,7 @@ impl PairDataset {
             input,
             lenient: problems.is_lenient(),
             failures: Mutex::default(),
+            notes: Mutex::default(),
             split,
         })
     }
@@ -87,6 +89,13 @@ impl PairDataset {
     /// The captions and videos.
     pub fn split(&self) -> &Split {
         &self.split
+    }
+
+    /// What was wrong with videos that could be read all the same, each once, with their ids: damage without loss of time,
+    /// and files that are no frames. Videos that lost time are errors.
+    pub fn notes(&self) -> Vec<(String, Vec<Note>)> {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.iter().map(|(&video, notes)| (self.split.videos[video].id.clone(), notes.clone())).collect()
     }
 
     /// The captions that did not fit and lost tokens before their end token, as in the official code: the id of the video,
@@ -120,13 +129,28 @@ impl PairSource for PairDataset {
     fn frames(&self, video: usize) -> Result<FrameSet> {
         let video = checked_index("video", video, self.sources.len())?;
         let stretch = &self.split.videos[video];
-        let mut sampling = self.input.sampling;
+        let mut input = self.input.clone();
         if stretch.start > 0.0 || stretch.end.is_some() {
-            // Whole seconds, from the one in which it starts to the one in which it ends.
-            sampling.start = stretch.start as u32;
-            sampling.end = stretch.end.map(|end| end.ceil() as u32);
+            match &mut input.sampling {
+                // Whole seconds, from the one in which it starts to the one in which it ends.
+                Sampling::Published(published) => {
+                    published.start = stretch.start as u32;
+                    published.end = stretch.end.map(|end| end.ceil() as u32);
+                }
+                Sampling::Shown(shown) => (shown.start, shown.end) = (stretch.start, stretch.end),
+            }
         }
-        self.sources[video].load(self.ffmpeg.as_ref(), &VideoInput { sampling, ..self.input.clone() })
+        let set = self.sources[video].load(self.ffmpeg.as_ref(), &input)?;
+        let lost = |note: &&Note| matches!(note, Note::Damaged { stated: Some(_), .. });
+        if let Some(note) = set.notes.iter().find(lost) {
+            // Trained on unnoticed, half a video would stand for a whole one.
+            return Err(Error::malformed(self.sources[video].path(), "frames", note));
+        }
+        if !set.notes.is_empty() {
+            let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+            notes.entry(video).or_insert_with(|| set.notes.clone());
+        }
+        Ok(set)
     }
 
     fn frames_of(&self, videos: &[usize]) -> Vec<Result<FrameSet>> {

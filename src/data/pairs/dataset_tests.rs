@@ -1,6 +1,6 @@
 use super::*;
 use crate::data::captions::VideoCaptions;
-use crate::data::media::frames::{Choice, Sampling};
+use crate::data::media::frames::{Choice, Published};
 use crate::data::media::pixels::Image;
 use crate::data::media::preprocess::Preprocess;
 use crate::data::pairs::{collate, collate_frames};
@@ -11,7 +11,7 @@ const FRAMES: usize = 3;
 
 fn input() -> VideoInput {
     let preprocess = Preprocess { scale: 1.0, mean: [0.0; 3], std: [1.0; 3], ..Preprocess::clip(2) };
-    VideoInput { sampling: Sampling::default(), choice: Choice::Uniform, max_frames: FRAMES, preprocess }
+    VideoInput::published(Published::default(), Choice::Uniform, FRAMES, preprocess)
 }
 
 /// Folders of frames, a grey level a frame.

@@ -6,7 +6,7 @@ use super::EmbedOptions;
 use super::work::Rows;
 use crate::Result;
 use crate::autograd::{Tape, Var};
-use crate::data::media::frames::{Choice, FrameSet, Sampling, read_image};
+use crate::data::media::frames::{FrameSet, Sampling, Shown, read_image};
 use crate::data::media::video::VideoInput;
 use crate::data::tokenizer::Tokens;
 use crate::models::Model;
@@ -41,8 +41,8 @@ impl ClipEncoder {
         Ok(rows)
     }
 
-    pub(super) fn pixels(&self, path: &Path) -> Result<Vec<f32>> {
-        self.model.processor().preprocess.apply(&read_image(path)?)
+    pub(super) fn pixels(&self, path: &Path, options: &EmbedOptions) -> Result<Vec<f32>> {
+        self.model.processor().preprocess.apply(&read_image(path, &options.reading)?)
     }
 
     pub(super) fn image(&self, pixels: &[f32]) -> Result<Rows> {
@@ -51,9 +51,8 @@ impl ClipEncoder {
     }
 
     pub(super) fn video_input(&self, options: &EmbedOptions) -> VideoInput {
-        let sampling = Sampling { per_second: options.rate, ..Sampling::default() };
-        let preprocess = self.model.processor().preprocess.clone();
-        VideoInput { sampling, choice: Choice::Uniform, max_frames: options.frames, preprocess }
+        let own = VideoInput::own(options.frames, self.model.processor().preprocess.clone());
+        VideoInput { sampling: Sampling::Shown(Shown::rate(options.rate)), reading: options.reading, ..own }
     }
 
     pub(super) fn video(&self, set: FrameSet, options: &EmbedOptions) -> Result<Rows> {
@@ -65,7 +64,10 @@ impl ClipEncoder {
         // As CLIP4Clip compares it: the mean of the frames' unit vectors.
         let mean = frames.l2_normalize(1e-12)?.masked_mean(Some(&seen))?.l2_normalize(1e-12)?;
         let (mean, frames) = (mean.value().to_array()?, frames.value().to_array()?);
-        let mut rows = vec![("video", mean), ("frames", frames), ("mask", Array::new([1, count], set.mask)?)];
+        let mut times: Vec<f32> = set.times.iter().map(|&time| time as f32).collect();
+        times.resize(count, -1.0);
+        let [mask, times] = [set.mask, times].map(|values| Array::new([1, count], values));
+        let mut rows = vec![("video", mean), ("frames", frames), ("mask", mask?), ("times", times?)];
         if let Some(patches) = features.patches {
             let all = patches.reshape([1, count * patches.shape()[1], width])?;
             rows.push(("patches", all.value().to_array()?));

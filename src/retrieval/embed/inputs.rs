@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::data::media::video::{EXTENSIONS, VideoSource};
+use crate::data::media::video::{Listing, VideoSource};
 use crate::{Error, Result};
 
 /// Sentences, pictures and videos, and what of the folders and files that were named is none.
@@ -29,7 +29,7 @@ impl Inputs {
         let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
         for line in text.strip_prefix('\u{feff}').unwrap_or(&text).lines().map(str::trim) {
             if line.is_empty() {
-                self.skip("blank lines");
+                self.skip("blank");
             } else {
                 self.texts.push(line.to_string());
             }
@@ -48,24 +48,9 @@ impl Inputs {
     /// # Errors
     /// [`Error::Io`].
     pub fn add_folder(&mut self, folder: &Path) -> Result<()> {
-        let failed = |e| Error::io("list", folder, e);
-        let mut found = Vec::new();
-        for entry in fs::read_dir(folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().to_string();
-            let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-            if name.starts_with('.') {
-                self.skip("hidden files");
-            } else if path.is_dir() {
-                found.push((name, VideoSource::Frames(path)));
-            } else if EXTENSIONS.contains(&ending.as_str()) {
-                found.push((name, VideoSource::File(path)));
-            } else {
-                self.skip("files that are no videos");
-            }
-        }
-        found.sort_by(|a, b| a.0.cmp(&b.0));
-        self.videos.extend(found);
+        let Listing { videos, others } = Listing::of(folder)?;
+        others.iter().for_each(|name| self.skip(if name.starts_with('.') { "hidden" } else { "no video" }));
+        self.videos.extend(videos);
         Ok(())
     }
 

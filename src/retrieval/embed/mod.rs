@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::data::formats::{atomic, npy, safetensors};
+use crate::data::media::frames::Reading;
 use crate::models::clip::ClipConfig;
 use crate::tensor::Array;
 use crate::{Error, Result};
@@ -23,18 +24,20 @@ pub use run::{EmbedHooks, EmbedRun, Summary};
 pub use token_features::TokenFeatureInput;
 
 /// What is encoded of texts and videos.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EmbedOptions {
     /// Tokens of a sentence, where the model leaves a choice; all its positions without it.
     pub words: Option<usize>,
-    /// Frames of a video, at equal distances.
+    /// Frames of a video, at equal distances in time.
     pub frames: usize,
-    /// Frames of a second that are read before.
-    pub rate: u32,
+    /// Frames a second out of which these are chosen; 0.2 is one in five seconds.
+    pub rate: f64,
     /// The features of every token, too.
     pub tokens: bool,
     /// The features of every patch of videos, too.
     pub patches: bool,
+    /// How pictures and frames are read.
+    pub reading: Reading,
 }
 
 impl EmbedOptions {
@@ -52,7 +55,9 @@ impl EmbedOptions {
             Self { frames, .. } if !(1..=4096).contains(&frames) => {
                 bad("frames", format!("must be from 1 to 4096; it is {frames}"))
             }
-            Self { rate: 0, .. } => bad("rate", "must be at least 1".into()),
+            Self { rate, .. } if !(rate > 0.0 && rate.is_finite()) => {
+                bad("rate", format!("must be positive; it is {rate}"))
+            }
             _ => Ok(()),
         }
     }
@@ -60,7 +65,7 @@ impl EmbedOptions {
 
 impl Default for EmbedOptions {
     fn default() -> Self {
-        Self { words: Some(32), frames: 12, rate: 1, tokens: false, patches: false }
+        Self { words: Some(32), frames: 12, rate: 1.0, tokens: false, patches: false, reading: Reading::OWN }
     }
 }
 
@@ -68,7 +73,7 @@ impl Default for EmbedOptions {
 ///
 /// "text", "image" and the "frames" of videos are as the towers give them, before they are brought to unit length; "video"
 /// is the mean of its frames' directions, of unit length, as CLIP4Clip compares it. "mask" has a 1 for each frame and a 0
-/// for padding; "words" and "patches" are the features of tokens and patches, and "word_mask" has a 1 for each token.
+/// for padding, and "times" the presentation time of each in seconds, -1 where there is none; "words" and "patches" are the features of tokens and patches, and "word_mask" has a 1 for each token.
 #[derive(Clone, Debug, Default)]
 pub struct Embeddings {
     /// Each with a row for every text, picture or video.

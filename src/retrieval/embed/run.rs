@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::encoder::ClipEncoder;
 use super::work::{Piece, Work, source_of};
 use super::{EmbedOptions, Embeddings, Inputs};
-use crate::data::media::video::{Ffmpeg, LoadFailure, VideoSource, load_all};
+use crate::data::media::video::{Ffmpeg, Limits, LoadFailure, VideoSource, load_all};
 use crate::{Error, Progress, Result, StopFlag};
 
 /// Sentences that are encoded at a time.
@@ -36,10 +36,12 @@ pub struct Summary {
     pub failed: Vec<LoadFailure>,
     /// Sentences that were cut.
     pub cut: Vec<String>,
+    /// What was wrong with videos that could be read all the same, with their ids.
+    pub notes: Vec<(String, String)>,
 }
 
 impl Summary {
-    /// `5 read, 2 skipped (1 blank line, 1 hidden file), 1 failed`.
+    /// `5 read, 2 skipped (1 blank, 1 hidden), 1 failed`.
     pub fn line(&self) -> String {
         let skipped: usize = self.skipped.values().sum();
         let kinds: Vec<String> = self.skipped.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
@@ -71,6 +73,11 @@ impl EmbedRun {
         let ffmpeg = has_files.then(Ffmpeg::find).transpose()?;
         let about = json!({ "model": model_of(model)?, "options": format!("{options:?}") });
         Ok(Self { work: Work::open(out, &about, resume)?, inputs, options, ffmpeg })
+    }
+
+    /// What reading a video may take, in place of the defaults.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { ffmpeg: self.ffmpeg.map(|ffmpeg| ffmpeg.with_limits(limits)), ..self }
     }
 
     /// Encodes what is not done yet, and writes the output when all is.
@@ -113,9 +120,9 @@ impl EmbedRun {
             if self.work.has(&piece) {
                 summary.resumed += chunk.len();
             } else {
-                self.work.put(&piece, encoder.texts(&tokens, &self.options)?)?;
+                self.work.put(&piece, encoder.texts(&tokens, &self.options)?, &[])?;
             }
-            self.work.collect(&[&piece], all)?;
+            self.work.collect(&piece, all)?;
             summary.read += chunk.len();
             hooks.progress.step(summary.read as u64, texts.len() as u64, "sentences");
         }
@@ -140,16 +147,16 @@ impl EmbedRun {
             let done = source_of(path).and_then(|source| {
                 let piece = Piece { kind: "image", id: id.clone(), source };
                 let known = self.work.has(&piece);
-                let pixels = if known { None } else { Some(encoder.pixels(path)?) };
+                let pixels = if known { None } else { Some(encoder.pixels(path, &self.options)?) };
                 Ok((piece, pixels))
             });
             match done {
                 Ok((piece, pixels)) => {
                     match pixels {
-                        Some(pixels) => self.work.put(&piece, encoder.image(&pixels)?)?,
+                        Some(pixels) => self.work.put(&piece, encoder.image(&pixels)?, &[])?,
                         None => summary.resumed += 1,
                     }
-                    self.work.collect(&[&piece], all)?;
+                    self.work.collect(&piece, all)?;
                     ids.push(id);
                 }
                 Err(error) => summary.failed.push(LoadFailure { id, error }),
@@ -191,7 +198,8 @@ impl EmbedRun {
             Ok((piece(id)?, sources[id].load(self.ffmpeg.as_ref(), &input)?))
         };
         let failed = load_all(&left, threads, load, |number, (piece, set)| {
-            self.work.put(&piece, encoder.video(set, &self.options)?)?;
+            let notes: Vec<String> = set.notes.iter().map(|note| note.to_string()).collect();
+            self.work.put(&piece, encoder.video(set, &self.options)?, &notes)?;
             finished += 1;
             hooks.progress.step(finished as u64, ids.len() as u64, &left[number]);
             self.expect_going(hooks)
@@ -199,8 +207,10 @@ impl EmbedRun {
         self.expect_going(hooks)?;
         let lost: BTreeSet<&str> = failed.iter().map(|failure| failure.id.as_str()).collect();
         let kept: Vec<String> = ids.iter().filter(|id| !lost.contains(id.as_str())).cloned().collect();
-        let pieces: Vec<Piece> = kept.iter().map(|id| piece(id)).collect::<Result<_>>()?;
-        self.work.collect(&pieces.iter().collect::<Vec<_>>(), all)?;
+        for id in &kept {
+            let notes = self.work.collect(&piece(id)?, all)?;
+            summary.notes.extend(notes.into_iter().map(|note| (id.clone(), note)));
+        }
         summary.read += kept.len();
         if !ids.is_empty() {
             all.ids.insert("video", kept);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::data::formats::npy;
+use crate::data::media::frames::Reading;
 use crate::data::testing::Folder;
 use crate::data::tokenizer::Tokenizer;
 use crate::kernels::testing::gpus;
@@ -38,7 +39,8 @@ fn picture(path: &Path, grey: u8) {
     image::RgbImage::from_fn(9, 8, |x, y| image::Rgb([grey, (x * 20) as u8, (y * 20) as u8])).save(path).unwrap();
 }
 
-const OPTIONS: EmbedOptions = EmbedOptions { words: Some(6), frames: 3, rate: 1, tokens: true, patches: true };
+const OPTIONS: EmbedOptions =
+    EmbedOptions { words: Some(6), frames: 3, rate: 1.0, tokens: true, patches: true, reading: Reading::OWN };
 
 /// Three sentences, two pictures of which one is none, and a folder of three videos: one has no frame.
 fn inputs(folder: &Folder) -> Inputs {
@@ -84,10 +86,7 @@ fn texts_pictures_and_videos_become_rows() {
     let run = EmbedRun::new(inputs(&folder), OPTIONS, folder.root(), &outside.path("all.safetensors"), false).unwrap();
     let mut hooks = EmbedHooks { progress: &mut Silent, stop: StopFlag::new() };
     let (summary, out, beside) = run.run(&open(&folder, false).unwrap(), &mut hooks).unwrap();
-    assert_eq!(
-        summary.line(),
-        "6 read, 4 skipped (2 blank lines, 1 files that are no videos, 1 hidden files), 2 failed"
-    );
+    assert_eq!(summary.line(), "6 read, 4 skipped (2 blank, 1 hidden, 1 no video), 2 failed");
     assert_eq!(summary.cut, ["red blue red blue red blue"]);
     let failed: Vec<String> = summary.failed.iter().map(|f| f.to_string()).collect();
     assert_eq!(failed.len(), 2);
@@ -101,6 +100,7 @@ fn texts_pictures_and_videos_become_rows() {
         ("video", vec![2, 12]),
         ("frames", vec![2, 3, 12]),
         ("mask", vec![2, 3]),
+        ("times", vec![2, 3]),
         ("patches", vec![2, 12, 12]),
     ];
     assert_eq!(out.arrays.len(), shapes.len());
@@ -108,6 +108,8 @@ fn texts_pictures_and_videos_become_rows() {
         assert_eq!(out.arrays[name].shape(), shape, "{name}");
     }
     assert_eq!(out.arrays["mask"].data(), [1.0, 0.0, 0.0, 1.0, 1.0, 0.0]);
+    // Frames in folders have no times.
+    assert_eq!(out.arrays["times"].data(), [-1.0; 6]);
     assert_eq!(out.arrays["word_mask"].data()[..12], [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
     assert_eq!((out.ids["image"].len(), &out.ids["video"]), (1, &vec!["a".to_string(), "b".to_string()]));
     // A video of one frame has the direction of its picture.
@@ -188,7 +190,7 @@ fn what_cannot_be_encoded_is_an_error_before_the_model_is_read() {
         EmbedOptions { words: Some(78), ..OPTIONS },
         EmbedOptions { words: Some(1), ..OPTIONS },
         EmbedOptions { frames: 0, ..OPTIONS },
-        EmbedOptions { rate: 0, ..OPTIONS },
+        EmbedOptions { rate: 0.0, ..OPTIONS },
     ] {
         assert!(matches!(bad.check(&config), Err(Error::Argument { .. })), "{bad:?}");
     }

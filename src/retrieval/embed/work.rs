@@ -17,6 +17,8 @@ use crate::{Error, Result};
 const MANIFEST: &str = "run.json";
 /// Where a piece's file says what it was made from.
 const SOURCE: &str = "source";
+/// Where it says what was wrong with that, with a number behind.
+const NOTE: &str = "note";
 const FORMAT: u64 = 1;
 
 /// Rows by the name of their array.
@@ -92,21 +94,23 @@ impl Work {
         file.is_ok_and(|file| file.metadata().get(SOURCE) == Some(&piece.source))
     }
 
-    /// Keeps what a piece gave; it is there as a whole or not at all.
-    pub fn put(&self, piece: &Piece, rows: Rows) -> Result<()> {
+    /// Keeps what a piece gave, and what is to be said of it; it is there as a whole or not at all.
+    pub fn put(&self, piece: &Piece, rows: Rows, notes: &[String]) -> Result<()> {
         let rows = rows.into_iter().map(|(name, array)| (name.to_string(), array)).collect();
-        let metadata = BTreeMap::from([(SOURCE.to_string(), piece.source.clone())]);
+        let notes = notes.iter().enumerate().map(|(i, note)| (format!("{NOTE}{i:04}"), note.clone()));
+        let mut metadata: BTreeMap<String, String> = notes.collect();
+        metadata.insert(SOURCE.to_string(), piece.source.clone());
         safetensors::write(self.file(piece), &rows, &metadata)
     }
 
-    /// Adds what the pieces gave, in their order, to `all`.
-    pub fn collect(&self, pieces: &[&Piece], all: &mut Embeddings) -> Result<()> {
-        for piece in pieces {
-            for (name, rows) in safetensors::read(self.file(piece))? {
-                all.extend(&name, rows)?;
-            }
+    /// Adds what a piece gave to `all`; returns what is to be said of it.
+    pub fn collect(&self, piece: &Piece, all: &mut Embeddings) -> Result<Vec<String>> {
+        let file = TensorFile::open(self.file(piece))?;
+        for name in file.names() {
+            all.extend(name, file.array(name)?)?;
         }
-        Ok(())
+        let notes = file.metadata().iter().filter(|(key, _)| key.starts_with(NOTE));
+        Ok(notes.map(|(_, note)| note.clone()).collect())
     }
 
     /// Writes the output and removes the folder; returns the file with the ids.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Asked, Parts, Task};
-use crate::data::media::frames::{Choice, Sampling};
+use crate::data::media::frames::{Choice, Published};
 use crate::data::moments::Problems;
 use crate::data::synthetic::{ClipWorld, ClipWorldConfig};
 use crate::gpu::Gpu;
@@ -100,8 +100,8 @@ pub struct Data {
     pub clip: Option<PathBuf>,
     /// Leaves out what cannot be read in annotations and videos, and counts it.
     pub lenient: bool,
-    /// Which frames of a video are read.
-    pub sampling: Sampling,
+    /// Which frames of a video are read, by the published rule.
+    pub sampling: Published,
     /// Which of them are used.
     pub choice: Choice,
     /// The synthetic world.
@@ -118,7 +118,7 @@ impl Default for Data {
             videos: None,
             clip: None,
             lenient: false,
-            sampling: Sampling::default(),
+            sampling: Published::default(),
             choice: Choice::default(),
             world: ClipWorldConfig { frames: 6, ..ClipWorldConfig::default() },
             samples: 0,

@@ -54,7 +54,7 @@ impl Parts<Source> {
         let published = towers.family == Family::Clip;
         let preprocess = if published { Preprocess::clip(towers.image_size) } else { processor.preprocess };
         let tokenizer = processor.tokenizer;
-        let input = VideoInput { sampling: data.sampling, choice: data.choice, max_frames: base.frames, preprocess };
+        let input = VideoInput::published(data.sampling, data.choice, base.frames, preprocess);
         let mut part = |part: Part| -> Result<Source> {
             let split = dataset.read(root, part, problems)?;
             let pairs = PairDataset::open(split, videos, &tokenizer, base.words, input.clone(), problems)?;

@@ -1,95 +1,84 @@
 //! Folders of frames.
 
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::BufReader;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use image::{ImageFormat, ImageReader, Limits};
-
-use super::{Choice, FrameSet};
-use crate::data::media::pixels::{Image, MAX_PIXELS};
+use super::{Choice, FrameSet, Note, Reading, read_image};
 use crate::data::media::preprocess::Preprocess;
 use crate::{Error, Result};
 
-/// Largest image file that is read.
-const MAX_FILE_BYTES: u64 = 256 << 20;
+/// The endings of pictures that can be frames.
+const ENDINGS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"];
 
-/// A JPEG or PNG file; transparency is left out. The content decides what it is, not the name.
+/// The chosen frames of a video, at most `max_frames`, out of a folder of pictures whose names end in the frame's number,
+/// such as `7.jpg`, `v_7.png`, `frame7.webp` or `img-0007.bmp`; ordered by these numbers. Other files and folders in it are
+/// left out, and counted by a [`Note::Stray`]. Frames in folders have no times.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Malformed`] for other and damaged files, files over 256 MiB, and over 64 Mi pixels.
-pub fn read_image(path: impl AsRef<Path>) -> Result<Image> {
-    let path = path.as_ref();
-    let bad = |problem: &dyn std::fmt::Display| Error::malformed(path, "picture", problem);
-    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    if file.metadata().map_err(|e| Error::io("inspect", path, e))?.len() > MAX_FILE_BYTES {
-        return Err(bad(&format_args!("over {MAX_FILE_BYTES} bytes")));
-    }
-    let reader = ImageReader::new(BufReader::new(file));
-    let mut reader = reader.with_guessed_format().map_err(|e| Error::io("read", path, e))?;
-    if !matches!(reader.format(), Some(ImageFormat::Jpeg | ImageFormat::Png)) {
-        return Err(bad(&"is neither JPEG nor PNG"));
-    }
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(1 << 16);
-    limits.max_image_height = Some(1 << 16);
-    // Room for 16 bits and four channels.
-    limits.max_alloc = Some(MAX_PIXELS as u64 * 8);
-    reader.limits(limits);
-    let image = reader.decode().map_err(|e| bad(&e))?.into_rgb8();
-    Image::new(image.width() as usize, image.height() as usize, image.into_raw()).map_err(|e| bad(&e))
-}
-
-/// The chosen frames of a video, at most `max_frames`, out of a folder that holds them as `<anything>_<number>` or
-/// `<number>`, with the extension jpg, jpeg or png; ordered by their numbers. Files with other extensions are left alone.
-///
-/// # Errors
-/// [`Error::Io`]; [`Error::Missing`] if there is no frame; [`Error::Malformed`] for a picture without a number;
-/// [`Error::Duplicate`] for two of one number; those of [`read_image`] and [`Preprocess::apply`].
+/// [`Error::Io`]; [`Error::Missing`] if there is no frame; [`Error::Duplicate`] for two of one number; those of
+/// [`read_image`] and [`Preprocess::apply`].
 pub fn read_frames(
     folder: impl AsRef<Path>,
     choice: Choice,
     max_frames: usize,
+    reading: &Reading,
     preprocess: &Preprocess,
 ) -> Result<FrameSet> {
-    let files = list(folder.as_ref())?;
+    let (files, stray) = list(folder.as_ref())?;
     let chosen = choice.indices(files.len(), max_frames);
     let mut pixels = Vec::new();
     for &frame in &chosen {
-        pixels.extend(preprocess.apply(&read_image(&files[frame])?)?);
+        pixels.extend(preprocess.apply(&read_image(&files[frame], reading)?)?);
     }
-    FrameSet::new(pixels, chosen.len(), max_frames)
+    let set = FrameSet::new(pixels, chosen.len(), max_frames)?;
+    Ok(FrameSet { notes: stray.into_iter().collect(), ..set })
 }
 
-/// The files of the frames in `folder`, in order.
-fn list(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut frames: Vec<(u64, PathBuf)> = Vec::new();
+/// The files of the frames in `folder`, in order, and what else lies there.
+fn list(folder: &Path) -> Result<(Vec<PathBuf>, Option<Note>)> {
+    let mut frames: Vec<(Number, PathBuf)> = Vec::new();
+    let mut others = Vec::new();
     for entry in fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))? {
         let file = entry.map_err(|e| Error::io("list", folder, e))?.path();
-        let extension = file.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
-        if matches!(extension.as_str(), "jpg" | "jpeg" | "png") && file.is_file() {
-            let number = number(&file);
-            let lacks = || Error::malformed(&file, "name", "does not end in the frame's number");
-            frames.push((number.ok_or_else(lacks)?, file));
+        match Number::of(&file).filter(|_| file.is_file()) {
+            Some(number) => frames.push((number, file)),
+            None => others.push(file.file_name().unwrap_or_default().to_string_lossy().into_owned()),
         }
     }
+    others.sort();
+    let stray = others.first().map(|first| Note::Stray { count: others.len(), first: first.clone() });
     if frames.is_empty() {
-        return Err(Error::missing(folder, "frame", "<number>.jpg or .png"));
+        let named = format!("<anything><number>.{}", ENDINGS.join(", ."));
+        let found = stray.map_or("the folder is empty".into(), |note| note.to_string());
+        return Err(Error::missing(folder, "frame", format!("{named} ({found})")));
     }
     frames.sort();
     if let Some(pair) = frames.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         let place = pair[1].1.file_name().unwrap_or_default().to_string_lossy();
-        return Err(Error::duplicate(folder, place, "frame", pair[0].0));
+        return Err(Error::duplicate(folder, place, "frame", &pair[0].0.digits));
     }
-    Ok(frames.into_iter().map(|(_, file)| file).collect())
+    Ok((frames.into_iter().map(|(_, file)| file).collect(), stray))
 }
 
-/// The number at the end of a frame's name.
-fn number(file: &Path) -> Option<u64> {
-    let stem = file.file_stem()?.to_str()?;
-    let digits = stem.rsplit_once('_').map_or(stem, |(_, digits)| digits);
-    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+/// The number at the end of a frame's name, however long it is. Without leading zeros, the shorter one is the smaller one.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Number {
+    length: usize,
+    digits: String,
+}
+
+impl Number {
+    /// None for hidden files, other endings, and names that do not end in a digit.
+    fn of(file: &Path) -> Option<Self> {
+        let (stem, ending) = (file.file_stem()?.to_str()?, file.extension()?.to_str()?.to_ascii_lowercase());
+        let digits = &stem[stem.trim_end_matches(|c: char| c.is_ascii_digit()).len()..];
+        if stem.starts_with('.') || !ENDINGS.contains(&ending.as_str()) || digits.is_empty() {
+            return None;
+        }
+        let digits = digits.trim_start_matches('0');
+        let digits = if digits.is_empty() { "0" } else { digits };
+        Some(Self { length: digits.len(), digits: digits.into() })
+    }
 }
 
 #[cfg(test)]
@@ -109,13 +98,15 @@ mod tests {
         }
         folder.file("notes_5.txt", "not a frame");
         let preprocess = Preprocess { scale: 1.0, mean: [0.0; 3], std: [1.0; 3], ..Preprocess::clip(3) };
-        let set = read_frames(folder.root(), Choice::Uniform, 5, &preprocess).unwrap();
+        let read = |choice, most| read_frames(folder.root(), choice, most, &Reading::OWN, &preprocess).unwrap();
+        let set = read(Choice::Uniform, 5);
+        assert_eq!(set.notes, [Note::Stray { count: 1, first: "notes_5.txt".into() }]);
         assert_eq!((set.valid, set.pixels.len()), (4, 5 * 27));
         for (frame, grey) in set.pixels.chunks(27).zip([10.0, 20.0, 100.0, 200.0, 0.0]) {
             // JPEG may be off by a level.
             assert!(frame.iter().all(|v: &f32| (v - grey).abs() <= 1.0), "{frame:?}, {grey}");
         }
-        let two = read_frames(folder.root(), Choice::Tail, 2, &preprocess).unwrap();
+        let two = read(Choice::Tail, 2);
         assert_eq!(two.pixels, set.pixels[2 * 27..4 * 27]);
     }
 
@@ -127,11 +118,28 @@ mod tests {
         save(&folder.path("a_1.png"), 2, 2, 1);
         save(&folder.path("a_01.jpg"), 2, 2, 1);
         assert!(matches!(list(folder.root()), Err(Error::Duplicate { .. })));
-        for name in ["cover.jpg", "a_.png", "a_-3.jpg", "a_99999999999999999999.jpg"] {
-            let file = folder.path(name);
-            save(&file, 2, 2, 1);
-            assert!(matches!(list(folder.root()), Err(Error::Malformed { .. })), "{name}");
-            fs::remove_file(file).unwrap();
+        for name in ["a_01.jpg", "a_1.png"] {
+            fs::remove_file(folder.path(name)).unwrap();
+        }
+        save(&folder.path("cover.jpg"), 2, 2, 1);
+        assert!(matches!(list(folder.root()), Err(Error::Missing { id, .. }) if id.contains("1 files")));
+    }
+
+    #[test]
+    fn any_name_that_ends_in_a_number_is_a_frame() {
+        let folder = Folder::new();
+        for (names, stray) in [
+            (["frame1.jpg", "frame02.jpg", "frame10.jpg"], "cover.jpg"),
+            (["img-0001.webp", "img-0002.bmp", "img-0010.tiff"], "._v_1.jpg"),
+            (["frame 1.png", "frame 2.gif", "frame 99999999999999999999.PNG"], "a_.png"),
+            (["frame-1.jpg", "frame-2.jpeg", "3.tif"], "x.avif"),
+        ] {
+            let names_and_stray = names.iter().chain([&stray]);
+            names_and_stray.for_each(|name| drop(folder.file(name, "")));
+            let (files, note) = list(folder.root()).unwrap();
+            assert_eq!(files, names.map(|name| folder.path(name)));
+            assert_eq!(note, Some(Note::Stray { count: 1, first: stray.into() }));
+            files.iter().chain([&folder.path(stray)]).for_each(|file| fs::remove_file(file).unwrap());
         }
     }
 
@@ -144,12 +152,16 @@ mod tests {
                 image::RgbImage::from_fn(33, 17, |x, y| image::Rgb([(x * 7) as u8, (y * 11) as u8, (x * y) as u8]));
             noise.save(&path).unwrap();
             let good = fs::read(&path).unwrap();
-            assert_eq!(read_image(&path).unwrap().height(), 17);
+            assert_eq!(read_image(&path, &Reading::OWN).unwrap().height(), 17);
             // A JPEG may survive a changed byte; nothing may panic or take more than the limits.
             for bytes in mutations(&good, 200) {
-                let _ = read_image(folder.file(name, bytes));
+                let _ = read_image(folder.file(name, bytes), &Reading::OWN);
             }
-            assert!(matches!(read_image(folder.file(name, &good[..20])), Err(Error::Malformed { .. })));
+            // The decoder alone takes half a JPEG, and a JPEG without its last byte.
+            for length in [20, good.len() / 2, good.len() - 1] {
+                let cut = read_image(folder.file(name, &good[..length]), &Reading::OWN);
+                assert!(matches!(cut, Err(Error::Malformed { .. })), "{name}: {length} of {}", good.len());
+            }
         }
         let mut png = fs::read({
             let path = folder.path("b.png");
@@ -160,8 +172,8 @@ mod tests {
         // The header's width, of a picture that the file cannot hold.
         png[16..20].copy_from_slice(&0x7fff_ffffu32.to_be_bytes());
         for bytes in [&b""[..], b"GIF89a", b"text", &png] {
-            assert!(matches!(read_image(folder.file("c.png", bytes)), Err(Error::Malformed { .. })));
+            assert!(matches!(read_image(folder.file("c.png", bytes), &Reading::OWN), Err(Error::Malformed { .. })));
         }
-        assert!(matches!(read_image(folder.path("none.png")), Err(Error::Io { .. })));
+        assert!(matches!(read_image(folder.path("none.png"), &Reading::OWN), Err(Error::Io { .. })));
     }
 }

@@ -1,7 +1,7 @@
 //! Other programs, run within bounds.
 
 use std::io::{self, Read, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,26 +10,27 @@ use std::time::{Duration, Instant};
 const COMPLAINT_BYTES: usize = 2000;
 
 /// How a program ended.
-pub(super) struct Ended {
+pub(super) struct Ended<H = String> {
     pub(super) success: bool,
     /// It was stopped because its time was over.
     pub(super) late: bool,
-    /// The last lines of its error output.
-    pub(super) complaints: String,
+    /// What was heard of its error output.
+    pub(super) heard: H,
 }
 
-/// Runs `command` for at most `limit`, what `feed` and `read` do with its input and output included. When `read` fails or
-/// panics, the program is ended at once. One whose output is not read to the end is left to end by itself, which it does
-/// when it writes on.
+/// Runs `command` for at most `limit`, what `feed`, `hear` and `read` do with its input, error output and output included.
+/// When `read` fails or panics, the program is ended at once. One whose output is not read to the end is left to end by
+/// itself, which it does when it writes on.
 ///
 /// # Errors
 /// When the program cannot be started.
-pub(super) fn run<T, E>(
+pub(super) fn run<T, E, H: Send>(
     command: &mut Command,
     limit: Duration,
     feed: impl FnOnce(&mut ChildStdin) -> io::Result<()> + Send,
+    hear: impl FnOnce(&mut ChildStderr) -> H + Send,
     read: impl FnOnce(&mut ChildStdout) -> Result<T, E>,
-) -> io::Result<(Result<T, E>, Ended)> {
+) -> io::Result<(Result<T, E>, Ended<H>)> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let unwanted = AtomicBool::new(false);
@@ -40,7 +41,7 @@ pub(super) fn run<T, E>(
         let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = pipes else {
             return Err(io::Error::other("the program's pipes are missing"));
         };
-        let complaints = scope.spawn(move || tail(&mut stderr));
+        let heard = scope.spawn(move || hear(&mut stderr));
         // A program that ends early closes its input; its complaints say more than that error.
         scope.spawn(move || feed(&mut stdin).and_then(|()| stdin.flush()));
         let value = read(&mut stdout);
@@ -50,8 +51,8 @@ pub(super) fn run<T, E>(
         }
         let panicked = |_| io::Error::other("a thread panicked");
         let (status, late) = waiter.join().map_err(panicked)??;
-        let complaints = complaints.join().map_err(panicked)?;
-        Ok((value, Ended { success: status.success(), late, complaints }))
+        let heard = heard.join().map_err(panicked)?;
+        Ok((value, Ended { success: status.success(), late, heard }))
     })
 }
 
@@ -81,7 +82,7 @@ fn wait(mut child: Child, limit: Duration, unwanted: &AtomicBool) -> io::Result<
 }
 
 /// The last lines of `stream`, joined to one.
-fn tail(stream: &mut impl Read) -> String {
+pub(super) fn tail(stream: &mut ChildStderr) -> String {
     let (mut kept, mut part) = (Vec::new(), [0; 4096]);
     while let Ok(n @ 1..) = stream.read(&mut part) {
         kept.extend_from_slice(&part[..n]);

@@ -2,10 +2,15 @@
 
 mod child;
 mod ffmpeg;
+mod probe;
+mod read;
+mod survey;
 
 #[cfg(test)]
 mod tests;
 
+use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -13,15 +18,21 @@ use std::thread;
 
 #[cfg(feature = "images")]
 use super::frames::read_frames;
-use super::frames::{Choice, FrameSet, Sampling};
+use super::frames::{Choice, FrameSet, Published, Reading, Sampling};
 use super::preprocess::Preprocess;
 use crate::data::is_inside;
 use crate::{Error, Result};
 
-pub use ffmpeg::{Ffmpeg, VideoInfo};
+pub use ffmpeg::{Ffmpeg, Limit, Limits};
+pub use probe::VideoInfo;
+pub use read::{Frames, Selection};
+pub use survey::{Survey, SurveyedFrame};
 
-/// The extensions of video files, in the order in which they are looked for.
-pub const EXTENSIONS: [&str; 4] = ["mp4", "webm", "mkv", "avi"];
+/// The endings of video files, in the order in which they are looked for. Large and small letters are the same.
+pub const EXTENSIONS: [&str; 19] = [
+    "mp4", "webm", "mkv", "avi", "mov", "m4v", "3gp", "3g2", "ts", "mts", "m2ts", "mpg", "mpeg", "vob", "flv", "wmv",
+    "asf", "ogv", "gif",
+];
 
 /// Where the frames of a video come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,20 +52,43 @@ pub struct VideoInput {
     pub choice: Choice,
     /// How many the network takes.
     pub max_frames: usize,
+    /// How they are read.
+    pub reading: Reading,
     /// What is done with each.
     pub preprocess: Preprocess,
 }
 
+impl VideoInput {
+    /// For one's own videos: the frames shown at every second, and of these at most `max_frames` at equal distances in
+    /// time; square pixels.
+    pub fn own(max_frames: usize, preprocess: Preprocess) -> Self {
+        let (sampling, choice) = (Sampling::default(), Choice::default());
+        Self { sampling, choice, max_frames, reading: Reading::OWN, preprocess }
+    }
+
+    /// As the published loaders read: frames by their number, pixels as they are stored.
+    pub fn published(published: Published, choice: Choice, max_frames: usize, preprocess: Preprocess) -> Self {
+        let sampling = Sampling::Published(published);
+        Self { sampling, choice, max_frames, reading: Reading::PUBLISHED, preprocess }
+    }
+
+    /// The frames that are read of a video file.
+    pub fn selection(&self) -> Selection {
+        let Self { sampling, choice, max_frames, reading, .. } = *self;
+        Selection { sampling, choice, max_frames, reading }
+    }
+}
+
 impl VideoSource {
-    /// The file, or the folder.
+    /// The file or folder.
     pub fn path(&self) -> &Path {
         match self {
-            Self::File(path) | Self::Frames(path) => path,
+            VideoSource::File(path) | VideoSource::Frames(path) => path,
         }
     }
 
-    /// Finds the video `id` in `folder`: the file `id` if the id has its extension already, else `id.mp4`, `.webm`,
-    /// `.mkv` or `.avi`, else the folder of frames `id`.
+    /// Finds the video `id` in `folder`: the file `id` if the id has its ending already, else a file `id` with one of
+    /// [`EXTENSIONS`], in their order, else the folder of frames `id`.
     ///
     /// # Errors
     /// [`Error::Argument`] for an id that leads out of the folder; [`Error::Missing`].
@@ -65,7 +99,9 @@ impl VideoSource {
             return Err(Error::argument("VideoSource::find", "id", why));
         }
         let exact = folder.join(id);
-        let with_extension = EXTENSIONS.iter().map(|extension| folder.join(format!("{id}.{extension}")));
+        let with_extension = EXTENSIONS
+            .iter()
+            .flat_map(|e| [e.to_string(), e.to_ascii_uppercase()].map(|e| folder.join(format!("{id}.{e}"))));
         if let Some(file) = std::iter::once(exact.clone()).chain(with_extension).find(|file| file.is_file()) {
             return Ok(VideoSource::File(file));
         }
@@ -78,31 +114,99 @@ impl VideoSource {
     /// Reads the video as a network's input. Folders of frames need no `ffmpeg`, but the feature `images`.
     ///
     /// # Errors
-    /// As [`Ffmpeg::decode_each`], [`Preprocess::apply`] and those of folders of frames; [`Error::Argument`] for a file
+    /// As [`Ffmpeg::read`], [`Preprocess::apply`] and those of folders of frames; [`Error::Argument`] for a file
     /// without `ffmpeg`.
     pub fn load(&self, ffmpeg: Option<&Ffmpeg>, input: &VideoInput) -> Result<FrameSet> {
-        let VideoInput { sampling, choice, max_frames, preprocess } = input;
+        let VideoInput { max_frames, preprocess, .. } = input;
         match self {
             VideoSource::File(path) => {
-                let mut frames = Vec::new();
                 let why = || format!("is needed for the file {}", path.display());
                 let ffmpeg = ffmpeg.ok_or_else(|| Error::argument("VideoSource::load", "ffmpeg", why()))?;
-                ffmpeg.decode_each(path, sampling, |image| {
-                    frames.push(preprocess.pixels(&image)?);
-                    Ok(())
-                })?;
-                let chosen = choice.indices(frames.len(), *max_frames);
-                let pixels = chosen.iter().flat_map(|&frame| preprocess.normalize(&frames[frame])).collect();
-                FrameSet::new(pixels, chosen.len(), *max_frames)
+                let found = ffmpeg.read(path, &input.selection(), |_, image| preprocess.pixels(&image))?;
+                let (times, frames): (Vec<f64>, Vec<_>) = found.kept.into_iter().unzip();
+                let pixels = frames.iter().flat_map(|bytes| preprocess.normalize(bytes)).collect();
+                let set = FrameSet::new(pixels, times.len(), *max_frames)?;
+                Ok(FrameSet { times, notes: found.notes, ..set })
             }
             #[cfg(feature = "images")]
-            VideoSource::Frames(folder) => read_frames(folder, *choice, *max_frames, preprocess),
+            VideoSource::Frames(folder) => read_frames(folder, input.choice, *max_frames, &input.reading, preprocess),
             #[cfg(not(feature = "images"))]
             VideoSource::Frames(folder) => {
                 Err(Error::malformed(folder, "frames", "reading them needs the crate's feature `images`"))
             }
         }
     }
+}
+
+/// What lies in a folder of videos.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Videos and folders of frames with their names, in the order of these.
+    pub videos: Vec<(String, VideoSource)>,
+    /// The names of files that are no videos by their content, ascending.
+    pub others: Vec<String>,
+}
+
+impl Listing {
+    /// Looks at everything in `folder` but hidden files: folders are taken for folders of frames, files by how they begin
+    /// and not by their names.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn of(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let failed = |e| Error::io("list", folder, e);
+        let mut found = Self::default();
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().to_string();
+            match () {
+                () if name.starts_with('.') => found.others.push(name),
+                () if path.is_dir() => found.videos.push((name, VideoSource::Frames(path))),
+                // What has the name of a video and is none is an error when it is read.
+                () if named_as_video(&path) || begins_as_video(&path) => {
+                    found.videos.push((name, VideoSource::File(path)));
+                }
+                () => found.others.push(name),
+            }
+        }
+        found.videos.sort_by(|a, b| a.0.cmp(&b.0));
+        found.others.sort();
+        Ok(found)
+    }
+}
+
+fn named_as_video(path: &Path) -> bool {
+    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known))
+}
+
+/// Whether a file begins as one of the containers that are read does.
+fn begins_as_video(path: &Path) -> bool {
+    let mut head = Vec::new();
+    if super::regular_file(path).is_ok() {
+        // A file that cannot be read is none.
+        let _ = fs::File::open(path).map(|file| file.take(512).read_to_end(&mut head));
+    }
+    let at = |place: usize, bytes: &[u8]| head.get(place..).is_some_and(|rest| rest.starts_with(bytes));
+    let packets = |first: usize, size: usize| at(first, b"G") && at(first + size, b"G");
+    let animated = |kind: &[u8]| head.windows(kind.len()).any(|bytes| bytes == kind);
+    let starts: [&[u8]; 7] = [
+        b"\x1a\x45\xdf\xa3",
+        b"\0\0\x01\xba",
+        b"\0\0\x01\xb3",
+        b"FLV\x01",
+        b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+        b"OggS",
+        b"GIF8",
+    ];
+    let boxes: [&[u8]; 6] = [b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"];
+    starts.iter().any(|start| at(0, start))
+        || boxes.iter().any(|name| at(4, name))
+        || (at(0, b"RIFF") && (at(8, b"AVI ") || (at(8, b"WEBP") && animated(b"ANIM"))))
+        || (at(0, b"\x89PNG") && animated(b"acTL"))
+        || packets(0, 188)
+        || packets(4, 192)
 }
 
 /// A video that could not be read.
