@@ -74,7 +74,7 @@ impl FeatureFile {
     /// The names of the datasets in the root group, sorted.
     ///
     /// # Errors
-    /// [`Error::Malformed`] for a damaged directory; [`Error::Io`].
+    /// [`Error::Malformed`] for a damaged directory, and for one with a virtual dataset; [`Error::Io`].
     pub fn names(&self) -> Result<Vec<String>> {
         let listed = self.file.root_group().and_then(|root| root.member_names());
         let (_, mut names) = listed.map_err(|e| failed(&self.path, "read", "root group", e))?;

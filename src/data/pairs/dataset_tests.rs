@@ -95,6 +95,8 @@ fn videos_that_cannot_be_read_end_a_strict_run_and_are_left_out_of_a_lenient_one
     let lenient = open(&folder, without, &mut Problems::lenient()).unwrap();
     let batch = collate(&lenient, &[3, 0, 5, 2], FRAMES).unwrap();
     assert_eq!(batch, collate(&strict, &[0, 2], FRAMES).unwrap());
+    let none = collate(&lenient, &[3, 5], FRAMES).unwrap_err().to_string();
+    assert!(none.contains("have no video that can be read, of 2"), "{none}");
     // In a gallery every video keeps its place.
     let (pixels, mask) = collate_frames(&lenient, &[2, 1], FRAMES).unwrap();
     assert_eq!(mask, [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]);

@@ -82,7 +82,7 @@ pub fn collate_frames(source: &dyn PairSource, videos: &[usize], frames: usize) 
 /// has a stand-in for it.
 ///
 /// # Errors
-/// As [`collate_frames`].
+/// As [`collate_frames`]; [`Error::Argument`] where nothing is left.
 pub fn collate(source: &dyn PairSource, texts: &[usize], frames: usize) -> Result<PairBatch> {
     let videos: Vec<usize> = texts.iter().map(|&t| source.video_of(t)).collect::<Result<_>>()?;
     let mut batch = PairBatch::default();
@@ -96,6 +96,10 @@ pub fn collate(source: &dyn PairSource, texts: &[usize], frames: usize) -> Resul
                 source.stand_in(video, error)?;
             }
         }
+    }
+    if batch.mask.is_empty() && !texts.is_empty() {
+        let why = format!("of a batch have no video that can be read, of {}", texts.len());
+        return Err(Error::argument("collate", "texts", why));
     }
     Ok(batch)
 }

@@ -225,6 +225,19 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_are_none_are_misses_of_their_row() {
+        let folder = Folder::new();
+        let found = FOUND.replace("[7, 0, 6, 0.8]", "[7, 0, NaN, 0.8]");
+        let files = MomentFiles { submission: folder.file("nan.json", found), ..tvr(&folder) };
+        match files.evaluate(&mut Problems::strict()) {
+            Err(Error::NonFinite { place, .. }) => assert_eq!(place, "VCMR query 1, row 2"),
+            other => panic!("{other:?}"),
+        }
+        let report = files.evaluate(&mut Problems::lenient()).unwrap();
+        assert_eq!((report.problems.len(), &report.metrics["VCMR"]["0.5-r5"]), (1, &json!(100.0)));
+    }
+
+    #[test]
     fn lines_are_evaluated_as_their_benchmark_does() {
         let folder = Folder::new();
         let ground_truth = folder.file("truth.txt", "a 0.0 10.0##x.\n");

@@ -114,6 +114,19 @@ fn bad_predictions_are_errors() {
 }
 
 #[test]
+fn queries_without_windows_are_counted() {
+    let split = split(vec![query(1, &[[0.0, 10.0]], &[]), query(2, &[], &[(0, [4, 4, 4])])]);
+    let predictions = [prediction(1, &[[0.0, 10.0, 1.0]]), prediction(2, &[[0.0, 1.0, 1.0]])];
+    match strict(&predictions, &split) {
+        Err(Error::Missing { kind: "windows of query", id, .. }) => assert_eq!(id, "2"),
+        other => panic!("{other:?}"),
+    }
+    let mut lenient = Problems::lenient();
+    let metrics = evaluate(&predictions, &split, Path::new("file"), &mut lenient).unwrap();
+    assert_eq!((metrics.brief["MR-full-R1@0.5"], lenient.skipped().len()), (100.0, 1));
+}
+
+#[test]
 fn what_is_let_pass_counts_as_a_miss() {
     let labels = [(0, [4, 4, 4])];
     let queries = split((1..5).map(|id| query(id, &[[0.0, 10.0]], &labels)).collect());
