@@ -127,11 +127,9 @@ impl Shown {
     pub fn check(&self) -> Result<()> {
         let bad = |argument, why: String| Err(Error::argument("Shown", argument, why));
         match self.density {
-            Density::Rate(rate) if !(rate.is_finite() && rate > 0.0) => {
-                return bad(
-                    "rate",
-                    format!("is {rate}; it must be above 0 frames a second, 0.2 for one in five seconds"),
-                );
+            Density::Rate(rate) if !(rate > 0.0 && rate <= 1.0 / MOMENT) => {
+                let why = "it must be above 0 frames a second, 0.2 for one in five seconds, and at most a million";
+                return bad("rate", format!("is {rate}; {why}"));
             }
             Density::Count(0) => return bad("count", "must not be 0".into()),
             _ => {}
