@@ -33,11 +33,12 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Embeddings of one space, by CLIP's towers.
+    /// Embeddings of one space, by the towers of a CLIP, SigLIP or Chinese-CLIP.
     ///
     /// "text", "image" and the "frames" of videos are as the towers give them, before they are brought to unit length;
     /// "video" is the mean of its frames' directions, of unit length, as CLIP4Clip compares it. "mask" has a 1 for each
-    /// frame and a 0 for padding.
+    /// frame and a 0 for padding; "times" are the frames' presentation times in seconds. What became of everything that was
+    /// given is counted on standard error, and an interrupted run goes on with --resume.
     Clip(clip::Options),
     /// Token features for BiC-Net or ReLoCLNet, in the files that their loaders read.
     Bert(bert::Options),

@@ -5,7 +5,7 @@ use std::path::Path;
 use image::{Rgb, RgbImage};
 use reelgrad::Error;
 use reelgrad::data::media::frames::{Choice, FrameSet, Note, Reading, read_frames, read_image};
-use reelgrad::data::media::pixels::Preprocess;
+use reelgrad::data::media::preprocess::Preprocess;
 
 use crate::make::Folder;
 

@@ -73,7 +73,8 @@ impl Default for EmbedOptions {
 ///
 /// "text", "image" and the "frames" of videos are as the towers give them, before they are brought to unit length; "video"
 /// is the mean of its frames' directions, of unit length, as CLIP4Clip compares it. "mask" has a 1 for each frame and a 0
-/// for padding, and "times" the presentation time of each in seconds, -1 where there is none; "words" and "patches" are the features of tokens and patches, and "word_mask" has a 1 for each token.
+/// for padding, and "times" the presentation time of each in seconds, -1 where there is none; "words" and "patches" are the
+/// features of tokens and patches, and "word_mask" has a 1 for each token.
 #[derive(Clone, Debug, Default)]
 pub struct Embeddings {
     /// Each with a row for every text, picture or video.
