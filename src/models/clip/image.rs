@@ -26,7 +26,7 @@ enum Head {
     /// A class token goes through the network with the patches, and all are projected.
     Class { class: Parameter, norm_pre: LayerNorm, projection: Parameter },
     /// A head looks at the patches, which are in the joint space as they are.
-    Pool(AttentionPool),
+    Pool(Box<AttentionPool>),
 }
 
 /// What the image tower gives for n images, before any normalisation to unit length.
@@ -58,7 +58,7 @@ impl ImageTower {
             }
             _ => {
                 let pool = AttentionPool::new(&s.scope("attn_pool"), config.vision, activation, eps)?;
-                (Some(s.declare("conv1.bias", [width], Init::Constant(0.0))?), Head::Pool(pool))
+                (Some(s.declare("conv1.bias", [width], Init::Constant(0.0))?), Head::Pool(Box::new(pool)))
             }
         };
         let blocks = s.scope("transformer.resblocks");

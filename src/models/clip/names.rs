@@ -199,7 +199,7 @@ fn values(origin: &str, name: String, array: Array, stored: &Stored) -> Result<V
         return Err(Error::ParameterShape { origin: origin.into(), name, expected, got });
     }
     if let Some((count, first)) = array.non_finite() {
-        let place = format!("{name} {:?}", place_of(first as usize, array.shape()));
+        let place = format!("{name} {:?}", place_of(first, array.shape()));
         return Err(Error::NonFinite { origin: origin.into(), place, count });
     }
     if !stored.transposed {
