@@ -114,6 +114,12 @@ fn the_published_rule_stays_for_parity() {
     let path = folder.video("30000/1001", 240, "-vf scale=16:12 -c:v mpeg4 ntsc.mp4");
     let found = published(&path).unwrap();
     assert!((found.kept[200].0 - 193.526667).abs() < 1e-5, "{}", found.kept[200].0);
+    // The bytes are those of a plain call of ffmpeg.
+    let path = folder.video("10", 3, "-c:v libx264 plain.mp4");
+    let raw = std::fs::read(folder.ffmpeg("-i plain.mp4 -pix_fmt rgb24 -f rawvideo plain.rgb")).unwrap();
+    let seconds: Vec<&[u8]> = raw.chunks(160 * 120 * 3).step_by(10).collect();
+    let found = published(&path).unwrap();
+    assert!(found.kept.iter().map(|(_, image)| image.rgb()).eq(seconds), "other bytes");
     // Squeezed as it is stored, and slower than a frame a second refused.
     let path = folder.video("10", 2, "-vf scale=160:240,setsar=2 -c:v libx264 anamorphic.mp4");
     assert_eq!(size(&published(&path).unwrap().kept[0].1), (160, 240));
@@ -136,6 +142,17 @@ fn damage_is_counted_and_strict_reading_refuses_it() {
     let cut = folder.file("cut.mp4", &bytes[..bytes.len() * 2 / 3]);
     let note = read(&cut, Sampling::default(), Reading::OWN).unwrap().notes[0].to_string();
     assert!(note.starts_with("decoded ") && note.contains(" of about 30.0 s"), "{note}");
+}
+
+#[test]
+fn times_that_go_back_are_told() {
+    let folder = Folder::new();
+    let part = std::fs::read(folder.video("10", 2, "-c:v mpeg2video part.ts")).unwrap();
+    let joined = folder.file("joined.ts", [&part[..], &part].concat());
+    let found = read(&joined, Sampling::default(), Reading::OWN).unwrap();
+    assert_eq!(found.notes, [Note::Unordered { count: 20 }]);
+    let strict = Reading { strict: true, ..Reading::OWN };
+    assert!(matches!(read(&joined, Sampling::default(), strict), Err(Error::Malformed { .. })));
 }
 
 #[test]

@@ -96,7 +96,8 @@ pub enum Note {
         /// The first of them; may be empty.
         first: String,
     },
-    /// Frames whose time is not after that of the frame before them: where two have one time, the first is used.
+    /// The times of the file go back: frames that have a time at which others were shown already. Where two have one time,
+    /// the first is used.
     Unordered {
         /// How many.
         count: usize,
@@ -124,7 +125,9 @@ impl fmt::Display for Note {
                     _ => write!(f, "; the decoder complained {complaints} times, first: {first}"),
                 }
             }
-            Note::Unordered { count } => write!(f, "{count} frames have times that are not after the one before"),
+            Note::Unordered { count } => {
+                write!(f, "the times of the file go back: {count} frames fall on others and may be lost; remux it")
+            }
             Note::Stray { count, first } => {
                 write!(f, "{count} files that are no frames were left out, such as {first}")
             }

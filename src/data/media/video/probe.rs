@@ -44,8 +44,41 @@ impl VideoInfo {
     }
 }
 
-/// Ticks at which a packet is shown, and for how long; 0 where that is not said.
-pub(super) type Packet = (i64, i64);
+/// When the packets of a video are shown.
+#[derive(Default)]
+pub(super) struct Packets {
+    /// Ticks at which each is shown, ascending, none twice, and for how many; 0 where that is not said.
+    pub(super) shown: Vec<(i64, i64)>,
+    /// How many have a time at which others were shown before the file's times went back, as in joined transport streams.
+    pub(super) unordered: usize,
+    /// The latest time so far.
+    latest: Option<i64>,
+    /// The last time of decoding.
+    decoded: Option<i64>,
+    /// The latest time before they last went back.
+    floor: Option<i64>,
+}
+
+impl Packets {
+    fn push(&mut self, packet: Packet) {
+        let Packet { shown, decoded, duration } = packet;
+        if decoded.zip(self.decoded).is_some_and(|(now, before)| now < before) {
+            self.floor = self.latest;
+        }
+        self.latest = self.latest.max(Some(shown));
+        self.decoded = decoded.or(self.decoded);
+        self.unordered += usize::from(self.floor.is_some_and(|floor| shown <= floor));
+        self.shown.push((shown, duration));
+    }
+}
+
+/// A packet that is shown: when, when it is decoded if that is said, and for how long it stands, in ticks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Packet {
+    shown: i64,
+    decoded: Option<i64>,
+    duration: i64,
+}
 
 impl Ffmpeg {
     /// What the file says about its first video stream; attached pictures such as covers are none.
@@ -69,7 +102,10 @@ impl Ffmpeg {
             return Err(late(path, limit));
         }
         if !ended.success {
-            let problem = without_address(&ended.heard).replace("not on whitelist", "is not one that is read");
+            let named =
+                std::path::absolute(path).map_or_else(|_| String::new(), |path| format!("{}: ", path.display()));
+            let problem = without_address(&ended.heard).replace(&named, "");
+            let problem = problem.replace("not on whitelist", "is not one that is read");
             return Err(bad("container", &format_args!("ffprobe says: {problem}")));
         }
         let found: Probe = serde_json::from_slice(&json).map_err(|e| bad("ffprobe's answer", &e))?;
@@ -121,20 +157,20 @@ impl Ffmpeg {
     ///
     /// # Errors
     /// [`Error::Malformed`] for too many, and when it takes too long; [`Error::NoProgram`].
-    pub(super) fn packets(&self, path: &Path, info: &VideoInfo) -> Result<Vec<Packet>> {
+    pub(super) fn packets(&self, path: &Path, info: &VideoInfo) -> Result<Packets> {
         let mut command = self.reader(&self.ffprobe, "error", &[], path)?;
         command.args(["-select_streams", &info.stream.to_string(), "-of", "csv=p=0"]);
         command.args(["-show_entries", "packet=pts,dts,duration,flags"]);
-        let read = |stdout: &mut ChildStdout| -> Result<Vec<Packet>> {
-            let (mut lines, mut line, mut found) = (BufReader::new(stdout), Vec::new(), Vec::new());
+        let read = |stdout: &mut ChildStdout| -> Result<Packets> {
+            let (mut lines, mut line, mut found) = (BufReader::new(stdout), Vec::new(), Packets::default());
             loop {
                 line.clear();
                 let length = lines.by_ref().take(1 << 16).read_until(b'\n', &mut line);
                 if length.map_err(|e| Error::io("list", path, e))? == 0 {
                     return Ok(found);
                 }
-                found.extend(packet(&String::from_utf8_lossy(&line)));
-                if found.len() > MAX_LISTED {
+                packet(&String::from_utf8_lossy(&line)).into_iter().for_each(|packet| found.push(packet));
+                if found.shown.len() > MAX_LISTED {
                     return Err(too_many(path));
                 }
             }
@@ -146,8 +182,8 @@ impl Ffmpeg {
             return Err(late(path, limit));
         }
         let mut found = found?;
-        found.sort_unstable();
-        found.dedup_by_key(|packet| packet.0);
+        found.shown.sort_unstable();
+        found.shown.dedup_by_key(|packet| packet.0);
         Ok(found)
     }
 }
@@ -182,7 +218,8 @@ fn packet(line: &str) -> Option<Packet> {
     let mut number = || fields.next().and_then(|field| field.parse::<i64>().ok());
     let (shown, decoded, duration) = (number(), number(), number());
     let hidden = fields.next().is_some_and(|flags| flags.as_bytes().get(1) == Some(&b'D'));
-    Some((shown.or(decoded)?, duration.unwrap_or(0).max(0))).filter(|_| !hidden)
+    let packet = Packet { shown: shown.or(decoded)?, decoded, duration: duration.unwrap_or(0).max(0) };
+    Some(packet).filter(|_| !hidden)
 }
 
 /// `line` without the names and addresses by which ffmpeg's parts call themselves: `[h264 @ 0x55dc07f65cc0] `.
@@ -272,8 +309,18 @@ mod tests {
             ("\n", None),
             ("side_data,\n", None),
         ] {
-            assert_eq!(packet(line), wanted, "{line}");
+            assert_eq!(packet(line).map(|packet| (packet.shown, packet.duration)), wanted, "{line}");
         }
+    }
+
+    #[test]
+    fn times_that_go_back_are_counted() {
+        let mut packets = Packets::default();
+        // With a frame that is shown after the one decoded next; and from 40 on anew at 20.
+        for (shown, decoded) in [(0, -1), (20, 0), (10, 1), (40, 2), (20, 0), (30, 1), (40, 2), (50, 3)] {
+            packets.push(Packet { shown, decoded: Some(decoded), duration: 10 });
+        }
+        assert_eq!(packets.unordered, 3);
     }
 
     #[test]

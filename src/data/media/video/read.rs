@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::child::run;
 use super::ffmpeg::{Ffmpeg, late, no_program};
-use super::probe::{MAX_LISTED, Packet, VideoInfo, too_many, without_address};
+use super::probe::{MAX_LISTED, Packets, VideoInfo, too_many, without_address};
 use crate::data::media::frames::{Choice, Note, Reading, Sampling, Timeline};
 use crate::data::media::pixels::Image;
 use crate::{Error, Result};
@@ -79,7 +79,7 @@ impl Ffmpeg {
         }
         let info = self.probe(path)?;
         let packets = self.packets(path, &info)?;
-        let times = packets.iter().map(|packet| packet.0).collect();
+        let times = packets.shown.iter().map(|packet| packet.0).collect();
         let reader =
             Reader { ffmpeg: self, path, info, selection, packets, times, take, kept: BTreeMap::new(), bytes: 0.0 };
         reader.read()
@@ -92,7 +92,7 @@ struct Reader<'a, T, F> {
     path: &'a Path,
     info: VideoInfo,
     selection: &'a Selection,
-    packets: Vec<Packet>,
+    packets: Packets,
     /// When the frames are shown, in ticks, as far as is known.
     times: Vec<i64>,
     take: F,
@@ -129,7 +129,11 @@ impl<T, F: FnMut(f64, Image) -> Result<T>> Reader<'_, T, F> {
             if pass == PASSES {
                 break;
             }
-            heard = self.decode(&missing, pass > 0)?;
+            let told = self.decode(&missing, pass > 0)?;
+            // A later pass may end before the damage that an earlier one met.
+            if told.complaints >= heard.complaints {
+                heard = told;
+            }
             if self.times.is_empty() {
                 let why = if heard.first.is_empty() { "no complaint" } else { &heard.first };
                 return Err(self.bad("frames", &format_args!("there are none ({why})")));
@@ -146,7 +150,7 @@ impl<T, F: FnMut(f64, Image) -> Result<T>> Reader<'_, T, F> {
     fn timeline(&self) -> (Vec<f64>, f64) {
         let seconds: Vec<f64> = self.times.iter().map(|&ticks| self.info.seconds(ticks)).collect();
         let Some(&last) = self.times.last() else { return (seconds, 0.0) };
-        let stated = self.packets.binary_search_by_key(&last, |packet| packet.0).map_or(0, |i| self.packets[i].1);
+        let stated = self.length_of(last);
         let before = seconds.len().checked_sub(2).map(|i| seconds[i]);
         let end = match (self.info.seconds(last), before) {
             (last, _) if stated > 0 => last + self.info.seconds(stated),
@@ -155,6 +159,12 @@ impl<T, F: FnMut(f64, Image) -> Result<T>> Reader<'_, T, F> {
             (last, None) => last + 1.0,
         };
         (seconds, end)
+    }
+
+    /// For how long the packet that is shown at `time` stands; 0 if it is not known.
+    fn length_of(&self, time: i64) -> i64 {
+        let shown = &self.packets.shown;
+        shown.binary_search_by_key(&time, |packet| packet.0).map_or(0, |place| shown[place].1)
     }
 
     /// The times of the frames that are kept, by what is known of the video.
@@ -176,9 +186,13 @@ impl<T, F: FnMut(f64, Image) -> Result<T>> Reader<'_, T, F> {
         let (times, end) = self.timeline();
         let first = times.first().copied().unwrap_or_default();
         let mut notes = self.damage(end - first, &heard)?;
-        let unordered = heard.times.windows(2).filter(|pair| pair[1] <= pair[0]).count();
-        if unordered > 0 {
-            notes.push(Note::Unordered { count: unordered });
+        let back = heard.times.windows(2).filter(|pair| pair[1] <= pair[0]).count();
+        let unordered = Note::Unordered { count: back.max(self.packets.unordered) };
+        if unordered != (Note::Unordered { count: 0 }) {
+            if self.selection.reading.strict {
+                return Err(self.bad("times", &format_args!("{unordered}; strict reading refuses that")));
+            }
+            notes.push(unordered);
         }
         if wanted.is_empty() {
             let seconds = end - first;
