@@ -14,6 +14,8 @@ pub(super) struct Ended<H = String> {
     pub(super) success: bool,
     /// It was stopped because its time was over.
     pub(super) late: bool,
+    /// Somebody else asked it to end, as Ctrl-C does: what it gave is not all, whatever it looks like.
+    pub(super) stopped: bool,
     /// What was heard of its error output.
     pub(super) heard: H,
 }
@@ -31,6 +33,7 @@ pub(super) fn run<T, E, H: Send>(
     hear: impl FnOnce(&mut ChildStderr) -> H + Send,
     read: impl FnOnce(&mut ChildStdout) -> Result<T, E>,
 ) -> io::Result<(Result<T, E>, Ended<H>)> {
+    own_group(command);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let unwanted = AtomicBool::new(false);
@@ -52,8 +55,29 @@ pub(super) fn run<T, E, H: Send>(
         let panicked = |_| io::Error::other("a thread panicked");
         let (status, late) = waiter.join().map_err(panicked)??;
         let heard = heard.join().map_err(panicked)?;
-        Ok((value, Ended { success: status.success(), late, heard }))
+        Ok((value, Ended { success: status.success(), late, stopped: was_stopped(status), heard }))
     })
+}
+
+/// Takes the program out of the terminal's group: Ctrl-C is for this process, which ends its programs itself.
+#[cfg(unix)]
+fn own_group(command: &mut Command) {
+    std::os::unix::process::CommandExt::process_group(command, 0);
+}
+
+/// Here the flag is CREATE_NEW_PROCESS_GROUP.
+#[cfg(windows)]
+fn own_group(command: &mut Command) {
+    std::os::windows::process::CommandExt::creation_flags(command, 0x200);
+}
+
+/// Whether a signal from outside ended the program: SIGHUP, SIGINT or SIGTERM itself, or as ffmpeg tells of them.
+fn was_stopped(status: ExitStatus) -> bool {
+    #[cfg(unix)]
+    if matches!(std::os::unix::process::ExitStatusExt::signal(&status), Some(1 | 2 | 15)) {
+        return true;
+    }
+    status.code() == Some(255)
 }
 
 struct SetOnDrop<'a>(&'a AtomicBool);

@@ -101,6 +101,7 @@ impl Ffmpeg {
         if ended.late {
             return Err(late(path, limit));
         }
+        expect_undisturbed(path, ended.stopped)?;
         if !ended.success {
             let named =
                 std::path::absolute(path).map_or_else(|_| String::new(), |path| format!("{}: ", path.display()));
@@ -182,10 +183,16 @@ impl Ffmpeg {
             return Err(late(path, limit));
         }
         let mut found = found?;
+        expect_undisturbed(path, ended.stopped)?;
         found.shown.sort_unstable();
         found.shown.dedup_by_key(|packet| packet.0);
         Ok(found)
     }
+}
+
+/// An error for a program that somebody ended.
+pub(super) fn expect_undisturbed(path: &Path, stopped: bool) -> Result<()> {
+    if stopped { Err(Error::malformed(path, "decoding", "ffmpeg was stopped from outside; try again")) } else { Ok(()) }
 }
 
 pub(super) fn too_many(path: &Path) -> Error {

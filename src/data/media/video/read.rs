@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::child::run;
 use super::ffmpeg::{Ffmpeg, late, no_program};
-use super::probe::{MAX_LISTED, Packets, VideoInfo, too_many, without_address};
+use super::probe::{MAX_LISTED, Packets, VideoInfo, expect_undisturbed, too_many, without_address};
 use crate::data::media::frames::{Choice, Note, Reading, Sampling, Timeline};
 use crate::data::media::pixels::Image;
 use crate::{Error, Result};
@@ -244,6 +244,7 @@ impl<T, F: FnMut(f64, Image) -> Result<T>> Reader<'_, T, F> {
             return Err(late(self.path, limit));
         }
         let taken = taken?;
+        expect_undisturbed(self.path, ended.stopped)?;
         let mut heard = ended.heard;
         if heard.times.len() > MAX_LISTED {
             return Err(too_many(self.path));

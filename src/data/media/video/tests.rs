@@ -198,6 +198,35 @@ fn programs_that_hang_or_are_missing_are_errors() {
     assert!(start.elapsed() < Duration::from_secs(20));
 }
 
+/// A decoder that Ctrl-C has ended leaves half of a video, which is no video, whether it dies of it or says so.
+#[cfg(target_os = "linux")]
+#[test]
+fn programs_that_somebody_ended_are_errors() {
+    let answer = r#"case "$*" in *packet=*) echo 0,0,1,K_;; *)
+        echo '{"streams": [{"width": 1, "height": 1, "time_base": "1/1"}]}';; esac"#;
+    let told =
+        "echo '[showinfo@all @ 0x1] [info] n: 0 pts: 0' >&2; echo '[showinfo@out @ 0x1] [info] pts: 0 s:1x1' >&2";
+    for end in ["exit 255", "kill -INT $$; sleep 5"] {
+        for (decoder, prober) in
+            [(format!("{told}; printf abc; {end}"), answer.to_string()), ("exit 0".into(), end.into())]
+        {
+            let folder = Folder::new();
+            let path = folder.file("a.mp4", "x");
+            let all = Selection::all(Sampling::default(), Reading::OWN);
+            let got = scripts(&folder, &decoder, &prober).read(&path, &all, |_, _| Ok(()));
+            let Err(Error::Malformed { problem, .. }) = &got else { panic!("{end}: {got:?}") };
+            assert!(problem.contains("stopped from outside"), "{problem}");
+        }
+    }
+    // A program is in a group of its own, so that the terminal's Ctrl-C does not reach it.
+    let folder = Folder::new();
+    let script = "cut -d' ' -f5 /proc/$$/stat >&2; echo $$ >&2; exit 1";
+    let probed = scripts(&folder, "exit 0", script).probe(folder.file("a.mp4", "x"));
+    let Err(Error::Malformed { problem, .. }) = &probed else { panic!("{probed:?}") };
+    let numbers: Vec<&str> = problem.split_whitespace().filter(|word| word.parse::<u32>().is_ok()).collect();
+    assert!(numbers.len() == 2 && numbers[0] == numbers[1], "{problem}");
+}
+
 /// A decoder that hangs after its first frame is ended as soon as nobody wants another one.
 #[cfg(unix)]
 #[test]
