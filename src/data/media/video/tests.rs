@@ -223,7 +223,7 @@ fn programs_that_somebody_ended_are_errors() {
     let script = "cut -d' ' -f5 /proc/$$/stat >&2; echo $$ >&2; exit 1";
     let probed = scripts(&folder, "exit 0", script).probe(folder.file("a.mp4", "x"));
     let Err(Error::Malformed { problem, .. }) = &probed else { panic!("{probed:?}") };
-    let numbers: Vec<&str> = problem.split_whitespace().filter(|word| word.parse::<u32>().is_ok()).collect();
+    let numbers: Vec<&str> = problem.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty()).collect();
     assert!(numbers.len() == 2 && numbers[0] == numbers[1], "{problem}");
 }
 
