@@ -105,8 +105,8 @@ pub fn encode(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitC
     for (name, array) in &out.arrays {
         println!("{name:<8} {:?}", array.shape());
     }
-    if !out.arrays.is_empty() {
-        println!("written  {} and {}", options.out.display(), beside.display());
+    if let Some(ids) = beside {
+        println!("written  {} and {}", options.out.display(), ids.display());
     }
     eprintln!("{}", summary.line());
     Ok(if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

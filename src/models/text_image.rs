@@ -156,9 +156,12 @@ impl TextImageModel {
     /// # Errors
     /// As [`TextImageModel::open`].
     pub fn open_with(gpu: &Gpu, path: impl AsRef<Path>, options: OpenOptions<'_>) -> Result<Self> {
+        // What is small is read first, and fails first.
+        let (path, mut notes) = (path.as_ref(), Vec::new());
+        let config = Pretrained::configuration(path, options.architecture)?;
+        let processor = Processor::open(Pretrained::folder(path), &config, &mut notes)?;
         let mut read = Pretrained::read(path, options.architecture)?;
-        let mut notes = std::mem::take(&mut read.notes);
-        let processor = Processor::open(&read.folder, &read.config, &mut notes)?;
+        notes.append(&mut read.notes);
         let clip = if options.half { read.build_half(gpu)? } else { read.build(gpu, |_| true)? };
         Ok(Self { clip, processor, notes })
     }

@@ -1,6 +1,9 @@
 //! Sizes and conventions of CLIP and its kin.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::kernels::elementwise::unary::Activation;
 use crate::{Error, Result};
@@ -8,6 +11,19 @@ use crate::{Error, Result};
 /// Far beyond every published model; a damaged file's sizes end here, before anything is made from them.
 const MOST_LAYERS: usize = 1000;
 pub(super) const LARGEST_SIZE: usize = 1 << 24;
+
+/// A size that a configuration's file has at `place`, or `default` where it has none.
+pub(super) fn size_at(path: &Path, place: &str, value: &Value, default: Option<usize>) -> Result<usize> {
+    match (value, default) {
+        (Value::Null, Some(default)) => Ok(default),
+        (Value::Null, None) => Err(Error::malformed(path, place, "is missing")),
+        (value, _) => value
+            .as_u64()
+            .filter(|&n| n <= LARGEST_SIZE as u64)
+            .map(|n| n as usize)
+            .ok_or_else(|| Error::malformed(path, place, format_args!("is {value}, not a size"))),
+    }
+}
 
 /// What the towers are made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

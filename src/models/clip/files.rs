@@ -26,8 +26,6 @@ pub struct Pretrained {
     pub config: ClipConfig,
     /// The weights under this crate's names.
     pub arrays: BTreeMap<String, Array>,
-    /// The folder that configuration, tokenizer and preprocessing lie in.
-    pub folder: PathBuf,
     /// What stands in for what the files do not say, a sentence each.
     pub notes: Vec<String>,
     /// Where the weights are from.
@@ -52,7 +50,14 @@ impl Pretrained {
         let naming = Naming::of(arrays.keys());
         let origin = path.display().to_string();
         let arrays = names::from_file(&origin, &config, &Clip::shapes(config.clone())?, arrays, &mut notes)?;
-        Ok(Self { config, arrays, folder: folder_of(path).to_path_buf(), notes, origin, naming })
+        Ok(Self { config, arrays, notes, origin, naming })
+    }
+
+    /// The same, after its notes went to the log, for whoever does not show them.
+    #[must_use]
+    pub fn told(self) -> Self {
+        self.notes.iter().for_each(|note| log::warn!("{note}"));
+        self
     }
 
     /// The configuration alone, as [`Pretrained::read`] reads it; the weights are not opened.
@@ -64,7 +69,12 @@ impl Pretrained {
         if !path.exists() {
             return Err(refusals::nothing_at(path));
         }
-        configuration(path, folder_of(path), architecture)
+        configuration(path, Self::folder(path), architecture)
+    }
+
+    /// The folder that a model's configuration, tokenizer and preprocessing lie in: itself, or that of its weights.
+    pub fn folder(path: &Path) -> &Path {
+        if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) }
     }
 
     /// The `open_clip_config.json` that describes the model in `folder`, if one does. Where there are configuration and
@@ -102,11 +112,6 @@ impl Pretrained {
     }
 }
 
-/// The folder of a model, or of the file of its weights.
-fn folder_of(path: &Path) -> &Path {
-    if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) }
-}
-
 /// The configuration of the model at `path`, whose files lie in `folder`.
 fn configuration(path: &Path, folder: &Path, architecture: Option<&str>) -> Result<ClipConfig> {
     if let Some(name) = architecture {
@@ -141,7 +146,7 @@ impl Clip {
     /// # Errors
     /// Those of [`Pretrained::read`]; device errors.
     pub fn open(gpu: &Gpu, path: impl AsRef<Path>, frozen: impl Fn(&str) -> bool) -> Result<Self> {
-        Pretrained::read(path, None)?.build(gpu, frozen)
+        Pretrained::read(path, None)?.told().build(gpu, frozen)
     }
 
     /// As [`Clip::open`], for inference: nothing is trained, and matrices are held in half precision where
@@ -150,7 +155,7 @@ impl Clip {
     /// # Errors
     /// As [`Clip::open`]; [`Error::HalfOverflow`].
     pub fn open_half(gpu: &Gpu, path: impl AsRef<Path>) -> Result<Self> {
-        Pretrained::read(path, None)?.build_half(gpu)
+        Pretrained::read(path, None)?.told().build_half(gpu)
     }
 
     /// Writes the model to a folder with `config.json` and `model.safetensors` under Hugging Face's names;

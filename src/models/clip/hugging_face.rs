@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::config::{ClipActivation, ClipConfig, EndOfText, Family, LARGEST_SIZE, TowerConfig};
+use super::config::{ClipActivation, ClipConfig, EndOfText, Family, TowerConfig, size_at};
 use super::refusals;
 use crate::data::formats::text::read_json;
 use crate::{Error, Result};
@@ -102,19 +102,8 @@ impl File<'_> {
         if old.is_null() { &self.json[format!("{tower}_config")] } else { old }
     }
 
-    fn number(&self, place: &str, value: &Value, default: usize) -> Result<usize> {
-        match value {
-            Value::Null => Ok(default),
-            value => value
-                .as_u64()
-                .filter(|&n| n <= LARGEST_SIZE as u64)
-                .map(|n| n as usize)
-                .ok_or_else(|| self.bad(place, format_args!("is {value}, not a size"))),
-        }
-    }
-
     fn size(&self, tower: &str, key: &str, default: usize) -> Result<usize> {
-        self.number(&format!("{tower}_config.{key}"), &self.part(tower)[key], default)
+        size_at(self.path, &format!("{tower}_config.{key}"), &self.part(tower)[key], Some(default))
     }
 
     fn tower(&self, tower: &str, default: TowerConfig) -> Result<TowerConfig> {
@@ -175,7 +164,7 @@ impl File<'_> {
                 let problem = format!("is {value}; which of them ends a text cannot be known, so give one");
                 Err(self.bad(format!("text_config.{key}"), problem))
             }
-            _ => Ok(self.number(&format!("text_config.{key}"), single, default as usize)? as u32),
+            _ => Ok(size_at(self.path, &format!("text_config.{key}"), single, None)? as u32),
         }
     }
 
@@ -202,7 +191,7 @@ impl File<'_> {
             end => EndOfText::FirstId(end),
         };
         Ok(ClipConfig {
-            joint: self.number("projection_dim", &self.json["projection_dim"], standard.joint)?,
+            joint: size_at(self.path, "projection_dim", &self.json["projection_dim"], Some(standard.joint))?,
             activation: self.activations("quick_gelu")?,
             end_of_text,
             ..self.shared(standard)?
@@ -243,7 +232,7 @@ impl File<'_> {
         let (token_types, pad) = (self.size("text", "type_vocab_size", 2)?, self.id("pad_token_id", 0)?);
         Ok(ClipConfig {
             family: Family::ChineseClip { token_types, pad },
-            joint: self.number("projection_dim", &self.json["projection_dim"], standard.joint)?,
+            joint: size_at(self.path, "projection_dim", &self.json["projection_dim"], Some(standard.joint))?,
             activation: self.activation("vision", "quick_gelu")?,
             ..self.shared(standard)?
         })

@@ -179,7 +179,8 @@ pub(crate) fn from_file(
         for part in &stored.names {
             let missing = || Error::MissingParameter { origin: origin.into(), name: part.clone() };
             let (own, array) = file.remove(part).ok_or_else(missing)?;
-            data.extend(values(origin, own, array, &stored)?);
+            let values = values(origin, own, array, &stored)?;
+            data = if data.is_empty() { values } else { [data, values].concat() };
         }
         out.insert(name.clone(), Array::new(shape.clone(), data)?);
     }

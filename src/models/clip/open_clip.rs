@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::config::{ClipActivation, ClipConfig, EndOfText, Family, LARGEST_SIZE, TowerConfig};
+use super::config::{ClipActivation, ClipConfig, EndOfText, Family, LARGEST_SIZE, TowerConfig, size_at};
 use super::refusals;
 use crate::{Error, Result};
 
@@ -202,15 +202,7 @@ impl File<'_> {
             Some([height, width]) if height == width => height,
             _ => value,
         };
-        match (value, default) {
-            (Value::Null, Some(default)) => Ok(default),
-            (Value::Null, None) => Err(self.bad(place.trim_start_matches('.'), "is missing")),
-            (value, _) => value
-                .as_u64()
-                .filter(|&n| n <= LARGEST_SIZE as u64)
-                .map(|n| n as usize)
-                .ok_or_else(|| self.bad(place.trim_start_matches('.'), format_args!("is {value}, not a size"))),
-        }
+        size_at(self.path, place.trim_start_matches('.'), value, default)
     }
 
     /// The hidden width of a tower's feed-forward networks, as open_clip rounds it.

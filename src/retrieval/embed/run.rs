@@ -80,142 +80,146 @@ impl EmbedRun {
         Self { ffmpeg: self.ffmpeg.map(|ffmpeg| ffmpeg.with_limits(limits)), ..self }
     }
 
-    /// Encodes what is not done yet, and writes the output when all is.
+    /// Encodes what is not done yet, and writes the output when all is. Returns what became of the inputs, what was
+    /// written, and the file that names the rows; nothing is written if nothing could be read.
     ///
     /// # Errors
     /// [`Error::Interrupted`] after a stop, with the folder to go on from; [`Error::Io`]; device errors. Inputs that cannot
     /// be read end nothing: they are in the summary.
-    pub fn run(self, encoder: &ClipEncoder, hooks: &mut EmbedHooks<'_>) -> Result<(Summary, Embeddings, PathBuf)> {
-        let mut summary = Summary { skipped: self.inputs.skipped.clone(), ..Summary::default() };
-        let mut all = Embeddings::default();
-        self.texts(encoder, hooks, &mut summary, &mut all)?;
-        self.images(encoder, hooks, &mut summary, &mut all)?;
-        self.videos(encoder, hooks, &mut summary, &mut all)?;
-        let beside = if all.arrays.is_empty() { PathBuf::new() } else { self.work.finish(&all)? };
+    pub fn run(
+        self,
+        encoder: &ClipEncoder,
+        hooks: &mut EmbedHooks<'_>,
+    ) -> Result<(Summary, Embeddings, Option<PathBuf>)> {
+        let summary = Summary { skipped: self.inputs.skipped.clone(), ..Summary::default() };
+        let mut running = Running { run: &self, encoder, hooks, summary, all: Embeddings::default() };
+        running.texts()?;
+        running.images()?;
+        running.videos()?;
+        let Running { summary, all, .. } = running;
+        let beside = self.work.finish(&all)?;
         Ok((summary, all, beside))
     }
+}
 
+/// A run, and what it came to so far.
+struct Running<'a, 'h> {
+    run: &'a EmbedRun,
+    encoder: &'a ClipEncoder,
+    hooks: &'a mut EmbedHooks<'h>,
+    summary: Summary,
+    all: Embeddings,
+}
+
+impl Running<'_, '_> {
     /// An error if the run was asked to stop.
-    fn expect_going(&self, hooks: &EmbedHooks<'_>) -> Result<()> {
-        if hooks.stop.is_set() {
-            return Err(Error::Interrupted { saved: Some(self.work.folder().to_path_buf()) });
+    fn expect_going(&self) -> Result<()> {
+        if self.hooks.stop.is_set() {
+            return Err(Error::Interrupted { saved: Some(self.run.work.folder().to_path_buf()) });
         }
         Ok(())
     }
 
-    fn texts(
-        &self,
-        encoder: &ClipEncoder,
-        hooks: &mut EmbedHooks<'_>,
-        summary: &mut Summary,
-        all: &mut Embeddings,
-    ) -> Result<()> {
-        let texts = &self.inputs.texts;
-        for (number, chunk) in texts.chunks(TEXTS).enumerate() {
-            self.expect_going(hooks)?;
+    /// The files that are there, as pieces; the others have failed.
+    fn pieces<'p>(&mut self, kind: &'static str, files: impl Iterator<Item = (String, &'p Path)>) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        for (id, path) in files {
+            match source_of(path) {
+                Ok(source) => pieces.push(Piece { kind, id, source }),
+                Err(error) => self.summary.failed.push(LoadFailure { id, error }),
+            }
+        }
+        pieces
+    }
+
+    /// Adds what was kept of the pieces to the output, a row each.
+    fn collect(&mut self, kind: &'static str, pieces: Vec<Piece>) -> Result<()> {
+        for piece in &pieces {
+            let notes = self.run.work.collect(piece, &mut self.all)?;
+            self.summary.notes.extend(notes.into_iter().map(|note| (piece.id.clone(), note)));
+        }
+        self.summary.read += pieces.len();
+        self.all.ids.insert(kind, pieces.into_iter().map(|piece| piece.id).collect());
+        Ok(())
+    }
+
+    fn texts(&mut self) -> Result<()> {
+        let EmbedRun { inputs, options, work, .. } = self.run;
+        let total = inputs.texts.len() as u64;
+        for (number, chunk) in inputs.texts.chunks(TEXTS).enumerate() {
+            self.expect_going()?;
             let source = chunk.iter().fold(Sha256::new(), |hash, text| hash.chain_update(text).chain_update([0]));
             let piece = Piece { kind: "text", id: number.to_string(), source: format!("{:x}", source.finalize()) };
-            let tokens = encoder.tokens(chunk, &self.options)?;
-            summary.cut.extend(tokens.cut.iter().map(|&i| chunk[i].clone()));
-            if self.work.has(&piece) {
-                summary.resumed += chunk.len();
+            let tokens = self.encoder.tokens(chunk, options)?;
+            self.summary.cut.extend(tokens.cut.iter().map(|&i| chunk[i].clone()));
+            if work.has(&piece) {
+                self.summary.resumed += chunk.len();
             } else {
-                self.work.put(&piece, encoder.texts(&tokens, &self.options)?, &[])?;
+                work.put(&piece, self.encoder.texts(&tokens, options)?, &[])?;
             }
-            self.work.collect(&piece, all)?;
-            summary.read += chunk.len();
-            hooks.progress.step(summary.read as u64, texts.len() as u64, "sentences");
+            work.collect(&piece, &mut self.all)?;
+            self.summary.read += chunk.len();
+            self.hooks.progress.step(self.summary.read as u64, total, "sentences");
         }
-        if !texts.is_empty() {
-            all.ids.insert("text", texts.clone());
+        if total > 0 {
+            self.all.ids.insert("text", inputs.texts.clone());
         }
         Ok(())
     }
 
-    fn images(
-        &self,
-        encoder: &ClipEncoder,
-        hooks: &mut EmbedHooks<'_>,
-        summary: &mut Summary,
-        all: &mut Embeddings,
-    ) -> Result<()> {
-        let files = &self.inputs.images;
-        let mut ids = Vec::new();
-        for (number, path) in files.iter().enumerate() {
-            self.expect_going(hooks)?;
-            let id = path.display().to_string();
-            let done = source_of(path).and_then(|source| {
-                let piece = Piece { kind: "image", id: id.clone(), source };
-                let known = self.work.has(&piece);
-                let pixels = if known { None } else { Some(encoder.pixels(path, &self.options)?) };
-                Ok((piece, pixels))
-            });
-            match done {
-                Ok((piece, pixels)) => {
-                    match pixels {
-                        Some(pixels) => self.work.put(&piece, encoder.image(&pixels)?, &[])?,
-                        None => summary.resumed += 1,
+    fn images(&mut self) -> Result<()> {
+        let EmbedRun { inputs, options, work, .. } = self.run;
+        let pieces =
+            self.pieces("image", inputs.images.iter().map(|path| (path.display().to_string(), path.as_path())));
+        let (total, mut done) = (pieces.len() as u64, Vec::new());
+        for (number, piece) in pieces.into_iter().enumerate() {
+            self.expect_going()?;
+            if work.has(&piece) {
+                self.summary.resumed += 1;
+                done.push(piece);
+            } else {
+                match self.encoder.pixels(Path::new(&piece.id), options) {
+                    Ok(pixels) => {
+                        work.put(&piece, self.encoder.image(&pixels)?, &[])?;
+                        done.push(piece);
                     }
-                    self.work.collect(&piece, all)?;
-                    ids.push(id);
+                    Err(error) => self.summary.failed.push(LoadFailure { id: piece.id, error }),
                 }
-                Err(error) => summary.failed.push(LoadFailure { id, error }),
             }
-            hooks.progress.step(number as u64 + 1, files.len() as u64, "pictures");
+            self.hooks.progress.step(number as u64 + 1, total, "pictures");
         }
-        summary.read += ids.len();
-        if !files.is_empty() {
-            all.ids.insert("image", ids);
-        }
-        Ok(())
+        if total > 0 { self.collect("image", done) } else { Ok(()) }
     }
 
-    fn videos(
-        &self,
-        encoder: &ClipEncoder,
-        hooks: &mut EmbedHooks<'_>,
-        summary: &mut Summary,
-        all: &mut Embeddings,
-    ) -> Result<()> {
-        let sources: BTreeMap<&str, &VideoSource> = self.inputs.videos.iter().map(|(id, s)| (id.as_str(), s)).collect();
-        let piece = |id: &str| -> Result<Piece> {
-            let source = source_of(sources[id].path())?;
-            Ok(Piece { kind: "video", id: id.to_string(), source })
-        };
-        let done = |id: &&String| piece(id).is_ok_and(|piece| self.work.has(&piece));
-        let ids: Vec<String> = self.inputs.videos.iter().map(|(id, _)| id.clone()).collect();
-        let left: Vec<String> = ids.iter().filter(|id| !done(id)).cloned().collect();
-        summary.resumed += ids.len() - left.len();
-        let mut finished = ids.len() - left.len();
+    fn videos(&mut self) -> Result<()> {
+        let EmbedRun { inputs, options, work, ffmpeg } = self.run;
+        let sources: BTreeMap<&str, &VideoSource> = inputs.videos.iter().map(|(id, s)| (id.as_str(), s)).collect();
+        let pieces = self.pieces("video", inputs.videos.iter().map(|(id, source)| (id.clone(), source.path())));
+        let (total, left): (usize, Vec<&Piece>) = (pieces.len(), pieces.iter().filter(|p| !work.has(p)).collect());
+        let ids: Vec<String> = left.iter().map(|piece| piece.id.clone()).collect();
+        let mut done = total - ids.len();
+        self.summary.resumed += done;
         let (input, threads) =
-            (encoder.video_input(&self.options), std::thread::available_parallelism().map_or(1, usize::from));
-        let stop = hooks.stop.clone();
-        let load = |id: &str| {
-            // A decoder that Ctrl-C ends with this process must not count as a damaged file.
-            if stop.is_set() {
-                return Err(Error::Interrupted { saved: None });
-            }
-            Ok((piece(id)?, sources[id].load(self.ffmpeg.as_ref(), &input)?))
+            (self.encoder.video_input(options), std::thread::available_parallelism().map_or(1, usize::from));
+        let stop = self.hooks.stop.clone();
+        let load = |id: &str| match stop.is_set() {
+            true => Err(Error::Interrupted { saved: None }),
+            false => sources[id].load(ffmpeg.as_ref(), &input),
         };
-        let failed = load_all(&left, threads, load, |number, (piece, set)| {
+        let failed = load_all(&ids, threads, load, |number, set| {
             let notes: Vec<String> = set.notes.iter().map(|note| note.to_string()).collect();
-            self.work.put(&piece, encoder.video(set, &self.options)?, &notes)?;
-            finished += 1;
-            hooks.progress.step(finished as u64, ids.len() as u64, &left[number]);
-            self.expect_going(hooks)
+            work.put(left[number], self.encoder.video(set, options)?, &notes)?;
+            done += 1;
+            self.hooks.progress.step(done as u64, total as u64, &ids[number]);
+            self.expect_going()
         })?;
-        self.expect_going(hooks)?;
+        self.expect_going()?;
         let lost: BTreeSet<&str> = failed.iter().map(|failure| failure.id.as_str()).collect();
-        let kept: Vec<String> = ids.iter().filter(|id| !lost.contains(id.as_str())).cloned().collect();
-        for id in &kept {
-            let notes = self.work.collect(&piece(id)?, all)?;
-            summary.notes.extend(notes.into_iter().map(|note| (id.clone(), note)));
+        let read = pieces.into_iter().filter(|piece| !lost.contains(piece.id.as_str())).collect();
+        if total > 0 {
+            self.collect("video", read)?;
         }
-        summary.read += kept.len();
-        if !ids.is_empty() {
-            all.ids.insert("video", kept);
-        }
-        summary.failed.extend(failed);
+        self.summary.failed.extend(failed);
         Ok(())
     }
 }

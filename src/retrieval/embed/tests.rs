@@ -117,7 +117,7 @@ fn texts_pictures_and_videos_become_rows() {
     let (image, video) = (out.arrays["image"].data(), out.arrays["video"].row(0));
     assert!(image.iter().zip(video).all(|(i, v)| (i / norm(image) - v).abs() < 1e-5), "{image:?} {video:?}");
 
-    let ids: serde_json::Value = serde_json::from_slice(&std::fs::read(beside).unwrap()).unwrap();
+    let ids: serde_json::Value = serde_json::from_slice(&std::fs::read(beside.unwrap()).unwrap()).unwrap();
     assert_eq!(ids["video"][1], "b");
     assert_eq!(safetensors::read(outside.path("all.safetensors")).unwrap(), out.arrays);
     out.write(&outside.path("all")).unwrap();
@@ -150,8 +150,11 @@ fn a_run_goes_on_where_it_was_stopped() {
         let done = run_to(&folder, &given, &outside.path(&name), false, usize::MAX).map(drop);
         assert!(matches!(&done, Err(Error::Argument { why, .. }) if why.contains("there already")), "{done:?}");
     }
+    // One that ended before anything was done leaves nothing in the way.
+    EmbedRun::new(given.clone(), OPTIONS, folder.root(), &outside.path("never.safetensors"), false).map(drop).unwrap();
     let nothing = run_to(&folder, &given, &outside.path("never.safetensors"), true, usize::MAX).map(drop);
     assert!(matches!(nothing, Err(Error::Missing { kind: "unfinished run", .. })), "{nothing:?}");
+    run_to(&folder, &given, &outside.path("never.safetensors"), false, usize::MAX).unwrap();
 }
 
 /// A file that changed in between is done again, and another model or other options are another run.
@@ -167,6 +170,15 @@ fn a_run_goes_on_with_what_it_began_with() {
     let other = EmbedOptions { frames: 4, ..OPTIONS };
     let got = EmbedRun::new(given, other, &folder.path("config.json"), &outside.path("b.safetensors"), true);
     assert!(matches!(got.map(drop), Err(Error::ResumeChanges { .. })));
+}
+
+#[test]
+fn a_run_of_which_nothing_can_be_read_writes_nothing() {
+    let (folder, outside) = (model(), Folder::new());
+    let given = Inputs { images: vec![folder.path("none.png"), folder.file("bad.png", "x")], ..Inputs::default() };
+    let (summary, all) = run_to(&folder, &given, &outside.path("a.safetensors"), false, usize::MAX).unwrap();
+    assert_eq!(summary.line(), "0 read, 0 skipped, 2 failed");
+    assert!(all.arrays.is_empty() && std::fs::read_dir(outside.root()).unwrap().next().is_none());
 }
 
 #[test]

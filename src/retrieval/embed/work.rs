@@ -61,7 +61,7 @@ impl Work {
         }
         let work = Self { folder: out.with_file_name(format!("{name}.work")), out: out.to_path_buf() };
         let manifest = work.folder.join(MANIFEST);
-        match (resume, manifest.exists()) {
+        match (resume, work.holds_pieces()) {
             (true, false) => return Err(Error::missing(&work.folder, "unfinished run", name)),
             (false, true) => {
                 let folder = work.folder.display();
@@ -75,6 +75,12 @@ impl Work {
             }
         }
         Ok(work)
+    }
+
+    /// Whether something is done. A run that ended before it did anything leaves nothing to go on with.
+    fn holds_pieces(&self) -> bool {
+        let mut entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.any(|entry| entry.path().extension().is_some_and(|e| e == "safetensors"))
     }
 
     /// The folder.
@@ -113,9 +119,9 @@ impl Work {
         Ok(notes.map(|(_, note)| note.clone()).collect())
     }
 
-    /// Writes the output and removes the folder; returns the file with the ids.
-    pub fn finish(self, all: &Embeddings) -> Result<PathBuf> {
-        let beside = all.write(&self.out)?;
+    /// Writes the output, unless it is empty, and removes the folder; returns the file with the ids.
+    pub fn finish(&self, all: &Embeddings) -> Result<Option<PathBuf>> {
+        let beside = if all.arrays.is_empty() { None } else { Some(all.write(&self.out)?) };
         fs::remove_dir_all(&self.folder).map_err(|e| Error::io("remove", &self.folder, e))?;
         Ok(beside)
     }

@@ -2,7 +2,7 @@
 
 mod parts;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -177,7 +177,7 @@ impl<C: Config> Task for Settings<C> {
         let named = |key: &str| asked["data"][key].as_str();
         match (named("root"), named("clip"), named("videos")) {
             (Some(_), Some(clip), Some(_)) if !small => {
-                let base = BaseConfig::on(Pretrained::read(Path::new(clip), None)?.config);
+                let base = BaseConfig::on(Pretrained::configuration(clip, None)?);
                 Ok(Self { model: C::on(base), ..Self::default() })
             }
             (Some(_), _, _) if small => refuse("small", "is a recipe for rendered clips; leave data.root out"),
@@ -224,7 +224,7 @@ impl<C: Config> Task for Settings<C> {
 
     fn load_initial(&self, model: &C::Model) -> Result<()> {
         let Some(clip) = &self.data.clip else { return Ok(()) };
-        let arrays = Base::complete(model.store(), Pretrained::read(clip, None)?.arrays)?;
+        let arrays = Base::complete(model.store(), Pretrained::read(clip, None)?.told().arrays)?;
         model.store().load(&clip.display().to_string(), &arrays)
     }
 

@@ -14,7 +14,7 @@ use crate::data::pairs::PairSource;
 use crate::data::pairs::dataset::PairDataset;
 use crate::data::synthetic::{ClipPairs, ClipWorld};
 use crate::data::tokenizer::Tokenizer;
-use crate::models::clip::{ClipConfig, Family};
+use crate::models::clip::{ClipConfig, Family, Pretrained};
 use crate::models::clip4clip::BaseConfig;
 use crate::models::text_image::Processor;
 use crate::models::towers::{TowerModel, TwoStageModel};
@@ -49,9 +49,11 @@ impl Parts<Source> {
     fn real([root, clip, videos]: [&Path; 3], data: &Data, base: &BaseConfig, problems: &mut Problems) -> Result<Self> {
         let dataset: Dataset = data.dataset.parse()?;
         let towers = base.clip.clone().unwrap_or_else(ClipConfig::vit_b_32);
-        let processor = Processor::open(clip, &towers, &mut Vec::new())?;
+        let mut notes = Vec::new();
+        let processor = Processor::open(Pretrained::folder(clip), &towers, &mut notes)?;
         // CLIP4Clip and its descendants make pictures in this one way, whatever lies beside the weights.
         let published = towers.family == Family::Clip;
+        notes.iter().filter(|_| !published).for_each(|note| log::warn!("{note}"));
         let preprocess = if published { Preprocess::clip(towers.image_size) } else { processor.preprocess };
         let tokenizer = processor.tokenizer;
         let input = VideoInput::published(data.sampling, data.choice, base.frames, preprocess);

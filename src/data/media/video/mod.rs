@@ -148,8 +148,8 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Looks at everything in `folder` but hidden files: folders are taken for folders of frames, files by how they begin
-    /// and not by their names.
+    /// Looks at everything in `folder`: folders are taken for folders of frames, files by their names or by how they begin.
+    /// Hidden ones are among the others.
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -182,6 +182,16 @@ fn scripts(folder: &Folder, ffmpeg: &str, ffprobe: &str) -> Ffmpeg {
     Ffmpeg::in_folder(folder.root()).unwrap()
 }
 
+/// What a prober answers of a video of one frame of one pixel.
+#[cfg(unix)]
+const ANSWER: &str = r#"case "$*" in *packet=*) echo 0,0,1,K_;; *)
+    echo '{"streams": [{"width": 1, "height": 1, "time_base": "1/1"}]}';; esac"#;
+
+/// What a decoder tells of it.
+#[cfg(unix)]
+const TOLD: &str =
+    "echo '[showinfo@all @ 0x1] [info] n: 0 pts: 0' >&2; echo '[showinfo@out @ 0x1] [info] pts: 0 s:1x1' >&2";
+
 #[cfg(unix)]
 #[test]
 fn programs_that_hang_or_are_missing_are_errors() {
@@ -203,13 +213,9 @@ fn programs_that_hang_or_are_missing_are_errors() {
 #[cfg(target_os = "linux")]
 #[test]
 fn programs_that_somebody_ended_are_errors() {
-    let answer = r#"case "$*" in *packet=*) echo 0,0,1,K_;; *)
-        echo '{"streams": [{"width": 1, "height": 1, "time_base": "1/1"}]}';; esac"#;
-    let told =
-        "echo '[showinfo@all @ 0x1] [info] n: 0 pts: 0' >&2; echo '[showinfo@out @ 0x1] [info] pts: 0 s:1x1' >&2";
     for end in ["exit 255", "kill -TERM $$; sleep 5"] {
         for (decoder, prober) in
-            [(format!("{told}; printf abc; {end}"), answer.to_string()), ("exit 0".into(), end.into())]
+            [(format!("{TOLD}; printf abc; {end}"), ANSWER.to_string()), ("exit 0".into(), end.into())]
         {
             let folder = Folder::new();
             let path = folder.file("a.mp4", "x");
@@ -233,11 +239,7 @@ fn programs_that_somebody_ended_are_errors() {
 #[test]
 fn a_reader_that_fails_or_panics_ends_the_program() {
     let folder = Folder::new();
-    let answer = r#"case "$*" in *packet=*) echo 0,0,1,K_;; *)
-        echo '{"streams": [{"width": 1, "height": 1, "time_base": "1/1"}]}';; esac"#;
-    let told =
-        "echo '[showinfo@all @ 0x1] [info] n: 0 pts: 0' >&2; echo '[showinfo@out @ 0x1] [info] pts: 0 s:1x1' >&2";
-    let hanging = scripts(&folder, &format!("{told}; printf abc; exec sleep 60"), answer);
+    let hanging = scripts(&folder, &format!("{TOLD}; printf abc; exec sleep 60"), ANSWER);
     let path = folder.file("a.mp4", "x");
     let start = Instant::now();
     let all = Selection::all(Sampling::default(), Reading::OWN);
@@ -254,15 +256,13 @@ fn a_reader_that_fails_or_panics_ends_the_program() {
 #[test]
 fn a_decoder_that_does_not_keep_its_word_is_an_error() {
     let folder = Folder::new();
-    let answer = r#"case "$*" in *packet=*) echo 0,0,1,K_;; *)
-        echo '{"streams": [{"width": 1, "height": 1, "time_base": "1/1"}]}';; esac"#;
     let path = folder.file("a.mp4", "x");
     let all = Selection::all(Sampling::default(), Reading::OWN);
     let told = r#"n=$(date +%N | sed 's/^0*//'); echo "[showinfo@all @ 0x1] [info] n: 0 pts: $n" >&2"#;
-    let other = scripts(&folder, told, answer).read(&path, &all, |_, _| Ok(()));
+    let other = scripts(&folder, told, ANSWER).read(&path, &all, |_, _| Ok(()));
     assert!(matches!(&other, Err(Error::Malformed { problem, .. }) if problem.contains("each time")), "{other:?}");
     let cut = "echo '[showinfo@out @ 0x1] [info] pts: 0 s:1x1' >&2; printf a; exit 1";
-    let cut = scripts(&folder, cut, answer).read(&path, &all, |_, _| Ok(()));
+    let cut = scripts(&folder, cut, ANSWER).read(&path, &all, |_, _| Ok(()));
     assert!(
         matches!(&cut, Err(Error::Malformed { problem, .. }) if problem.contains("ended with an error")),
         "{cut:?}"
