@@ -157,7 +157,7 @@ fn official_checkpoints_load() {
     let narrow = ReloclnetConfig { endpoints: true, ..config.clone() };
     assert!(matches!(load(narrow), Err(Error::ParameterShape { .. })));
     let got = load(ReloclnetConfig { streams: Streams::Video, ..config.clone() });
-    assert!(matches!(got, Err(Error::UnknownParameter { .. } | Error::ParameterShape { .. })), "{got:?}");
+    assert!(matches!(&got, Err(Error::UnknownParameter { name, .. }) if name == "sub_cross_att.key.bias"), "{got:?}");
     let mut fewer = arrays.clone();
     fewer.remove("sub_cross_att.key.bias").unwrap();
     safetensors::write(&file, &fewer, &BTreeMap::new()).unwrap();

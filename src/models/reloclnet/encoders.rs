@@ -167,6 +167,7 @@ impl Reloclnet {
     /// [`Error::Shape`], [`Error::ShapeMismatch`]; [`Error::IndexOutOfRange`] for more tokens than positions.
     pub fn encode_query(&self, tokens: &Var, mask: &Tensor) -> Result<Vec<Var>> {
         let q = &self.query;
+        expect_width("tokens", tokens, self.config().query_dim)?;
         let mut x = q.positions.forward(&q.input.forward(tokens)?)?;
         let masks = self.key_masks(x.tape(), mask, None)?;
         for block in &q.blocks {
@@ -195,6 +196,9 @@ impl Reloclnet {
         self.expect_streams("masks", masks.len())?;
         let own: Vec<AttentionOptions> =
             features.iter().zip(masks).map(|(x, mask)| self.key_masks(x.tape(), mask, None)).collect::<Result<_>>()?;
+        for ((_, width), x) in self.config().stream_widths().into_iter().zip(features) {
+            expect_width("features", x, width)?;
+        }
         let mut first = Vec::new();
         for ((stream, x), masks) in context.streams.iter().zip(features).zip(&own) {
             let x = context.positions.forward(&stream.input.forward(x)?)?;
@@ -227,5 +231,13 @@ impl Reloclnet {
         // (1 - seen) · -10,000, in f32 as the official code has it.
         let bias = Some(seen.affine(-MASKED_SCORE, MASKED_SCORE)?);
         Ok(AttentionOptions { bias, ..Default::default() })
+    }
+}
+
+/// That features are (batch, length, width): deeper, an error would be about what a user has not given.
+fn expect_width(argument: &'static str, x: &Var, width: usize) -> Result<()> {
+    match *x.shape() {
+        [_, _, own] if own == width => Ok(()),
+        _ => Err(Error::shape("ReLoCLNet", argument, format!("(batch, length, {width})"), x.shape())),
     }
 }
