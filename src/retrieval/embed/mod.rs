@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::data::formats::{atomic, npy, safetensors};
-use crate::data::media::frames::Reading;
+use crate::data::media::frames::{Reading, Shown};
 use crate::models::clip::ClipConfig;
 use crate::tensor::Array;
 use crate::{Error, Result};
@@ -55,10 +55,7 @@ impl EmbedOptions {
             Self { frames, .. } if !(1..=4096).contains(&frames) => {
                 bad("frames", format!("must be from 1 to 4096; it is {frames}"))
             }
-            Self { rate, .. } if !(rate > 0.0 && rate.is_finite()) => {
-                bad("rate", format!("must be positive; it is {rate}"))
-            }
-            _ => Ok(()),
+            Self { rate, .. } => Shown::rate(rate).check(),
         }
     }
 }
