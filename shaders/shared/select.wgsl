@@ -7,8 +7,10 @@
 
 #import ranked
 
-// The most entries that can be sorted.
+// The most entries that can be sorted; importers may define fewer.
+#ifndef ROOM
 const ROOM: u32 = 1024u;
+#endif
 
 var<workgroup> entries: array<vec2<u32>, ROOM>;
 var<workgroup> gathered: atomic<u32>;

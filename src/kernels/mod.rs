@@ -50,6 +50,7 @@ pub fn variants() -> Vec<Variant> {
         loss::total::variants(),
         optimizer::variants(),
         pooling::variants(),
+        ranking::nearest::variants(),
         ranking::pick::variants(),
         ranking::rank::variants(),
         ranking::topk::variants(),

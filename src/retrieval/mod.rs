@@ -7,7 +7,9 @@ pub mod compat;
 pub mod embed;
 #[cfg(feature = "datasets")]
 pub mod evaluation;
+pub mod exact;
 pub mod gallery;
+pub mod index;
 pub mod metrics;
 pub mod moments;
 pub mod ranking;

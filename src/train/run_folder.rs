@@ -1,7 +1,7 @@
 //! The folder of a run: what was asked for, what came of it, and where to go on.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::checkpoint::{self, Checkpoint};
 use super::history::History;
-use crate::data::formats::atomic;
 use crate::data::formats::text::read_json;
+use crate::data::formats::{atomic, lock};
 use crate::{Error, Result};
 
 pub(super) const CONFIG: &str = "config.json";
@@ -85,7 +85,7 @@ impl RunFolder {
         let path = path.as_ref().to_path_buf();
         let checkpoints = path.join("checkpoints");
         fs::create_dir_all(&checkpoints).map_err(|e| Error::io("create", &checkpoints, e))?;
-        let lock = lock(&path)?;
+        let lock = lock::exclusive(&path.join(LOCK), "run folder")?;
         let config_path = path.join(CONFIG);
         if config_path.try_exists().map_err(|e| Error::io("inspect", &config_path, e))? {
             let why = format!("{} holds a run already: resume it or choose another folder", path.display());
@@ -112,7 +112,7 @@ impl RunFolder {
     pub fn resume(path: impl AsRef<Path>, slot: Slot) -> Result<Resumed> {
         let path = path.as_ref().to_path_buf();
         let config = Self::config(&path)?;
-        let lock = lock(&path)?;
+        let lock = lock::exclusive(&path.join(LOCK), "run folder")?;
         for slot in [Slot::Last, Slot::Best] {
             checkpoint::settle(slot_path(&path, slot))?;
         }
@@ -230,30 +230,6 @@ fn step_of(checkpoint: &Checkpoint) -> Option<u64> {
 
 fn append(path: &Path) -> Result<File> {
     OpenOptions::new().append(true).open(path).map_err(|e| Error::io("open", path, e))
-}
-
-/// Takes the folder's lock and leaves the process id in the file, for the message that the next one gets.
-fn lock(folder: &Path) -> Result<File> {
-    let path = folder.join(LOCK);
-    let open = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path);
-    let mut file = open.map_err(|e| Error::io("open", &path, e))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Unreadable on systems where a lock keeps readers out as well.
-            let _ = (&mut file).take(32).read_to_string(&mut holder);
-            let message = format!("another process uses this run folder (process {})", holder.trim());
-            return Err(Error::io("lock", &path, io::Error::new(io::ErrorKind::WouldBlock, message)));
-        }
-        Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
-            log::warn!("{}: this file system has no locks; do not start a second run here", path.display());
-        }
-        Err(TryLockError::Error(e)) => return Err(Error::io("lock", &path, e)),
-    }
-    let write = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    write.map_err(|e| Error::io("write", &path, e))?;
-    Ok(file)
 }
 
 #[cfg(test)]

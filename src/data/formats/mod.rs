@@ -7,6 +7,7 @@ pub(crate) mod elements;
 pub mod hdf5;
 #[cfg(feature = "datasets")]
 pub mod hdf5_write;
+pub(crate) mod lock;
 #[cfg(feature = "datasets")]
 pub mod npy;
 pub mod safetensors;

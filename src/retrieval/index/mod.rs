@@ -1,0 +1,271 @@
+//! An index of videos on the disk: their clips as vectors, with what is needed to rank these again and to show them.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `index.json` | what the index is ([`IndexSpec`]), its segments, and which of their videos are no longer there; after a line with its own hash |
+//! | `segments/00000001/segment.json` | videos and clips of a segment, and the sums of its arrays; its hash is in `index.json` |
+//! | `segments/00000001/coarse`, `frames`, `times`, .. | arrays as they lie in memory, little-endian, such as NumPy's `fromfile` reads |
+//! | `lock` | held by the process that changes the index |
+//!
+//! Segments never change. Adding, deleting and compacting write new ones and then `index.json` anew, by a rename: whenever a
+//! process or the machine stops, the index is as it was before or as it is after. Every byte has a sum, which is looked at
+//! whenever it is read.
+
+mod arrays;
+mod manifest;
+mod quick;
+mod segment;
+mod spec;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use self::manifest::Manifest;
+use self::segment::Segment;
+use super::exact::{Scanned, ScannedValues, Vectors, pad_rows};
+use crate::{Error, Result};
+
+pub use segment::{Video, VideoVectors};
+pub use spec::{Clip, ClipPlan, IndexSpec, ModelIdentity};
+pub use writer::{Compacted, IndexWriter};
+
+/// The folder of all segments.
+const SEGMENTS: &str = "segments";
+
+/// How far the length of a clip's vector may be from 1.
+const UNIT_TOLERANCE: f64 = 1e-3;
+/// No vector is longer, rounded to halves or not.
+const LONGEST: f32 = 1.003;
+
+/// How often an index is opened anew because another process compacted it meanwhile.
+const ATTEMPTS: usize = 4;
+
+/// Videos that were indexed, to be searched: as they were when it was opened, whatever others add or delete later.
+pub struct Index {
+    folder: PathBuf,
+    manifest: Manifest,
+    segments: Vec<Segment>,
+    /// Segment and clip of each clip of a video that is still there.
+    clips: Vec<(u32, u32)>,
+}
+
+/// A clip of an index, with its video.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClipRef<'a> {
+    /// Its number in the index.
+    pub number: usize,
+    /// Its video.
+    pub video: &'a Video,
+    /// Where in the video it is.
+    pub clip: Clip,
+}
+
+/// What reading every byte of an index came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Segments that are whole.
+    pub segments: usize,
+    /// Their bytes, descriptions apart.
+    pub bytes: u64,
+}
+
+impl Index {
+    /// The index in `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where there is none; [`Error::Malformed`] for damage, other versions and what is missing of it;
+    /// [`Error::Io`].
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        for _ in 1..ATTEMPTS {
+            let manifest = Manifest::read(folder)?;
+            match Self::with(folder, manifest.clone()) {
+                Err(_) if Manifest::read(folder)? != manifest => {}
+                opened => return opened,
+            }
+        }
+        Self::with(folder, Manifest::read(folder)?)
+    }
+
+    fn with(folder: &Path, manifest: Manifest) -> Result<Self> {
+        let (all, spec) = (folder.join(SEGMENTS), &manifest.spec);
+        let open = |entry| Segment::open(&all, entry, spec);
+        let segments: Vec<Segment> = manifest.segments.iter().map(open).collect::<Result<_>>()?;
+        let numbered = segments.iter().enumerate();
+        let clips = numbered.flat_map(|(s, segment)| segment.live_clips().map(move |c| (s as u32, c as u32))).collect();
+        Ok(Self { folder: folder.to_path_buf(), manifest, segments, clips })
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What all videos have in common.
+    pub fn spec(&self) -> &IndexSpec {
+        &self.manifest.spec
+    }
+
+    /// The videos, in the order in which they were added.
+    pub fn videos(&self) -> impl Iterator<Item = &Video> {
+        self.segments
+            .iter()
+            .flat_map(|s| s.videos.iter().enumerate().filter(|(n, _)| s.has(*n)).map(|(_, video)| video))
+    }
+
+    /// How many clips there are.
+    pub fn len(&self) -> usize {
+        self.clips.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.clips.is_empty()
+    }
+
+    /// How many segments there are.
+    pub fn segments(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Clip `number`.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`].
+    pub fn clip(&self, number: usize) -> Result<ClipRef<'_>> {
+        let (segment, at) = self.place(number)?;
+        let found = segment.clips[at];
+        Ok(ClipRef { number, video: &segment.videos[found.video], clip: found.clip })
+    }
+
+    /// The vectors of `count` clips from `first` on (count, D), which the first stage compares.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`]; [`Error::Malformed`] for damage; [`Error::Io`].
+    pub fn coarse(&self, first: usize, count: usize) -> Result<Vec<f32>> {
+        let mut values = Vec::with_capacity(count.min(self.len()) * self.spec().width);
+        self.for_runs(first, count, |segment, from, rows| {
+            values.extend(segment.arrays.coarse.floats(from, rows)?);
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
+    /// The vectors of a clip's frames (frames, D), as the tower gave them, and when each is shown.
+    ///
+    /// # Errors
+    /// As [`Index::coarse`].
+    pub fn frames(&self, number: usize) -> Result<(Vec<f32>, Vec<f64>)> {
+        let (segment, at) = self.place(number)?;
+        let Clip { first, count, .. } = segment.clips[at].clip;
+        Ok((segment.arrays.frames.floats(first, count)?, segment.arrays.times.doubles(first, count)?))
+    }
+
+    /// The vectors of a clip's patches (frames, patches, D); empty for an index without.
+    ///
+    /// # Errors
+    /// As [`Index::coarse`].
+    pub fn patches(&self, number: usize) -> Result<Vec<f32>> {
+        let (segment, at) = self.place(number)?;
+        let (Clip { first, count, .. }, each) = (segment.clips[at].clip, self.spec().patches);
+        match &segment.arrays.patches {
+            Some(patches) => patches.floats(first * each, count * each),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The picture of a clip as JPEG; empty if it has none.
+    ///
+    /// # Errors
+    /// As [`Index::coarse`].
+    pub fn thumbnail(&self, number: usize) -> Result<Vec<u8>> {
+        let (segment, at) = self.place(number)?;
+        segment.thumbnail(at)
+    }
+
+    /// Reads every byte.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for the first damage; [`Error::Io`].
+    pub fn verify(&self) -> Result<Verified> {
+        let mut done = Verified::default();
+        for segment in &self.segments {
+            done.bytes += segment.verify()?;
+            done.segments += 1;
+        }
+        Ok(done)
+    }
+
+    /// Segment of a clip, and the clip's number there.
+    fn place(&self, number: usize) -> Result<(&Segment, usize)> {
+        let missing = || Error::IndexOutOfRange { op: "Index", index: number as u64, len: self.len() as u64 };
+        let &(segment, clip) = self.clips.get(number).ok_or_else(missing)?;
+        Ok((&self.segments[segment as usize], clip as usize))
+    }
+
+    /// Calls `each` with the stretches of segments that the clips are: segment, first clip there, and how many.
+    fn for_runs(
+        &self,
+        first: usize,
+        count: usize,
+        mut each: impl FnMut(&Segment, usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        let end = first.saturating_add(count);
+        if end > self.len() {
+            return Err(Error::IndexOutOfRange { op: "Index", index: end as u64, len: self.len() as u64 });
+        }
+        let neighbours = |a: &(u32, u32), b: &(u32, u32)| a.0 == b.0 && a.1 + 1 == b.1;
+        for run in self.clips[first..end].chunk_by(neighbours) {
+            each(&self.segments[run[0].0 as usize], run[0].1 as usize, run.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// What the first stage searches: the vectors of clips.
+impl Vectors for Index {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn width(&self) -> usize {
+        self.spec().width
+    }
+
+    fn exact(&self, first: usize, count: usize) -> Result<Vec<f32>> {
+        self.coarse(first, count)
+    }
+
+    fn scanned_bytes(&self) -> usize {
+        let spec = self.spec();
+        match spec.bytes {
+            true => quick::stored_bytes(spec.width),
+            false => spec.precision.bytes() * spec.width.next_multiple_of(4),
+        }
+    }
+
+    fn scanned(&self, first: usize, count: usize) -> Result<Scanned> {
+        let spec = self.spec();
+        if !spec.bytes {
+            let values = pad_rows(&self.coarse(first, count)?, spec.width, 4);
+            return Ok(Scanned {
+                values: ScannedValues::Floats(values, spec.precision),
+                longest: LONGEST,
+                residual: 0.0,
+            });
+        }
+        let (mut values, mut scales, mut residual) = (Vec::new(), Vec::new(), 0.0f32);
+        self.for_runs(first, count, |segment, from, rows| {
+            let parts = segment.arrays.bytes.as_ref().zip(segment.arrays.scales.as_ref());
+            let missing = || Error::missing(&self.folder, "array", "bytes");
+            let (bytes, factors) = parts.ok_or_else(missing)?;
+            values.extend(bytes.read(from, rows)?);
+            scales.extend(factors.floats(from, rows)?);
+            residual = residual.max(segment.residual);
+            Ok(())
+        })?;
+        Ok(Scanned { values: ScannedValues::Bytes(values, scales), longest: LONGEST, residual })
+    }
+}
