@@ -181,6 +181,11 @@ impl TextImageModel {
         &self.notes
     }
 
+    /// What kind of model it is: CLIP, SigLIP or Chinese-CLIP.
+    pub fn family(&self) -> &'static str {
+        name_of(self.clip.config().family)
+    }
+
     /// What the model is, in a line.
     pub fn description(&self) -> String {
         let ClipConfig { family, image_size, patch_size, vision, text, positions, joint, .. } = self.clip.config();

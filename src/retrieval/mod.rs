@@ -13,6 +13,9 @@ pub mod index;
 pub mod metrics;
 pub mod moments;
 pub mod ranking;
+#[cfg(all(feature = "images", feature = "text"))]
+pub mod search;
+pub mod summary;
 pub mod two_space;
 
 pub use compat::Compat;

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 
 pub use encoder::ClipEncoder;
 pub use inputs::Inputs;
-pub use run::{EmbedHooks, EmbedRun, Summary};
+pub use run::{EmbedHooks, EmbedRun};
 pub use token_features::TokenFeatureInput;
 
 /// What is encoded of texts and videos.

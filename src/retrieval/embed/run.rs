@@ -10,6 +10,7 @@ use super::encoder::ClipEncoder;
 use super::work::{Piece, Work, source_of};
 use super::{EmbedOptions, Embeddings, Inputs};
 use crate::data::media::video::{Ffmpeg, Limits, LoadFailure, VideoSource, load_all};
+use crate::retrieval::summary::Summary;
 use crate::{Error, Progress, Result, StopFlag};
 
 /// Sentences that are encoded at a time.
@@ -21,34 +22,6 @@ pub struct EmbedHooks<'a> {
     pub progress: &'a mut dyn Progress,
     /// Ends the run after the file at hand; what is done is kept.
     pub stop: StopFlag,
-}
-
-/// What became of all inputs.
-#[derive(Debug, Default)]
-pub struct Summary {
-    /// Sentences, pictures and videos that were read, those of an earlier run among them.
-    pub read: usize,
-    /// How many of them were done by an earlier run.
-    pub resumed: usize,
-    /// What was left out, by its kind.
-    pub skipped: BTreeMap<String, usize>,
-    /// What could not be read.
-    pub failed: Vec<LoadFailure>,
-    /// Sentences that were cut.
-    pub cut: Vec<String>,
-    /// What was wrong with videos that could be read all the same, with their ids.
-    pub notes: Vec<(String, String)>,
-}
-
-impl Summary {
-    /// `5 read, 2 skipped (1 blank, 1 hidden), 1 failed`.
-    pub fn line(&self) -> String {
-        let skipped: usize = self.skipped.values().sum();
-        let kinds: Vec<String> = self.skipped.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
-        let resumed = if self.resumed == 0 { String::new() } else { format!(" ({} before)", self.resumed) };
-        format!("{} read{resumed}, {skipped} skipped{kinds}, {} failed", self.read, self.failed.len())
-    }
 }
 
 /// A run whose arguments are good: its folder is there, and so is ffmpeg if videos need it. Nothing is computed yet.

@@ -7,6 +7,7 @@ use crate::kernels::testing::gpus;
 use crate::models::Model;
 use crate::models::clip::{Clip, ClipConfig, TowerConfig};
 use crate::models::text_image::{OpenOptions, TextImageModel};
+use crate::retrieval::summary::Summary;
 use crate::{Silent, StopFlag};
 
 /// A folder with a small model and a tokenizer of four words.

@@ -12,12 +12,20 @@
 //! whenever it is read.
 
 mod arrays;
+#[cfg(all(feature = "images", feature = "text"))]
+mod encoder;
+#[cfg(all(feature = "images", feature = "text"))]
+mod files;
 mod manifest;
 mod quick;
+#[cfg(all(feature = "images", feature = "text"))]
+mod run;
 mod segment;
 mod spec;
 #[cfg(test)]
 mod tests;
+#[cfg(all(feature = "images", feature = "text"))]
+mod thumbnail;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +35,12 @@ use self::segment::Segment;
 use super::exact::{Scanned, ScannedValues, Vectors, pad_rows};
 use crate::{Error, Result};
 
+#[cfg(all(feature = "images", feature = "text"))]
+pub use encoder::IndexEncoder;
+#[cfg(all(feature = "images", feature = "text"))]
+pub(super) use encoder::unit;
+#[cfg(all(feature = "images", feature = "text"))]
+pub use run::{IndexRun, Indexed};
 pub use segment::{Video, VideoVectors};
 pub use spec::{Clip, ClipPlan, IndexSpec, ModelIdentity};
 pub use writer::{Compacted, IndexWriter};
@@ -161,6 +175,24 @@ impl Index {
         let (segment, at) = self.place(number)?;
         let Clip { first, count, .. } = segment.clips[at].clip;
         Ok((segment.arrays.frames.floats(first, count)?, segment.arrays.times.doubles(first, count)?))
+    }
+
+    /// The same for all frames of the clip's video that are shown between `from` and `to` seconds, and when the next one
+    /// is, or the video ends.
+    ///
+    /// # Errors
+    /// As [`Index::coarse`].
+    pub fn frames_between(&self, number: usize, from: f64, to: f64) -> Result<(Vec<f32>, Vec<f64>, f64)> {
+        let (segment, at) = self.place(number)?;
+        let video = segment.clips[at].video;
+        let all = segment.frames_of(video);
+        let times = segment.arrays.times.doubles(all.start, all.len())?;
+        // The frame that stands at `from` belongs to it.
+        let first = times.partition_point(|&time| time <= from).saturating_sub(1);
+        let end = times.partition_point(|&time| time < to).max(first + 1).min(times.len());
+        let until = times.get(end).copied().unwrap_or(segment.videos[video].duration);
+        let frames = segment.arrays.frames.floats(all.start + first, end - first)?;
+        Ok((frames, times[first..end].to_vec(), until))
     }
 
     /// The vectors of a clip's patches (frames, patches, D); empty for an index without.

@@ -1,6 +1,7 @@
 //! Videos that were added to an index together: a folder that never changes.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -158,6 +159,18 @@ impl Segment {
         (0..self.clips.len()).filter(|&clip| self.has(self.clips[clip].video))
     }
 
+    /// The clips of a video, which lie side by side.
+    fn clips_of(&self, video: usize) -> Range<usize> {
+        self.clips.partition_point(|c| c.video < video)..self.clips.partition_point(|c| c.video <= video)
+    }
+
+    /// The frames of a video, which do so as well.
+    pub fn frames_of(&self, video: usize) -> Range<usize> {
+        let clips = self.clips[self.clips_of(video)].iter().map(|c| c.clip);
+        let first = clips.clone().map(|c| c.first).min().unwrap_or_default();
+        first..clips.map(|c| c.first + c.count).max().unwrap_or(first)
+    }
+
     /// The JPEG of a clip; empty if there is none.
     pub fn thumbnail(&self, clip: usize) -> Result<Vec<u8>> {
         let before = if clip == 0 { 0 } else { self.arrays.thumbnail_ends.integers(clip - 1, 1)?[0] };
@@ -167,11 +180,10 @@ impl Segment {
 
     /// A video with everything that was added of it.
     pub fn vectors(&self, video: usize, spec: &IndexSpec) -> Result<VideoVectors> {
-        let from = self.clips.partition_point(|c| c.video < video);
-        let own = self.clips[from..].iter().take_while(|c| c.video == video);
-        let clips: Vec<Clip> = own.map(|c| c.clip).collect();
-        let first = clips.iter().map(|c| c.first).min().unwrap_or_default();
-        let end = clips.iter().map(|c| c.first + c.count).max().unwrap_or_default();
+        let own = self.clips_of(video);
+        let from = own.start;
+        let clips: Vec<Clip> = self.clips[own].iter().map(|c| c.clip).collect();
+        let Range { start: first, end } = self.frames_of(video);
         let frames = end - first;
         let patches = match &self.arrays.patches {
             Some(patches) => patches.floats(first * spec.patches, frames * spec.patches)?,
