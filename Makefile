@@ -1,7 +1,7 @@
-# Demos, tests and benchmarks install what they need; plain cargo commands with `--features full` do the same without make.
+# Demos, tests and benchmarks install what they need; plain cargo commands with `--features cli` do the same without make.
 
 CARGO ?= cargo
-FULL = --features full
+FULL = --features cli
 # Flags for the demos, such as --steps 100.
 FLAGS ?=
 # Kernels only: what differs between adapters, shader modes and subgroup sizes.

@@ -12,7 +12,7 @@ cd "${1:-"$(dirname "$0")/.."}"
 
 find src examples -name '*.rs' | sort | awk '
 BEGIN {
-    MOST_LINES = 45000; FUNCTION_LINES = 60; DEPTH = 5; FILE_LINES = 500
+    MOST_LINES = 52000; FUNCTION_LINES = 60; DEPTH = 5; FILE_LINES = 500
 }
 
 function is_test_file(file) {

@@ -46,7 +46,8 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
         let is_test = ["tests", "tests.rs", "testing.rs"].contains(&name) || name.ends_with("_tests.rs");
-        if path.is_dir() && !is_test {
+        // The program is a crate of its own, on top of all layers.
+        if path.is_dir() && !is_test && name != "bin" {
             sources(&path, found);
         } else if name.ends_with(".rs") && !is_test {
             found.push(path);

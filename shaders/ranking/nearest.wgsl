@@ -7,7 +7,7 @@
 // x        (rows, width)                     read; with HALF as f16, two in each u32; with BYTES as i8, four in each u32
 // values   (queries, chunks, kept)           written
 // indices  (queries, chunks, kept)           written; NONE, and -1e38 as value, where a chunk has fewer rows
-// scales   (rows, width / 64 rounded up)     read, with BYTES: the factor of every 64 values
+// scales   (rows, width / 16)                read, with BYTES: the factor of every 16 values, a unit
 // grid     chunks * queries workgroups, folded, less those before p.first
 
 struct Params {
@@ -100,7 +100,7 @@ fn product(q: Query, row: u32, unit: u32) -> Sum {
     let word = x[row * p.width + unit];
     let low = q[0] * bytes(word.x) + q[1] * bytes(word.y);
     let high = q[2] * bytes(word.z) + q[3] * bytes(word.w);
-    return summed(low + high) * scales[row * ((p.width + 3u) / 4u) + unit / 4u];
+    return summed(low + high) * scales[row * p.width + unit];
 }
 #else
 alias Query = vec4<f32>;

@@ -165,6 +165,39 @@ impl<V: Vectors> ExactSearch<V> {
     /// [`Error::Argument`] for `k` of 0 or above the number of vectors; [`Error::Shape`]; [`Error::NonFinite`]; what the
     /// vectors return; device errors.
     pub fn search(&self, queries: &[f32], k: usize) -> Result<Vec<Vec<Hit>>> {
+        self.expect(queries, k)?;
+        let width = self.vectors.width();
+        let chunks = self.vectors.count().div_ceil(CHUNK);
+        let kept = (4 * k.div_ceil(chunks)).clamp(16, MOST_KEPT);
+        let batch = (CANDIDATE_BYTES / (8 * kept * chunks)).max(1);
+        let mut found = Vec::new();
+        for group in queries.chunks(batch * width) {
+            for (query, lists) in group.chunks_exact(width).zip(self.lists(group, kept)?) {
+                found.push(self.settle(query, &lists, k)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// What share of the `k` best vectors are among the `k` best by the GPU's products alone, on average over the queries:
+    /// what bytes would lose if nothing was scored again.
+    ///
+    /// # Errors
+    /// As [`ExactSearch::search`].
+    pub fn scanned_recall(&self, queries: &[f32], k: usize) -> Result<f64> {
+        let exact = self.search(queries, k)?;
+        let mut hit = 0;
+        for (group, exact) in queries.chunks(16 * self.vectors.width()).zip(exact.chunks(16)) {
+            for (lists, exact) in self.lists(group, k.clamp(16, MOST_KEPT))?.into_iter().zip(exact) {
+                let mut all: Vec<(usize, f64)> = lists.into_iter().flat_map(|list| list.found).collect();
+                all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+                hit += all.iter().take(k).filter(|(number, _)| exact.iter().any(|hit| hit.number == *number)).count();
+            }
+        }
+        Ok(hit as f64 / (exact.len() * k).max(1) as f64)
+    }
+
+    fn expect(&self, queries: &[f32], k: usize) -> Result<()> {
         let (count, width) = (self.vectors.count(), self.vectors.width());
         if k == 0 || k > count {
             let why = format!("of {k}: there are {count} to be found, and at least one must be asked for");
@@ -178,23 +211,19 @@ impl<V: Vectors> ExactSearch<V> {
             let place = format!("query {}, number {}", at / width, at % width);
             return Err(Error::NonFinite { origin: "search".into(), place, count: wrong });
         }
-        let chunks = count.div_ceil(CHUNK);
-        let kept = (4 * k.div_ceil(chunks)).clamp(16, MOST_KEPT);
-        let batch = (CANDIDATE_BYTES / (8 * kept * chunks)).max(1);
-        let mut found = Vec::new();
-        for group in queries.chunks(batch * width) {
-            let mut lists: Vec<Vec<ChunkList>> = (0..group.len() / width).map(|_| Vec::new()).collect();
-            for number in 0..count.div_ceil(self.tile) {
-                match self.resident.get(number) {
-                    Some(tile) => self.scan(number, tile, group, kept, &mut lists)?,
-                    None => self.scan(number, &self.upload(number)?, group, kept, &mut lists)?,
-                }
-            }
-            for (query, lists) in group.chunks_exact(width).zip(lists) {
-                found.push(self.settle(query, &lists, k)?);
+        Ok(())
+    }
+
+    /// What all chunks give for each query, `kept` at most.
+    fn lists(&self, queries: &[f32], kept: usize) -> Result<Vec<Vec<ChunkList>>> {
+        let mut lists: Vec<Vec<ChunkList>> = (0..queries.len() / self.vectors.width()).map(|_| Vec::new()).collect();
+        for number in 0..self.vectors.count().div_ceil(self.tile) {
+            match self.resident.get(number) {
+                Some(tile) => self.scan(number, tile, queries, kept, &mut lists)?,
+                None => self.scan(number, &self.upload(number)?, queries, kept, &mut lists)?,
             }
         }
-        Ok(found)
+        Ok(lists)
     }
 
     /// Adds the lists of a tile's chunks to those of each query.

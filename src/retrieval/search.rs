@@ -30,7 +30,7 @@ pub enum Query {
     Text(String),
     /// What looks like a picture.
     Picture(Image),
-    /// What is like a clip of the index, by its number; itself not among it.
+    /// What is like a clip of the index, by its number; itself and what overlaps it not among it.
     Clip(usize),
 }
 
@@ -130,6 +130,21 @@ impl Searcher {
         &self.encoder
     }
 
+    /// What share of the 10 nearest clips the first stage would find by what the GPU reads alone, with up to 100 clips of the
+    /// index as queries; `None` for an index without a clip.
+    ///
+    /// # Errors
+    /// As [`ExactSearch::scanned_recall`].
+    pub fn scanned_recall(&self) -> Result<Option<f64>> {
+        let count = self.index().len();
+        let step = count.div_ceil(100).max(1);
+        let mut queries = Vec::new();
+        for number in (0..count).step_by(step) {
+            queries.extend(self.index().coarse(number, 1)?);
+        }
+        (count > 0).then(|| self.search.scanned_recall(&queries, count.min(10))).transpose()
+    }
+
     /// The best clips for each query. Queries that are asked together share the model's and the index's work.
     ///
     /// # Errors
@@ -152,10 +167,11 @@ impl Searcher {
             watch.lap(|times| &mut times.coarse);
             for (&q, hits) in open.iter().zip(nearest) {
                 let query = &vectors[q * width..][..width];
-                let own = |number: usize| queries[q] == Query::Clip(number);
                 let mut ranked: Vec<Found> = Vec::with_capacity(hits.len());
-                for hit in hits.into_iter().filter(|hit| !own(hit.number)) {
-                    ranked.push(self.rank(query, hit.number, hit.score)?);
+                for hit in hits {
+                    if !self.is_part_of(&queries[q], hit.number)? {
+                        ranked.push(self.rank(query, hit.number, hit.score)?);
+                    }
                 }
                 ranked.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.clip.cmp(&b.clip)));
                 found[q] = self.spread(ranked, options.per_video, top)?;
@@ -217,6 +233,14 @@ impl Searcher {
             place(q, &self.encoder.images(std::slice::from_ref(&picture))?);
         }
         Ok((vectors, cut))
+    }
+
+    /// Whether a clip is the one that is searched by, or overlaps it.
+    fn is_part_of(&self, query: &Query, number: usize) -> Result<bool> {
+        let &Query::Clip(own) = query else { return Ok(false) };
+        let (own, other) = (self.index().clip(own)?, self.index().clip(number)?);
+        let overlap = own.clip.start < other.clip.end && other.clip.start < own.clip.end;
+        Ok(own.video.id == other.video.id && overlap)
     }
 
     /// A candidate with its score of the second stage.

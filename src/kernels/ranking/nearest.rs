@@ -28,7 +28,7 @@ pub const CHUNK: usize = 1024;
 pub const MOST_KEPT: usize = 256;
 
 /// Values of a row of bytes that share a scale.
-pub const BLOCK: usize = 64;
+pub const BLOCK: usize = 16;
 
 params! {
     struct Params { queries: u32, rows: u32, width: u32, chunks: u32, kept: u32, room: u32, first: u32 }
@@ -43,7 +43,7 @@ pub enum Rows<'a> {
     Bytes {
         /// u32 (rows, width / 4): four bytes in each, the first in the low bits.
         values: &'a Tensor,
-        /// f32 (rows, width / 64, rounded up).
+        /// f32 (rows, width / 16).
         scales: &'a Tensor,
     },
 }
@@ -59,7 +59,7 @@ enum Stored {
 impl Stored {
     /// Values that are fetched at a time.
     fn unit(self) -> usize {
-        if self == Self::Bytes { 16 } else { 4 }
+        if self == Self::Bytes { BLOCK } else { 4 }
     }
 }
 
@@ -81,8 +81,8 @@ impl Rows<'_> {
                     return Err(Error::shape(OP, "values", "[rows, width / 4]", values.shape()));
                 };
                 let width = 4 * words;
-                if scales.shape() != [rows, width.div_ceil(BLOCK)] {
-                    let expected = format!("[{rows}, {}]", width.div_ceil(BLOCK));
+                if scales.shape() != [rows, width / BLOCK] {
+                    let expected = format!("[{rows}, {}]", width / BLOCK);
                     return Err(Error::shape(OP, "scales", expected, scales.shape()));
                 }
                 Ok((Stored::Bytes, rows, width))
@@ -228,7 +228,7 @@ mod tests {
     /// `x` as bytes of eighths, eight times as large, and a scale of 1 / 8 times a power of two for each block.
     fn as_bytes(gpu: &Gpu, x: &[f32], width: usize) -> (Tensor, Tensor, Vec<f32>) {
         let rows = x.len() / width;
-        let blocks = width.div_ceil(BLOCK);
+        let blocks = width / BLOCK;
         let scale = |row: usize, block: usize| [0.125, 0.25, 0.0625][(row + block) % 3];
         let bytes: Vec<u8> = x.iter().map(|v| (v * 8.0) as i8 as u8).collect();
         let words: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();

@@ -78,6 +78,10 @@ impl Found {
     fn walk(&mut self, root: &Path, files: &mut BTreeMap<String, VideoFile>) -> Result<()> {
         let mut folders = vec![root.to_path_buf()];
         while let Some(folder) = folders.pop() {
+            if folder.join(super::manifest::FILE).is_file() && folder.join(super::SEGMENTS).is_dir() {
+                self.skip("index", 1);
+                continue;
+            }
             let listing = match Listing::of(&folder) {
                 Ok(listing) => listing,
                 Err(error) if folder == root => return Err(error),

@@ -7,17 +7,14 @@ use crate::Result;
 use crate::kernels::ranking::nearest::BLOCK;
 use crate::tensor::{DType, halves};
 
-/// Rows are filled with zeros up to a multiple of this: what is fetched at a time.
-const UNIT: usize = 16;
-
-/// How many bytes a vector of `width` numbers takes, scales apart.
+/// How many bytes a vector of `width` numbers takes, scales apart: it is filled with zeros up to a whole block.
 fn padded(width: usize) -> usize {
-    width.next_multiple_of(UNIT)
+    width.next_multiple_of(BLOCK)
 }
 
 /// Bytes of a vector of `width` numbers with its scales.
 pub(super) fn stored_bytes(width: usize) -> usize {
-    padded(width) + 4 * padded(width).div_ceil(BLOCK)
+    padded(width) + 4 * padded(width) / BLOCK
 }
 
 /// Signed bytes, and the factor of every [`BLOCK`] of them: its largest number is 127 or -127.
@@ -63,12 +60,21 @@ impl Bytes {
         }
     }
 
+    /// Some rows, as the GPU reads them.
+    #[cfg(test)]
+    pub fn scanned(&self, first: usize, count: usize) -> crate::retrieval::exact::ScannedValues {
+        let blocks = self.width / BLOCK;
+        let values = self.values[first * self.width..][..count * self.width].to_vec();
+        let scales = self.scales[first * blocks..][..count * blocks].to_vec();
+        crate::retrieval::exact::ScannedValues::Bytes(values, scales)
+    }
+
     pub fn write_values(&self, folder: &Path) -> Result<ArrayInfo> {
         arrays::write(&folder.join("bytes"), Number::I8, [self.rows, self.width], &self.values)
     }
 
     pub fn write_scales(&self, folder: &Path) -> Result<ArrayInfo> {
-        let blocks = self.width.div_ceil(BLOCK);
+        let blocks = self.width / BLOCK;
         arrays::write(&folder.join("scales"), Number::F32, [self.rows, blocks], &float_bytes(Number::F32, &self.scales))
     }
 }
@@ -84,7 +90,7 @@ mod tests {
             let rows = noise(width * 7, 3);
             for precision in [DType::F32, DType::F16] {
                 let bytes = Bytes::of(&rows, width, precision);
-                let (padded, blocks) = (padded(width), padded(width).div_ceil(BLOCK));
+                let (padded, blocks) = (padded(width), padded(width) / BLOCK);
                 assert_eq!((bytes.values.len(), bytes.scales.len()), (7 * padded, 7 * blocks));
                 for (number, row) in rows.chunks_exact(width).enumerate() {
                     let kept = if precision == DType::F16 { halves::to_f32(&halves::round(row)) } else { row.to_vec() };

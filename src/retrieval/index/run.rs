@@ -53,6 +53,27 @@ pub struct Indexed {
     pub clips: usize,
 }
 
+impl Indexed {
+    /// Counts a video, and adds it if its vectors are good.
+    fn add(&mut self, vectors: VideoVectors, writer: &mut IndexWriter) {
+        let (id, duration, clips) = (vectors.video.id.clone(), vectors.video.duration, vectors.clips.len());
+        let notes = vectors.video.notes.clone();
+        match writer.add(vectors) {
+            Ok(()) => {
+                self.summary.read += 1;
+                self.seconds += duration;
+                self.clips += clips;
+                self.summary.notes.extend(notes.into_iter().map(|note| (id.clone(), note)));
+            }
+            Err(error) => self.fail(&id, error),
+        }
+    }
+
+    fn fail(&mut self, id: &str, error: Error) {
+        self.summary.failed.push(LoadFailure { id: id.into(), error });
+    }
+}
+
 /// What a decoder tells.
 enum Told {
     /// Some frames of a video, in order: pixels as the model takes them.
@@ -129,20 +150,29 @@ impl Decoding<'_> {
             let (sender, told) = sync_channel(threads);
             for _ in 0..threads {
                 let (sender, next) = (sender.clone(), &next);
-                scope.spawn(move || {
-                    while !self.stop.is_set() {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(file) = files.get(number) else { return };
-                        // The receiver is gone when the other side has failed.
-                        if sender.send((number, self.decode(file, number, preprocess, &sender))).is_err() {
-                            return;
-                        }
-                    }
-                });
+                scope.spawn(move || self.decode_next(files, next, preprocess, &sender));
             }
             drop(sender);
             self.encode(files, &told, writer, done, progress)
         })
+    }
+
+    /// Decodes one file after the other, until there is none left or nobody wants it.
+    fn decode_next(
+        &self,
+        files: &[VideoFile],
+        next: &AtomicUsize,
+        preprocess: &Preprocess,
+        sender: &SyncSender<(usize, Told)>,
+    ) {
+        while !self.stop.is_set() {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(file) = files.get(number) else { return };
+            // The receiver is gone when the other side has failed.
+            if sender.send((number, self.decode(file, number, preprocess, sender))).is_err() {
+                return;
+            }
+        }
     }
 
     /// Decodes a video, whose frames go to `sender` as they come.
@@ -202,22 +232,15 @@ impl Decoding<'_> {
                 Told::End(decoded) => {
                     let frames = vectors.remove(&number).unwrap_or_default();
                     match self.video(file, &frames, *decoded) {
-                        Ok(video) => {
-                            done.seconds += video.video.duration;
-                            done.clips += video.clips.len();
-                            done.summary.read += 1;
-                            let notes = video.video.notes.iter().map(|note| (file.id.clone(), note.clone()));
-                            done.summary.notes.extend(notes);
-                            writer.add(video)?;
-                        }
-                        Err(error) => done.summary.failed.push(LoadFailure { id: file.id.clone(), error }),
+                        Ok(video) => done.add(video, writer),
+                        Err(error) => done.fail(&file.id, error),
                     }
                 }
                 // What was under way when it was stopped is no failure.
                 Told::Failed(Error::Interrupted { .. }) => continue,
                 Told::Failed(error) => {
                     vectors.remove(&number);
-                    done.summary.failed.push(LoadFailure { id: file.id.clone(), error });
+                    done.fail(&file.id, error);
                 }
             }
             ended += 1;

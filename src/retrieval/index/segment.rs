@@ -13,7 +13,7 @@ use super::quick::Bytes;
 use super::spec::{Clip, IndexSpec};
 use crate::data::formats::atomic;
 use crate::data::formats::text::read_at_most;
-use crate::tensor::{DType, halves};
+use crate::tensor::DType;
 use crate::{Error, Result};
 
 const DESCRIPTION: &str = "segment.json";
@@ -215,7 +215,7 @@ impl Segment {
 /// left which died is in nobody's manifest, and goes.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::HalfOverflow`].
+/// [`Error::Io`].
 pub(super) fn write(segments: &Path, number: u64, spec: &IndexSpec, videos: &[VideoVectors]) -> Result<SegmentEntry> {
     let folder = segments.join(name(number));
     let temporary = segments.join(format!(".{}.tmp", name(number)));
@@ -242,12 +242,7 @@ fn fill(folder: &Path, number: u64, spec: &IndexSpec, videos: &[VideoVectors]) -
     let float = if spec.precision == DType::F16 { Number::F16 } else { Number::F32 };
     let floats = |name: &str, width: usize, part: fn(&VideoVectors) -> &Vec<f32>| -> Result<ArrayInfo> {
         let mut values = Vec::new();
-        for vectors in videos {
-            if spec.precision == DType::F16 {
-                halves::check(&vectors.video.id, name, part(vectors))?;
-            }
-            values.extend_from_slice(part(vectors));
-        }
+        videos.iter().for_each(|vectors| values.extend_from_slice(part(vectors)));
         arrays::write(&folder.join(name), float, [values.len() / width, width], &float_bytes(float, &values))
     };
     let coarse: Vec<f32> = videos.iter().flat_map(|v| &v.coarse).copied().collect();

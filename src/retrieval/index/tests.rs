@@ -253,8 +253,9 @@ fn vectors_that_do_not_fit_are_errors_and_leave_no_trace() {
     let mut writer = IndexWriter::create(folder.path("h"), halves.clone()).unwrap();
     let mut large = video("b", 9, &halves);
     large.frames[3] = 1e6;
-    writer.add(large).unwrap();
-    assert!(matches!(writer.commit(), Err(Error::HalfOverflow { origin, .. }) if origin == "b"));
+    assert!(
+        matches!(writer.add(large), Err(Error::HalfOverflow { origin, name, .. }) if origin == "b" && name == "frames")
+    );
     for (bad, argument) in [
         (IndexSpec { width: 0, ..spec.clone() }, "width"),
         (IndexSpec { clips: ClipPlan { step: 0.0, ..spec.clips }, ..spec.clone() }, "step"),
@@ -295,4 +296,44 @@ fn clips_are_found_exactly() {
             }
         }
     }
+}
+
+/// What bytes lose, and that nothing is lost in the end.
+#[test]
+fn bytes_find_nearly_all_and_rescoring_the_rest() {
+    struct Random(Vec<f32>, quick::Bytes);
+    const WIDTH: usize = 64;
+    impl Vectors for Random {
+        fn count(&self) -> usize {
+            self.0.len() / WIDTH
+        }
+
+        fn width(&self) -> usize {
+            WIDTH
+        }
+
+        fn exact(&self, first: usize, count: usize) -> Result<Vec<f32>> {
+            Ok(self.0[first * WIDTH..][..count * WIDTH].to_vec())
+        }
+
+        fn scanned_bytes(&self) -> usize {
+            quick::stored_bytes(WIDTH)
+        }
+
+        fn scanned(&self, first: usize, count: usize) -> Result<Scanned> {
+            Ok(Scanned { values: self.1.scanned(first, count), longest: LONGEST, residual: self.1.residual })
+        }
+    }
+    let mut random = crate::random::Random::new(5, 0);
+    let mut normal = |n: usize| (0..n * WIDTH).map(|_| random.normal()).collect::<Vec<f32>>();
+    let units = |values: Vec<f32>| values.chunks_exact(WIDTH).flat_map(unit).collect::<Vec<f32>>();
+    let (rows, queries) = (units(normal(100_000)), units(normal(200)));
+    let bytes = quick::Bytes::of(&rows, WIDTH, DType::F32);
+    let gpu = &gpus()[0];
+    let plain = crate::retrieval::exact::InMemory::new(WIDTH, rows.clone()).unwrap();
+    let expected = ExactSearch::new(gpu, plain, 1 << 30).unwrap().search(&queries, 10).unwrap();
+    let search = ExactSearch::new(gpu, Random(rows, bytes), 1 << 30).unwrap();
+    let recall = search.scanned_recall(&queries, 10).unwrap();
+    assert!((0.99..1.0).contains(&recall), "{recall}");
+    assert_eq!(search.search(&queries, 10).unwrap(), expected);
 }

@@ -10,6 +10,7 @@ use super::spec::IndexSpec;
 use super::{Index, SEGMENTS, UNIT_TOLERANCE};
 use crate::data::formats::lock;
 use crate::retrieval::exact::dot;
+use crate::tensor::{DType, halves};
 use crate::{Error, Result};
 
 const LOCK: &str = "lock";
@@ -107,8 +108,12 @@ impl IndexWriter {
         let segments = self.segments();
         let known: HashSet<String> = self.manifest.segments.iter().map(|entry| segment::name(entry.number)).collect();
         for entry in fs::read_dir(&segments).map_err(|e| Error::io("list", &segments, e))?.flatten() {
-            if !known.contains(entry.file_name().to_string_lossy().as_ref()) {
-                fs::remove_dir_all(entry.path()).map_err(|e| Error::io("remove", entry.path(), e))?;
+            if known.contains(entry.file_name().to_string_lossy().as_ref()) {
+                continue;
+            }
+            if let Err(error) = fs::remove_dir_all(entry.path()) {
+                // Some systems keep what another process reads; it goes the next time.
+                log::warn!("cannot remove {}: {error}", entry.path().display());
             }
         }
         Ok(())
@@ -139,7 +144,7 @@ impl IndexWriter {
     ///
     /// # Errors
     /// [`Error::Duplicate`] for one that was added since the last commit; [`Error::Shape`] for vectors that do not fit the
-    /// index or each other; [`Error::NonFinite`]; [`Error::Argument`] without a clip, and for clips of other frames.
+    /// index or each other; [`Error::NonFinite`]; [`Error::HalfOverflow`]; [`Error::Argument`] without a clip, and for clips of other frames.
     pub fn add(&mut self, vectors: VideoVectors) -> Result<()> {
         if self.added.contains(&vectors.video.id) {
             return Err(Error::duplicate(&self.folder, "added", "video", &vectors.video.id));
@@ -166,7 +171,7 @@ impl IndexWriter {
     /// Makes what was added part of the index.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::HalfOverflow`]: then the index is as it was, and what was added waits for the next commit.
+    /// [`Error::Io`]: then the index is as it was, and what was added waits for the next commit.
     pub fn commit(&mut self) -> Result<()> {
         if self.pending.is_empty() {
             return Ok(());
@@ -341,6 +346,9 @@ fn check(vectors: &VideoVectors, spec: &IndexSpec) -> Result<()> {
             let place = format!("{name}, row {}", at / spec.width);
             return Err(Error::NonFinite { origin: video.id.clone(), place, count: wrong });
         }
+    }
+    if spec.precision == DType::F16 {
+        sized.iter().try_for_each(|(name, values, _)| halves::check(&video.id, name, values))?;
     }
     let length = |row: &[f32]| dot(row, row).sqrt();
     let skewed = |row: &&[f32]| (length(row) - 1.0).abs() > UNIT_TOLERANCE;

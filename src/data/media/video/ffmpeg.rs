@@ -166,6 +166,32 @@ impl Ffmpeg {
         })
     }
 
+    /// Writes what is shown of the video `path` from `start` to `end`, which are presentation times in seconds, as the mp4
+    /// `out`, atomically; with its sound, where it has one.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an end before the start; [`Error::Malformed`] for what is no regular file; [`Error::Io`]
+    /// when ffmpeg fails; [`Error::NoProgram`].
+    pub fn cut(&self, path: impl AsRef<Path>, start: f64, end: f64, out: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        if !(start.is_finite() && end > start && end < 1e9) {
+            let why = format!("of {end} s is not after the start of {start} s");
+            return Err(Error::argument("Ffmpeg::cut", "end", why));
+        }
+        let (from, length) = (start.to_string(), (end - start).to_string());
+        let options = ["-y", "-seek_timestamp", "1", "-ss", &from, "-t", &length];
+        let mut command = self.reader(&self.ffmpeg, "error", &options, path)?;
+        atomic::write_by(out.as_ref(), |temporary| {
+            command.args(["-map", "0:V:0", "-map", "0:a:0?", "-pix_fmt", "yuv420p"]);
+            // Players want an even number of pixels.
+            command.args(["-vf", "crop=trunc(iw/2)*2:trunc(ih/2)*2", "-avoid_negative_ts", "make_zero"]);
+            command.args(["-f", "mp4"]).arg(std::path::absolute(temporary)?);
+            let (_, ended) = answer(&mut command, self.limits.time(end - start))?;
+            let problem = if ended.late { "it takes too long" } else { &ended.heard };
+            if ended.success { Ok(()) } else { Err(io::Error::other(format!("ffmpeg fails: {problem}"))) }
+        })
+    }
+
     /// `program`, which tells what is of `level`, with `options` and `path` as its input, restricted to what such a file
     /// needs.
     pub(super) fn reader(&self, program: &Path, level: &str, options: &[&str], path: &Path) -> Result<Command> {

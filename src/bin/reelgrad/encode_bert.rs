@@ -33,8 +33,8 @@ pub fn encode(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitC
     let Some(input) = captions.or(queries).transpose()? else { return Ok(ExitCode::from(2)) };
     let cut = input.encode(&open_gpu(), &options.model, options.words, &options.out)?;
     if cut > 0 {
-        println!("note     {cut} sentences cut to {} tokens", options.words);
+        answer!("note     {cut} sentences cut to {} tokens", options.words);
     }
-    println!("written  {} sentences to {}", input.sentences(), options.out.display());
+    answer!("written  {} sentences to {}", input.sentences(), options.out.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -10,9 +10,9 @@ use reelgrad::models::text_image::{OpenOptions, TextImageModel};
 use reelgrad::retrieval::embed::{ClipEncoder, EmbedHooks, EmbedOptions, EmbedRun, Inputs};
 use reelgrad::{Error, Gpu, Result};
 
-use crate::common::bar::Bar;
-use crate::common::stop_on_ctrl_c;
-use crate::frames::LimitFlags;
+use crate::bar::Bar;
+use crate::limits::LimitFlags;
+use crate::program::stop_on_ctrl_c;
 
 #[derive(Args)]
 pub struct Options {
@@ -103,10 +103,10 @@ pub fn encode(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitC
     summary.notes.iter().for_each(|(id, note)| eprintln!("note     {id}: {note}"));
     summary.failed.iter().for_each(|failure| eprintln!("failed   {failure}"));
     for (name, array) in &out.arrays {
-        println!("{name:<8} {:?}", array.shape());
+        answer!("{name:<8} {:?}", array.shape());
     }
     if let Some(ids) = beside {
-        println!("written  {} and {}", options.out.display(), ids.display());
+        answer!("written  {} and {}", options.out.display(), ids.display());
     }
     eprintln!("{}", summary.line());
     Ok(if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

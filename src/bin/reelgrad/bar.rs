@@ -63,8 +63,8 @@ impl Progress for Bar {
     /// Prints the line above the bar.
     fn note(&mut self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| println!("{line}")),
-            None => println!("{line}"),
+            Some(bar) => bar.suspend(|| answer!("{line}")),
+            None => answer!("{line}"),
         }
     }
 }
