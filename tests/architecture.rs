@@ -161,7 +161,7 @@ fn every_module_has_its_place() {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_stem().unwrap().to_str().unwrap();
-            let known = ["mod", "lib", "testing"].contains(&name) || order.contains(&name);
+            let known = ["mod", "lib", "testing", "bin"].contains(&name) || order.contains(&name);
             assert!(known, "{} is in no place of tests/architecture.rs", path.display());
         }
     }
