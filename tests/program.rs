@@ -151,7 +151,10 @@ fn search(index: &str, at: &dyn Fn(&str) -> String) {
     assert!(complaint(2, &["search", &at("none"), "--model", MODEL, "x"]).contains("index \"none\" is missing"));
     let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/siglip-tiny-hf");
     let foreign = complaint(2, &["search", index, "--model", other, "x"]);
-    assert!(foreign.contains("siglip-tiny-hf (SigLIP") && foreign.contains("was made by clip-tiny-hf (CLIP"), "{foreign}");
+    assert!(
+        foreign.contains("siglip-tiny-hf (SigLIP") && foreign.contains("was made by clip-tiny-hf (CLIP"),
+        "{foreign}"
+    );
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! What the examples share: how they end, and their flags; the rest is that of the program `reelgrad`.
 
 // Each example uses a part.
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code, unused_imports, unused_macros)]
 
 #[path = "../../src/bin/reelgrad/bar.rs"]
 pub mod bar;
 pub mod flags;
-#[macro_use]
 #[path = "../../src/bin/reelgrad/program.rs"]
 mod program;
 

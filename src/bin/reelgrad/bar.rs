@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
 use reelgrad::train::Progress;
 
+use super::program::write_line;
+
 pub struct Bar {
     name: &'static str,
     bar: Option<ProgressBar>,
@@ -63,8 +65,8 @@ impl Progress for Bar {
     /// Prints the line above the bar.
     fn note(&mut self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| answer!("{line}")),
-            None => answer!("{line}"),
+            Some(bar) => bar.suspend(|| write_line(format_args!("{line}"))),
+            None => write_line(format_args!("{line}")),
         }
     }
 }

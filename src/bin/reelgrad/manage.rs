@@ -8,6 +8,8 @@ use reelgrad::Result;
 use reelgrad::retrieval::index::{ClipPlan, Index, IndexWriter};
 use serde_json::json;
 
+use crate::program::shown;
+
 pub const INFO_EXAMPLE: &str = "Example: reelgrad info videos.index --videos";
 pub const VERIFY_EXAMPLE: &str = "Example: reelgrad verify videos.index";
 pub const DELETE_EXAMPLE: &str = "Example: reelgrad delete videos.index /home/me/Videos/old.mp4";
@@ -82,7 +84,7 @@ pub fn info(options: &InfoOptions) -> Result<ExitCode> {
     if options.videos {
         answer!();
         for video in index.videos() {
-            answer!("{:>9.1} s  {}", video.duration, video.id.escape_debug());
+            answer!("{:>9.1} s  {}", video.duration, shown(&video.id));
             video.notes.iter().for_each(|note| answer!("{:>11}  {note}", ""));
         }
     }

@@ -56,6 +56,12 @@ pub fn stop_on_ctrl_c() -> reelgrad::train::StopFlag {
     flag
 }
 
+/// A name as it can be printed: without what would move the cursor.
+pub fn shown(name: &str) -> String {
+    let one = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    name.chars().map(one).collect()
+}
+
 /// Writes a line of the answer to standard output. Who stops reading ends the program quietly, as a pipe ends others; an
 /// answer that cannot be written is an error.
 pub fn write_line(line: fmt::Arguments<'_>) {

@@ -13,6 +13,7 @@ use reelgrad::{Error, Gpu, Result};
 use serde_json::{Value, json};
 
 use crate::model::ModelFlags;
+use crate::program::shown;
 use crate::sheet::{self, Cell};
 
 pub const EXAMPLE: &str = "\
@@ -151,7 +152,7 @@ fn table(names: &[String], rows: &[Vec<Row>]) {
         for Row { rank, found, id, .. } in rows {
             let Found { clip, score, moment, .. } = found;
             let (start, end) = (clock(moment.start), clock(moment.end));
-            answer!("{rank:>4}  {score:>6.3}  {start:>9} - {end:<9}  {clip:>7}  {}", id.escape_debug());
+            answer!("{rank:>4}  {score:>6.3}  {start:>9} - {end:<9}  {clip:>7}  {}", shown(id));
         }
     }
 }
@@ -218,8 +219,8 @@ fn cells(index: &Index, names: &[String], rows: &[Vec<Row>]) -> Result<Vec<(Stri
     let cell = |row: &Row| -> Result<Cell> {
         let Found { clip, score, moment, .. } = row.found;
         let name = Path::new(row.id).file_name().unwrap_or_default().to_string_lossy();
-        let caption = format!("{}  {score:.3}  {} - {}", row.rank, clock(moment.start), clock(moment.end));
-        Ok(Cell { jpeg: index.thumbnail(*clip)?, lines: [caption, name.escape_debug().to_string()] })
+        let caption = format!("{} {score:.3} {}-{}", row.rank, clock(moment.start), clock(moment.end));
+        Ok(Cell { jpeg: index.thumbnail(*clip)?, lines: [caption, shown(&name)] })
     };
     let one = |(name, rows): (&String, &Vec<Row>)| {
         Ok((name.clone(), rows.iter().take(sheet::MOST).map(cell).collect::<Result<_>>()?))

@@ -114,7 +114,7 @@ impl IndexEncoder {
                 sum.iter_mut().zip(frame).for_each(|(sum, value)| *sum += value);
             }
             let mean = unit(&sum);
-            if !(dot(&mean, &mean) > 0.5) {
+            if mean.iter().any(|v| !v.is_finite()) || dot(&mean, &mean) < 0.5 {
                 let place = format!("the mean of the clip at {} s", clip.start);
                 return Err(Error::NonFinite { origin: id.into(), place, count: 1 });
             }

@@ -118,6 +118,9 @@ impl IndexRun {
         let ended = decoding.all(&found.wanted, writer, &mut done, progress);
         // Whatever ended it: what was encoded is kept.
         writer.commit()?;
+        // Whatever was decoded first.
+        done.summary.failed.sort_by(|a, b| a.id.cmp(&b.id));
+        done.summary.notes.sort();
         ended?;
         if stop.is_set() {
             return Err(Error::Interrupted { saved: Some(writer.index()?.folder().to_path_buf()) });

@@ -53,8 +53,11 @@ fn ids(index: &Index) -> Vec<&str> {
     index.videos().map(|video| video.id.as_str()).collect()
 }
 
+/// Id, clip, its vector, its frames and its picture.
+type Content = (String, Clip, Vec<f32>, Vec<f32>, Vec<u8>);
+
 /// Everything that an index answers with, to be compared.
-fn content(index: &Index) -> Vec<(String, Clip, Vec<f32>, Vec<f32>, Vec<u8>)> {
+fn content(index: &Index) -> Vec<Content> {
     let one = |number| {
         let found = index.clip(number).unwrap();
         let (frames, _) = index.frames(number).unwrap();
