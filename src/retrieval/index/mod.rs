@@ -61,14 +61,17 @@ pub struct Index {
     folder: PathBuf,
     manifest: Manifest,
     segments: Vec<Segment>,
-    /// Segment and clip of each clip of a video that is still there.
+    /// Segment and number of each video that is still there, by their ids: what an index holds decides its order, not how
+    /// it came there.
+    videos: Vec<(u32, u32)>,
+    /// Segment and number of each of their clips.
     clips: Vec<(u32, u32)>,
 }
 
 /// A clip of an index, with its video.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClipRef<'a> {
-    /// Its number in the index.
+    /// Its number in the index, which is another one when videos come or go.
     pub number: usize,
     /// Its video.
     pub video: &'a Video,
@@ -108,8 +111,13 @@ impl Index {
         let open = |entry| Segment::open(&all, entry, spec);
         let segments: Vec<Segment> = manifest.segments.iter().map(open).collect::<Result<_>>()?;
         let numbered = segments.iter().enumerate();
-        let clips = numbered.flat_map(|(s, segment)| segment.live_clips().map(move |c| (s as u32, c as u32))).collect();
-        Ok(Self { folder: folder.to_path_buf(), manifest, segments, clips })
+        let live = numbered.flat_map(|(s, segment)| segment.live_videos().map(move |video| (s as u32, video as u32)));
+        let mut videos: Vec<(u32, u32)> = live.collect();
+        videos.sort_by_key(|&(s, video)| &segments[s as usize].videos[video as usize].id);
+        let clips_of =
+            |&(s, video): &(u32, u32)| segments[s as usize].clips_of(video as usize).map(move |clip| (s, clip as u32));
+        let clips = videos.iter().flat_map(clips_of).collect();
+        Ok(Self { folder: folder.to_path_buf(), manifest, segments, videos, clips })
     }
 
     /// Its folder.
@@ -122,11 +130,9 @@ impl Index {
         &self.manifest.spec
     }
 
-    /// The videos, in the order in which they were added.
+    /// The videos, in the order of their ids; clips are numbered in this order, and in that of time.
     pub fn videos(&self) -> impl Iterator<Item = &Video> {
-        self.segments
-            .iter()
-            .flat_map(|s| s.videos.iter().enumerate().filter(|(n, _)| s.has(*n)).map(|(_, video)| video))
+        self.videos.iter().map(|&(segment, video)| &self.segments[segment as usize].videos[video as usize])
     }
 
     /// How many clips there are.

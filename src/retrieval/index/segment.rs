@@ -154,13 +154,13 @@ impl Segment {
         self.entry.deleted.binary_search(&video).is_err()
     }
 
-    /// The clips of videos that are still there.
-    pub fn live_clips(&self) -> impl Iterator<Item = usize> {
-        (0..self.clips.len()).filter(|&clip| self.has(self.clips[clip].video))
+    /// The videos that are still there.
+    pub fn live_videos(&self) -> impl Iterator<Item = usize> {
+        (0..self.videos.len()).filter(|&video| self.has(video))
     }
 
     /// The clips of a video, which lie side by side.
-    fn clips_of(&self, video: usize) -> Range<usize> {
+    pub fn clips_of(&self, video: usize) -> Range<usize> {
         self.clips.partition_point(|c| c.video < video)..self.clips.partition_point(|c| c.video <= video)
     }
 

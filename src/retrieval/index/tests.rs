@@ -115,19 +115,19 @@ fn deleting_replacing_and_compacting_keep_the_rest() {
     writer.delete(&["e", "b"]).unwrap();
     let got = writer.delete(&["a", "b"]);
     assert!(matches!(&got, Err(Error::Missing { kind: "video", id, .. }) if id == "b"), "{got:?}");
-    // Another one in the place of `c`; it is now the last.
+    // Another one in the place of `c`.
     writer.add(video("c", 20, &spec)).unwrap();
     assert!(matches!(writer.add(video("c", 9, &spec)), Err(Error::Duplicate { .. })));
     writer.commit().unwrap();
     let index = Index::open(&path).unwrap();
-    assert_eq!((ids(&index), index.segments()), (vec!["a", "d", "f", "c"], 4));
-    assert_eq!(index.clip(6).unwrap().video.duration, 20.0);
+    assert_eq!((ids(&index), index.segments()), (vec!["a", "c", "d", "f"], 4));
+    assert_eq!(index.clip(2).unwrap().video.duration, 20.0);
     // Who opened it earlier sees what was there.
     assert_eq!(ids(&before), ["a", "b", "c", "d", "e", "f"]);
     let whole = content(&index);
     assert_eq!(writer.compact().unwrap(), Compacted { rewritten: 4, written: 1 });
     let index = Index::open(&path).unwrap();
-    assert_eq!((ids(&index), index.segments()), (vec!["a", "d", "f", "c"], 1));
+    assert_eq!((ids(&index), index.segments()), (vec!["a", "c", "d", "f"], 1));
     assert_eq!(content(&index), whole);
     index.verify().unwrap();
     assert_eq!(writer.compact().unwrap(), Compacted::default());
@@ -227,7 +227,14 @@ fn other_versions_and_what_is_no_index_are_told_apart() {
     assert!(place(b"reelgrad-index/2 00\n{}").1.contains("reads reelgrad-index/1"));
     assert_eq!(place(b"{\"format\": 1}").0, "line 1");
     assert_eq!(place(b"").0, "line 1");
-    assert!(matches!(IndexWriter::create(&path, spec()).map(drop), Err(Error::Argument { argument: "folder", .. })));
+    // A folder of something else stays as it is.
+    fs::create_dir(folder.path("other")).unwrap();
+    fs::write(folder.path("other/letter.txt"), "dear").unwrap();
+    for taken in [&path, &folder.path("other")] {
+        let got = IndexWriter::create(taken, spec()).map(drop);
+        assert!(matches!(got, Err(Error::Argument { argument: "folder", .. })), "{got:?}");
+    }
+    assert_eq!(fs::read_dir(folder.path("other")).unwrap().count(), 1);
 }
 
 #[test]

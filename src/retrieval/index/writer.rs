@@ -53,7 +53,6 @@ impl IndexWriter {
         let folder = folder.as_ref();
         spec.check()?;
         fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
-        let lock = Self::lock(folder)?;
         let entries = fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))?;
         // One that died before it had written the manifest leaves the lock and an empty folder of segments.
         let others = entries.flatten().filter(|entry| entry.file_name() != LOCK && entry.file_name() != SEGMENTS);
@@ -61,6 +60,7 @@ impl IndexWriter {
             let why = format!("{} is not empty: it holds {}", folder.display(), other.file_name().display());
             return Err(Error::argument("IndexWriter::create", "folder", why));
         }
+        let lock = Self::lock(folder)?;
         let segments = folder.join(SEGMENTS);
         fs::create_dir_all(&segments).map_err(|e| Error::io("create", &segments, e))?;
         let manifest = Manifest { spec, next: 1, segments: Vec::new() };
@@ -123,8 +123,8 @@ impl IndexWriter {
         self.ids.clear();
         for entry in &self.manifest.segments {
             let segment = Segment::open(&self.segments(), entry, &self.manifest.spec)?;
-            let live = segment.videos.iter().enumerate().filter(|(number, _)| segment.has(*number));
-            self.ids.extend(live.map(|(number, video)| (video.id.clone(), (entry.number, number))));
+            let live = segment.live_videos().map(|video| (segment.videos[video].id.clone(), (entry.number, video)));
+            self.ids.extend(live);
         }
         Ok(())
     }
@@ -263,7 +263,7 @@ impl IndexWriter {
             Ok(())
         };
         for segment in old {
-            for video in (0..segment.videos.len()).filter(|&video| segment.has(video)) {
+            for video in segment.live_videos() {
                 let vectors = segment.vectors(video, &next.spec)?;
                 bytes += 4 * (vectors.coarse.len() + vectors.frames.len() + vectors.patches.len());
                 batch.push(vectors);
