@@ -176,8 +176,35 @@ fn an_index_keeps_what_it_was_made_with() {
         let arguments = ["index", folder, "--model", MODEL, "--out", "/nowhere", wrong[0], wrong[1]];
         assert!(complaint(2, &arguments).contains(why), "{wrong:?}");
     }
+    // What holds something else is told before a model is loaded.
+    let taken = complaint(2, &["index", folder, "--model", MODEL, "--out", folder]);
+    assert!(taken.contains("is not empty: it holds one.mp4") && !taken.contains("loading"), "{taken}");
     let missing = ["index", "/no/such/folder", "--model", MODEL, "--out", index];
     assert!(complaint(2, &missing).contains("cannot open /no/such/folder"));
+}
+
+/// A disk that is full in the middle of it, as a limit on the size of files makes one.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_a_whole_index() {
+    let root = tempfile::tempdir().unwrap();
+    let (folder, index) = (videos(root.path()), root.path().join("i"));
+    let (folder, index) = (folder.to_str().unwrap(), index.to_str().unwrap());
+    let one = Path::new(folder).join("blue.webm");
+    answer(0, &["index", one.to_str().unwrap(), "--model", MODEL, "--out", index]);
+    let make = ["index", folder, "--model", MODEL, "--out", index];
+    let program = env!("CARGO_BIN_EXE_reelgrad");
+    let full = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\"", program])
+        .args(make)
+        .output()
+        .unwrap();
+    let told = String::from_utf8(full.stderr).unwrap();
+    assert_eq!((full.status.code(), full.stdout.len()), (Some(2), 0), "{told}");
+    assert!(told.contains("error: cannot write ") && told.contains("File too large"), "{told}");
+    assert!(answer(0, &["verify", index]).contains(" 1 videos"));
+    assert!(String::from_utf8(reelgrad(&make).stdout).unwrap().ends_with(": 5 videos, 6 clips\n"));
+    answer(0, &["verify", index]);
 }
 
 #[test]

@@ -88,12 +88,19 @@ impl Options {
         if self.precision == Some(Precision::F32) { DType::F32 } else { DType::F16 }
     }
 
-    /// The index, made or opened.
-    fn writer(&self, encoder: &IndexEncoder) -> Result<IndexWriter> {
-        if !self.out.join("index.json").exists() {
-            return IndexWriter::create(&self.out, encoder.spec(self.plan(), self.precision(), self.bytes));
+    /// The index that is there already; without one, the room for it is tried.
+    fn existing(&self) -> Result<Option<IndexWriter>> {
+        match self.out.join("index.json").exists() {
+            true => IndexWriter::open(&self.out).map(Some),
+            false => IndexWriter::expect_room(&self.out).map(|()| None),
         }
-        let writer = IndexWriter::open(&self.out)?;
+    }
+
+    /// The index, made unless it is there.
+    fn writer(&self, existing: Option<IndexWriter>, encoder: &IndexEncoder) -> Result<IndexWriter> {
+        let Some(writer) = existing else {
+            return IndexWriter::create(&self.out, encoder.spec(self.plan(), self.precision(), self.bytes));
+        };
         let (asked, spec) = (encoder.spec(self.plan(), self.precision(), self.bytes), writer.spec());
         let differs = |given: bool, same: bool, name: &'static str| if given && !same { Some(name) } else { None };
         let (plan, held) = (asked.clips, spec.clips);
@@ -122,9 +129,10 @@ pub fn index(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitCo
         std::fs::metadata(root).map_err(|e| Error::io("open", root, e))?;
     }
     let ffmpeg = Ffmpeg::find()?.with_limits(options.limits.limits());
+    let existing = options.existing()?;
     let gpu = open_gpu();
     let encoder = options.model.open(&gpu)?;
-    let mut writer = options.writer(&encoder)?;
+    let mut writer = options.writer(existing, &encoder)?;
     let run = IndexRun {
         roots: options.roots.clone(),
         prune: options.prune,

@@ -45,22 +45,38 @@ pub struct Compacted {
 }
 
 impl IndexWriter {
-    /// A new index in `folder`, which is made and may hold nothing.
+    /// Whether there can be a new index in `folder`, which is made for it: it holds nothing yet, and can be written. To be
+    /// asked before the hours that an index takes.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a folder that holds something and for an impossible `spec`; [`Error::Io`].
-    pub fn create(folder: impl AsRef<Path>, spec: IndexSpec) -> Result<Self> {
-        let folder = folder.as_ref();
-        spec.check()?;
+    /// [`Error::Argument`] for a folder that holds something; [`Error::Io`].
+    pub fn expect_room(folder: impl AsRef<Path>) -> Result<()> {
+        Self::take_room(folder.as_ref()).map(drop)
+    }
+
+    /// The lock of a folder that can become an index.
+    fn take_room(folder: &Path) -> Result<File> {
         fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         let entries = fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))?;
         // One that died before it had written the manifest leaves the lock and an empty folder of segments.
-        let others = entries.flatten().filter(|entry| entry.file_name() != LOCK && entry.file_name() != SEGMENTS);
-        if let Some(other) = others.into_iter().next() {
-            let why = format!("{} is not empty: it holds {}", folder.display(), other.file_name().display());
-            return Err(Error::argument("IndexWriter::create", "folder", why));
+        let mut others = entries.flatten().filter(|entry| entry.file_name() != LOCK && entry.file_name() != SEGMENTS);
+        match others.next() {
+            None => Self::lock(folder),
+            Some(other) => {
+                let why = format!("{} is not empty: it holds {}", folder.display(), other.file_name().display());
+                Err(Error::argument("index", "folder", why))
+            }
         }
-        let lock = Self::lock(folder)?;
+    }
+
+    /// A new index in `folder`, which is made and may hold nothing.
+    ///
+    /// # Errors
+    /// As [`IndexWriter::expect_room`]; [`Error::Argument`] for an impossible `spec`.
+    pub fn create(folder: impl AsRef<Path>, spec: IndexSpec) -> Result<Self> {
+        let folder = folder.as_ref();
+        spec.check()?;
+        let lock = Self::take_room(folder)?;
         let segments = folder.join(SEGMENTS);
         fs::create_dir_all(&segments).map_err(|e| Error::io("create", &segments, e))?;
         let manifest = Manifest { spec, next: 1, segments: Vec::new() };
