@@ -91,6 +91,7 @@ pub fn conclude(gpu: &Gpu, reports: &[FitReport], unit: &str, started: Instant) 
     let speed = reports.iter().map(|r| r.samples_per_second).sum::<f64>() / reports.len().max(1) as f64;
     println!("\ntraining speed   {speed:.1} {unit}/s");
     println!("peak GPU memory  {:.1} MB", gpu.memory_report().peak as f64 / 1e6);
+    println!("GPU pipelines    {} compiled", gpu.pipelines_compiled());
     println!("whole run        {:.0} s", started.elapsed().as_secs_f64());
 }
 

@@ -397,7 +397,7 @@ impl Gpu {
         Ok(self.0.recorder.take_profile())
     }
 
-    /// How many pipelines were compiled so far.
+    /// How many pipelines were compiled so far: each took time once, mostly in the first step.
     pub fn pipelines_compiled(&self) -> usize {
         self.0.pipelines.len()
     }
