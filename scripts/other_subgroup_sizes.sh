@@ -6,7 +6,7 @@
 set -eu
 
 # Its name tells the width: "llvmpipe (LLVM 15.0.6, 256 bits)".
-adapter=$(${CARGO:-cargo} run -q --features cli --example gpu_info -- --brief)
+adapter=$(${CARGO:-cargo} run -q --features cli --bin reelgrad -- doctor --brief)
 case $adapter in
     *llvmpipe*) ;;
     *)

@@ -233,6 +233,17 @@ fn damaged_videos_are_failures_where_that_is_asked() {
 }
 
 #[test]
+fn doctor_finds_this_machine_healthy() {
+    let told: Value = serde_json::from_str(&answer(0, &["doctor", "--json"])).unwrap();
+    assert_eq!((&told["schema"], &told["self_test"]["passed"]), (&"reelgrad.doctor/1".into(), &true.into()));
+    assert!(told["speed"]["flops"].as_f64().unwrap() > 1e6 && told["ffmpeg"]["found"].as_bool().unwrap());
+    let tables = answer(0, &["doctor"]);
+    assert!(tables.contains("CLIP ViT-B-32") && tables.contains("GFLOP/s"), "{tables}");
+    assert_eq!(answer(0, &["doctor", "--brief"]).lines().count(), 1);
+    assert!(complaint(2, &["doctor", "--adapter", "no such adapter"]).contains("available:"));
+}
+
+#[test]
 fn a_closed_pipe_ends_it_quietly() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_reelgrad"))
         .args(["completions", "bash"])
@@ -247,7 +258,7 @@ fn a_closed_pipe_ends_it_quietly() {
 
 #[test]
 fn help_shows_an_example_of_every_command() {
-    for command in ["index", "search", "info", "verify", "delete", "compact", "completions", "man"] {
+    for command in ["index", "search", "doctor", "info", "verify", "delete", "compact", "completions", "man"] {
         assert!(answer(0, &[command, "--help"]).contains(&format!("Example: reelgrad {command}")), "{command}");
     }
     for what in ["clip", "bert", "frames"] {

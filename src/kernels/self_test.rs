@@ -2,6 +2,7 @@
 
 use super::elementwise::unary::{self, Activation, Unary};
 use super::linear::matmul;
+use super::ranking::nearest::{self, Rows};
 use super::ranking::topk;
 use super::rows::layer_norm::{self, Norm};
 use super::rows::softmax;
@@ -43,6 +44,7 @@ const CHECKS: &[(&str, Worst)] = &[
     ("softmax", softmax_rows),
     ("layer norm", normalised_rows),
     ("top-k", largest),
+    ("nearest vectors", nearest_rows),
     ("products of listed pairs", listed_pairs),
     ("same bits twice", repetition),
 ];
@@ -144,6 +146,17 @@ fn largest(gpu: &Gpu) -> Result<f64> {
     let (_, at) = topk::forward(&Tensor::from_slice(gpu, [x.len() / width, width], &x)?, k)?;
     let twin: Vec<u32> = x.chunks(width).flat_map(|row| topk::cpu::topk(row, k)).collect();
     exact(at.to_u32()? == twin)
+}
+
+fn nearest_rows(gpu: &Gpu) -> Result<f64> {
+    // Of eighths, so that sums are exact in any order.
+    let (width, kept) = (32, 9);
+    let eighths = |n: usize, step| wave(n, step).into_iter().map(|v| (v * 8.0).round() / 8.0).collect::<Vec<f32>>();
+    let (queries, rows) = (eighths(2 * width, 0.37), eighths(1500 * width, 0.71));
+    let rows_gpu = Tensor::from_slice(gpu, [1500, width], &rows)?;
+    let found = nearest::forward(&Tensor::from_slice(gpu, [2, width], &queries)?, Rows::Floats(&rows_gpu), kept)?;
+    let twin = nearest::cpu::forward(&queries, &rows, width, kept).into_iter().flatten();
+    exact(found.rows.to_u32()?.into_iter().eq(twin.map(|(row, _)| row)))
 }
 
 fn listed_pairs(gpu: &Gpu) -> Result<f64> {

@@ -4,6 +4,7 @@
 mod program;
 
 mod bar;
+mod doctor;
 mod encode_bert;
 mod encode_clip;
 mod encode_frames;
@@ -43,6 +44,9 @@ enum Command {
     /// Searches an index by sentences, pictures or clips.
     #[command(after_help = search::EXAMPLE)]
     Search(search::Options),
+    /// Lists the GPU adapters with their limits and features, tests one of them, and says what to expect of it.
+    #[command(after_help = doctor::EXAMPLE)]
+    Doctor(doctor::Options),
     /// Says what an index holds.
     #[command(after_help = manage::INFO_EXAMPLE)]
     Info(manage::InfoOptions),
@@ -118,6 +122,7 @@ fn run(Options { command, adapter }: Options) -> Result<ExitCode> {
     match command {
         Command::Index(options) => index::index(&options, open_gpu),
         Command::Search(options) => search::search(&options, open_gpu),
+        Command::Doctor(options) => doctor::doctor(&options, adapter.as_deref()),
         Command::Info(options) => manage::info(&options),
         Command::Verify(options) => manage::verify(&options),
         Command::Delete(options) => manage::delete(&options),
