@@ -125,7 +125,7 @@ fn print_speed(peaks: &Peaks) -> Result<()> {
     answer!("  copies    {:.1} GB/s", peaks.bytes / 1e9);
     answer!("\nWhat to expect of that, at a frame a second, decoding apart\n");
     for (name, frames) in expected(peaks)? {
-        answer!("  CLIP {name:<9} {frames:>8.1} frames a second: an hour of video in {:.1} min", 60.0 / frames);
+        answer!("  CLIP {name:<9} {frames:>8.2} frames a second: an hour of video in {:.1} min", 60.0 / frames);
     }
     // A clip every four seconds, of 512 numbers of two bytes.
     let clips = 3600.0 / 4.0;
