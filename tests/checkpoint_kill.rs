@@ -1,7 +1,9 @@
 //! A process that saves without pause is killed at arbitrary moments; a whole checkpoint must be left every time.
 
+#[path = "common/kill.rs"]
+mod kill;
+
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use reelgrad::tensor::Array;
@@ -45,16 +47,8 @@ fn a_killed_process_leaves_a_whole_checkpoint() {
     checkpoint::save(&dir, &at_step(0)).unwrap();
     let mut before = 0;
     for round in 0..25 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["child", "--exact", "--ignored", "--test-threads=1"])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
         // Odd steps, so that the kill meets every part of a save.
-        std::thread::sleep(Duration::from_micros(20_000 + 3_700 * round));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        kill::child_after(FOLDER, folder.path(), Duration::from_micros(20_000 + 3_700 * round));
         let after = step_of(&dir);
         assert!(after >= before, "went back from step {before} to {after}");
         before = after;

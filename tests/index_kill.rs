@@ -1,11 +1,13 @@
 //! A process that changes an index without pause is killed at arbitrary moments: the index holds exactly what was
 //! acknowledged, and perhaps what was under way.
 
+#[path = "common/kill.rs"]
+mod kill;
+
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use reelgrad::retrieval::index::{Clip, ClipPlan, Index, IndexSpec, IndexWriter, ModelIdentity, Video, VideoVectors};
@@ -106,16 +108,8 @@ fn a_killed_process_leaves_what_it_acknowledged() {
     std::fs::write(&log, "").unwrap();
     let (mut state, mut done) = (State::new(), 0);
     for round in 0..100u64 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["child", "--exact", "--ignored", "--test-threads=1"])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
         // Odd steps, so that the kill meets every part of a change.
-        std::thread::sleep(Duration::from_micros(15_000 + 1_370 * (round * 37 % 50)));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        kill::child_after(FOLDER, folder.path(), Duration::from_micros(15_000 + 1_370 * (round * 37 % 50)));
         let acknowledged = std::fs::read(&log).unwrap().len() as u64;
         (done..acknowledged).for_each(|step| apply(&mut state, step));
         let mut and_next = state.clone();

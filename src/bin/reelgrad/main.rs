@@ -24,8 +24,8 @@ use reelgrad::{Error, Result};
 ///
 /// Answers go to standard output, everything else to standard error.
 ///
-/// Exit codes: 0 when all went well; 1 when something that was given could not be read, and was named; 2 for errors, when
-/// nothing was done; 130 after Ctrl-C, when what is done is kept.
+/// Exit codes: 0 when all went well; 1 when something that was given could not be read, and was named; 2 when an error ended
+/// it, without an answer; 130 after Ctrl-C, when what is done is kept; 141 when who read the answer stopped reading.
 #[derive(Parser)]
 #[command(version, name = "reelgrad")]
 struct Options {

@@ -123,7 +123,7 @@ impl IndexRun {
         done.summary.notes.sort();
         ended?;
         if stop.is_set() {
-            return Err(Error::Interrupted { saved: Some(writer.index()?.folder().to_path_buf()) });
+            return Err(Error::Interrupted { saved: Some(writer.folder().to_path_buf()) });
         }
         Ok(done)
     }

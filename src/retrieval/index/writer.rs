@@ -145,6 +145,11 @@ impl IndexWriter {
         Ok(())
     }
 
+    /// The index's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// What all videos have in common.
     pub fn spec(&self) -> &IndexSpec {
         &self.manifest.spec
