@@ -11,7 +11,7 @@ use reelgrad::data::media::pixels::Image;
 use reelgrad::data::media::video::Ffmpeg;
 use reelgrad::models::text_image::OpenOptions;
 use reelgrad::random::Random;
-use reelgrad::retrieval::index::{ClipPlan, Index, IndexEncoder, IndexRun, IndexWriter, Indexed};
+use reelgrad::retrieval::index::{ClipPlan, Index, IndexModel, IndexRun, IndexWriter, Indexed, PlainModel};
 use reelgrad::retrieval::search::{Query, SearchOptions, Searcher};
 use reelgrad::tensor::DType;
 use reelgrad::train::{Silent, StopFlag};
@@ -19,8 +19,8 @@ use reelgrad::{Error, Result};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/clip-tiny-hf");
 
-fn encoder() -> IndexEncoder {
-    IndexEncoder::open(&gpu(), MODEL, OpenOptions::default()).unwrap()
+fn model() -> PlainModel {
+    PlainModel::open(&gpu(), MODEL, OpenOptions::default()).unwrap()
 }
 
 /// Large random squares: picture `number`.
@@ -41,11 +41,11 @@ fn video(path: &Path, shots: &[(u64, usize)]) {
 fn run(folder: &Path, writer: &mut IndexWriter, prune: bool) -> Result<Indexed> {
     let roots = vec![folder.to_path_buf()];
     let run = IndexRun { roots, prune, reading: Reading::OWN, thumbnails: true, decoders: 2 };
-    run.run(&encoder(), writer, &Ffmpeg::find().unwrap(), &mut Silent, &StopFlag::new())
+    run.run(&model(), writer, &Ffmpeg::find().unwrap(), &mut Silent, &StopFlag::new())
 }
 
 fn create(path: &Path) -> IndexWriter {
-    IndexWriter::create(path, encoder().spec(ClipPlan::default(), DType::F16, false)).unwrap()
+    IndexWriter::create(path, model().spec(ClipPlan::default(), DType::F16, false)).unwrap()
 }
 
 /// Folders of five videos, and of what is none.
@@ -124,7 +124,7 @@ fn what_is_done_when_a_run_is_stopped_stays() {
     };
     let roots = vec![videos.clone()];
     let first = IndexRun { roots, prune: false, reading: Reading::OWN, thumbnails: true, decoders: 1 };
-    let stopped = first.run(&encoder(), &mut writer, &Ffmpeg::find().unwrap(), &mut progress, &stop);
+    let stopped = first.run(&model(), &mut writer, &Ffmpeg::find().unwrap(), &mut progress, &stop);
     assert!(matches!(&stopped, Err(Error::Interrupted { saved: Some(path) }) if *path == part), "{stopped:?}");
     let kept = writer.index().unwrap().videos().count();
     assert!((1..5).contains(&kept), "{kept}");
@@ -145,7 +145,7 @@ fn queries_find_their_clips_and_moments() {
     let (videos, path) = (folder(root.path()), root.path().join("index"));
     let mut writer = create(&path);
     run(&videos, &mut writer, false).unwrap();
-    let searcher = Searcher::new(&gpu(), encoder(), writer.index().unwrap(), 1 << 30).unwrap();
+    let searcher = Searcher::new(&gpu(), Box::new(model()), writer.index().unwrap(), 1 << 30).unwrap();
     let index = searcher.index();
     let options = SearchOptions { top: Some(3), timed: true, ..SearchOptions::default() };
     let queries = [1, 3, 6].map(|number| Query::Picture(picture(number)));
@@ -197,7 +197,7 @@ fn what_cannot_be_searched_is_an_error() {
     video(&root.path().join("videos/one.mp4"), &[(1, 12)]);
     let mut writer = create(&path);
     run(&root.path().join("videos"), &mut writer, false).unwrap();
-    let searcher = Searcher::new(&gpu(), encoder(), writer.index().unwrap(), 1 << 30).unwrap();
+    let searcher = Searcher::new(&gpu(), Box::new(model()), writer.index().unwrap(), 1 << 30).unwrap();
     shared(&searcher);
     let search = |query: Query, change: fn(&mut SearchOptions)| {
         let mut options = SearchOptions::default();
@@ -223,12 +223,12 @@ fn what_cannot_be_searched_is_an_error() {
     let mut weights = fs::read(other.join("model.safetensors")).unwrap();
     *weights.last_mut().unwrap() ^= 1;
     fs::write(other.join("model.safetensors"), weights).unwrap();
-    let foreign = IndexEncoder::open(&gpu(), &other, OpenOptions::default()).unwrap();
-    let got = Searcher::new(&gpu(), foreign, writer.index().unwrap(), 1 << 30).map(drop);
+    let foreign = PlainModel::open(&gpu(), &other, OpenOptions::default()).unwrap();
+    let got = Searcher::new(&gpu(), Box::new(foreign), writer.index().unwrap(), 1 << 30).map(drop);
     let Err(Error::Argument { argument: "model", why, .. }) = &got else { panic!("{got:?}") };
     assert!(why.contains("other (CLIP ") && why.contains("clip-tiny-hf (CLIP "), "{why}");
     // An index of nothing answers with nothing.
     let empty = create(&root.path().join("empty"));
-    let searcher = Searcher::new(&gpu(), encoder(), empty.index().unwrap(), 1 << 30).unwrap();
+    let searcher = Searcher::new(&gpu(), Box::new(model()), empty.index().unwrap(), 1 << 30).unwrap();
     assert!(searcher.search(&[text()], &SearchOptions::default()).unwrap().found[0].is_empty());
 }

@@ -26,6 +26,11 @@ pub struct Processor {
 }
 
 impl Processor {
+    /// These, for a text tower of so many positions, all of which a text takes only with SigLIP.
+    pub fn new(tokenizer: Tokenizer, preprocess: Preprocess, config: &ClipConfig) -> Self {
+        Self { tokenizer, preprocess, positions: (config.positions, config.family == Family::Siglip) }
+    }
+
     /// Reads tokenizer and preprocessing of a model's folder. Where it does not say how pictures are made, the published
     /// values of the model's family stand in, and `notes` say so.
     ///
@@ -55,7 +60,7 @@ impl Processor {
             }
             Some(_) => {}
         }
-        Ok(Self { tokenizer, preprocess, positions: (config.positions, config.family == Family::Siglip) })
+        Ok(Self::new(tokenizer, preprocess, config))
     }
 
     /// Tokens of a text, start and end among them: at most `wanted`, if the model leaves a choice. Every text of a SigLIP

@@ -1,9 +1,7 @@
 //! Search in an index of one's own videos: sentences, pictures or clips in, clips and their moments out.
 //!
 //! 1. The clips whose vectors are nearest to the query, exactly ([`ExactSearch`]).
-//! 2. These again by their frames: the query's cosine with the mean of the frames' directions, weighted by how near each is
-//!    to the query. That is the text-gated interaction of EERCF (Tian et al., AAAI 2024), which has no parameters, in
-//!    CLIP's own space.
+//! 2. These again by the model's own second stage ([`IndexModel::rerank`]), which sees their frames.
 //! 3. The moment in each: the stretch of frames around the nearest one that stay nearer to the query than half way from
 //!    the average of the neighbourhood to that one.
 
@@ -11,17 +9,17 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::exact::{ExactSearch, dot};
-use super::index::{Index, IndexEncoder, unit};
+use super::index::{Clip, FrameVectors, Index, IndexModel, QueryVectors, mean_direction, unit};
 use crate::data::media::pixels::Image;
 use crate::gpu::Gpu;
 use crate::{Error, Result};
 
-/// Of the softmax that weighs frames, as EERCF's gates of frames have it.
-const GATE_TEMPERATURE: f64 = 0.1;
 /// How many clips' lengths around a clip its moment may reach.
 const REACH: f64 = 2.0;
 /// Longest sentence that is read, in bytes. No model reads more than a few dozen words.
-const MAX_TEXT: usize = 16 << 10;
+pub const MAX_TEXT: usize = 16 << 10;
+/// Sentences that are encoded, and clips that are ranked again, at once.
+const TOGETHER: usize = 64;
 
 /// What is searched for.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +58,7 @@ impl Default for SearchOptions {
 pub struct Found {
     /// Its number in the index.
     pub clip: usize,
-    /// Of the second stage, which ranks: a cosine.
+    /// Of the second stage, which ranks: a cosine for a plain CLIP or its kin, else the model's own score.
     pub score: f64,
     /// Of the first stage.
     pub coarse: f64,
@@ -106,7 +104,7 @@ pub struct Answers {
 
 /// A model and an index of what it made.
 pub struct Searcher {
-    encoder: IndexEncoder,
+    model: Box<dyn IndexModel>,
     search: ExactSearch<Index>,
 }
 
@@ -115,9 +113,9 @@ impl Searcher {
     ///
     /// # Errors
     /// [`Error::Argument`] for another model; as [`ExactSearch::new`].
-    pub fn new(gpu: &Gpu, encoder: IndexEncoder, index: Index, budget: u64) -> Result<Self> {
-        encoder.expect_made(index.spec())?;
-        Ok(Self { encoder, search: ExactSearch::new(gpu, index, budget)? })
+    pub fn new(gpu: &Gpu, model: Box<dyn IndexModel>, index: Index, budget: u64) -> Result<Self> {
+        model.expect_made(index.spec())?;
+        Ok(Self { model, search: ExactSearch::new(gpu, index, budget)? })
     }
 
     /// What is searched.
@@ -126,8 +124,8 @@ impl Searcher {
     }
 
     /// The model.
-    pub fn encoder(&self) -> &IndexEncoder {
-        &self.encoder
+    pub fn model(&self) -> &dyn IndexModel {
+        &*self.model
     }
 
     /// What share of the 10 nearest clips the first stage would find by what the GPU reads alone, with up to 100 clips of the
@@ -156,34 +154,31 @@ impl Searcher {
         let mut watch = Watch { since: Instant::now(), times: SearchTimes::default() };
         let (vectors, cut) = self.encode(queries)?;
         watch.lap(|times| &mut times.encode);
-        let width = self.index().spec().width;
         let mut found: Vec<Vec<Found>> = vec![Vec::new(); queries.len()];
         // Queries whose candidates are of too few videos get more of them.
         let mut open: Vec<usize> = (0..queries.len()).collect();
         let mut candidates = options.candidates.max(top).min(self.index().len());
         while !open.is_empty() && candidates > 0 {
-            let asked: Vec<f32> = open.iter().flat_map(|&q| &vectors[q * width..][..width]).copied().collect();
+            let asked: Vec<f32> = open.iter().flat_map(|&q| &vectors[q].coarse).copied().collect();
             let nearest = self.search.search(&asked, candidates)?;
             watch.lap(|times| &mut times.coarse);
             for (&q, hits) in open.iter().zip(nearest) {
-                let query = &vectors[q * width..][..width];
-                let mut ranked: Vec<Found> = Vec::with_capacity(hits.len());
+                let mut listed = Vec::with_capacity(hits.len());
                 for hit in hits {
                     if !self.is_part_of(&queries[q], hit.number)? {
-                        ranked.push(self.rank(query, hit.number, hit.score)?);
+                        listed.push((hit.number, hit.score));
                     }
                 }
-                ranked.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.clip.cmp(&b.clip)));
-                found[q] = self.spread(ranked, options.per_video, top)?;
+                found[q] = self.spread(self.rank(&vectors[q], &listed)?, options.per_video, top)?;
             }
             watch.lap(|times| &mut times.fine);
             open.retain(|&q| found[q].len() < top && candidates < self.index().len());
             candidates = (candidates * 4).min(self.index().len());
         }
         if options.moments {
-            for (query, found) in vectors.chunks_exact(width).zip(&mut found) {
+            for (query, found) in vectors.iter().zip(&mut found) {
                 for found in found {
-                    found.moment = self.moment(query, found.clip)?;
+                    found.moment = self.moment(&query.frame, found.clip)?;
                 }
             }
         }
@@ -207,32 +202,74 @@ impl Searcher {
         }
     }
 
-    /// Vectors of unit length for all queries, in their order; and those that were cut.
-    fn encode(&self, queries: &[Query]) -> Result<(Vec<f32>, Vec<usize>)> {
-        let width = self.index().spec().width;
-        let (mut vectors, mut cut) = (vec![0.0; queries.len() * width], Vec::new());
-        let mut place = |q: usize, vector: &[f32]| vectors[q * width..][..width].copy_from_slice(vector);
-        let (mut texts, mut pictures) = (Vec::new(), Vec::new());
-        for (q, query) in queries.iter().enumerate() {
-            match query {
-                Query::Text(text) if text.len() > MAX_TEXT => {
-                    let why = format!("of {} bytes is longer than {MAX_TEXT}: a sentence is enough", text.len());
-                    return Err(Error::argument("search", "query", why));
-                }
-                Query::Text(text) => texts.push((q, text.as_str())),
-                Query::Picture(picture) => pictures.push((q, picture.clone())),
-                Query::Clip(number) => place(q, &self.index().coarse(*number, 1)?),
+    /// The moments of one video that fit a query best, at most `top`, the best first; they do not overlap. And whether the
+    /// query was cut.
+    ///
+    /// # Errors
+    /// As [`Searcher::search`]; [`Error::Missing`] for a video that the index does not hold.
+    pub fn moments(&self, query: &Query, video: &str, top: usize) -> Result<(Vec<Found>, bool)> {
+        let clips = self.index().clips_of(video)?;
+        let (vectors, cut) = self.encode(std::slice::from_ref(query))?;
+        let (vectors, mut listed) = (&vectors[0], Vec::new());
+        for number in clips {
+            listed.push((number, dot(&vectors.coarse, &self.index().coarse(number, 1)?)));
+        }
+        let mut kept: Vec<Found> = Vec::new();
+        for mut found in self.rank(vectors, &listed)? {
+            found.moment = self.moment(&vectors.frame, found.clip)?;
+            let Moment { start, end, .. } = found.moment;
+            if kept.iter().all(|other| other.moment.end <= start || end <= other.moment.start) {
+                kept.push(found);
+            }
+            if kept.len() >= top {
+                break;
             }
         }
-        for group in texts.chunks(64) {
-            let (found, long) = self.encoder.texts(&group.iter().map(|(_, text)| *text).collect::<Vec<_>>())?;
-            group.iter().zip(found.chunks_exact(width)).for_each(|((q, _), vector)| place(*q, vector));
-            cut.extend(long.into_iter().map(|at| group[at].0));
+        Ok((kept, !cut.is_empty()))
+    }
+
+    /// Vectors of unit length of all sentences (n, D), and which of them were cut.
+    ///
+    /// # Errors
+    /// As [`Searcher::search`].
+    pub fn encode_texts(&self, texts: &[&str]) -> Result<(Vec<QueryVectors>, Vec<usize>)> {
+        let (mut vectors, mut cut) = (Vec::with_capacity(texts.len()), Vec::new());
+        for text in texts {
+            if text.len() > MAX_TEXT {
+                let why = format!("of {} bytes is longer than {MAX_TEXT}: a sentence is enough", text.len());
+                return Err(Error::argument("search", "query", why));
+            }
+            if text.trim().is_empty() {
+                return Err(Error::argument("search", "query", "is blank; say what to look for"));
+            }
         }
-        for (q, picture) in pictures {
-            place(q, &self.encoder.images(std::slice::from_ref(&picture))?);
+        for group in texts.chunks(TOGETHER) {
+            let (some, long) = self.model.texts(group)?;
+            cut.extend(long.into_iter().map(|at| vectors.len() + at));
+            vectors.extend(some);
         }
         Ok((vectors, cut))
+    }
+
+    /// All queries as vectors, in their order; and those that were cut.
+    fn encode(&self, queries: &[Query]) -> Result<(Vec<QueryVectors>, Vec<usize>)> {
+        let texts = queries.iter().enumerate().filter_map(|(q, query)| match query {
+            Query::Text(text) => Some((q, text.as_str())),
+            _ => None,
+        });
+        let (places, texts): (Vec<usize>, Vec<&str>) = texts.unzip();
+        let (sentences, cut) = self.encode_texts(&texts)?;
+        let (mut sentences, width) = (sentences.into_iter(), self.model.width());
+        let one = |query: &Query| match query {
+            Query::Text(_) => Ok(sentences.next().unwrap_or_default()),
+            Query::Picture(picture) => self.model.picture(picture),
+            Query::Clip(number) => {
+                let (frames, _) = self.index().frames(*number)?;
+                let (coarse, frame) = (self.index().coarse(*number, 1)?, mean_direction(&frames, width));
+                Ok(QueryVectors { coarse, frame, text: Vec::new() })
+            }
+        };
+        Ok((queries.iter().map(one).collect::<Result<_>>()?, cut.into_iter().map(|at| places[at]).collect()))
     }
 
     /// Whether a clip is the one that is searched by, or overlaps it.
@@ -243,12 +280,21 @@ impl Searcher {
         Ok(own.video.id == other.video.id && overlap)
     }
 
-    /// A candidate with its score of the second stage.
-    fn rank(&self, query: &[f32], clip: usize, coarse: f64) -> Result<Found> {
-        let (frames, _) = self.index().frames(clip)?;
-        let found = self.index().clip(clip)?.clip;
-        let moment = Moment { start: found.start, end: found.end, peak: found.start };
-        Ok(Found { clip, score: gated(query, &frames), coarse, moment })
+    /// Candidates, with their scores of the first stage, by those of the second; of equals the lower number comes first.
+    fn rank(&self, query: &QueryVectors, listed: &[(usize, f64)]) -> Result<Vec<Found>> {
+        let mut ranked = Vec::with_capacity(listed.len());
+        for part in listed.chunks(TOGETHER) {
+            let vectors = |&(clip, _): &(usize, f64)| {
+                Ok(FrameVectors { frames: self.index().frames(clip)?.0, patches: self.index().patches(clip)? })
+            };
+            let scores = self.model.rerank(query, &part.iter().map(vectors).collect::<Result<Vec<_>>>()?)?;
+            for (&(clip, coarse), score) in part.iter().zip(scores) {
+                let Clip { start, end, .. } = self.index().clip(clip)?.clip;
+                ranked.push(Found { clip, score, coarse, moment: Moment { start, end, peak: start } });
+            }
+        }
+        ranked.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.clip.cmp(&b.clip)));
+        Ok(ranked)
     }
 
     /// The first `top`, with at most so many of a video.
@@ -296,21 +342,4 @@ impl Watch {
         *stage(&mut self.times) += now - self.since;
         self.since = now;
     }
-}
-
-/// The cosine of `query` (D) with the mean of the directions of `frames` (frames, D), each weighted by the softmax of its
-/// cosine with the query.
-fn gated(query: &[f32], frames: &[f32]) -> f64 {
-    let directions: Vec<Vec<f32>> = frames.chunks_exact(query.len()).map(unit).collect();
-    let cosines: Vec<f64> = directions.iter().map(|frame| dot(query, frame)).collect();
-    let most = cosines.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let mut mean = vec![0.0; query.len()];
-    for (direction, cosine) in directions.iter().zip(&cosines) {
-        let weight = ((cosine - most) / GATE_TEMPERATURE).exp();
-        mean.iter_mut().zip(direction).for_each(|(sum, &value)| *sum += weight * f64::from(value));
-    }
-    let length = mean.iter().map(|v| v * v).sum::<f64>().sqrt();
-    let along: f64 = mean.iter().zip(query).map(|(v, &q)| v * f64::from(q)).sum();
-    // Frames that cancel each other out have no direction.
-    if length > 0.0 { along / length } else { 0.0 }
 }

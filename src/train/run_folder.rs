@@ -220,7 +220,7 @@ impl RunFolder {
     }
 }
 
-pub(super) fn slot_path(path: &Path, slot: Slot) -> PathBuf {
+pub(crate) fn slot_path(path: &Path, slot: Slot) -> PathBuf {
     path.join("checkpoints").join(slot.name())
 }
 

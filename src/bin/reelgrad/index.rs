@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use reelgrad::data::media::frames::Reading;
 use reelgrad::data::media::video::Ffmpeg;
-use reelgrad::retrieval::index::{ClipPlan, IndexEncoder, IndexRun, IndexWriter, Indexed};
+use reelgrad::retrieval::index::{ClipPlan, IndexModel, IndexRun, IndexWriter, Indexed};
 use reelgrad::retrieval::search::Searcher;
 use reelgrad::tensor::DType;
 use reelgrad::{Error, Gpu, Result};
@@ -97,11 +97,11 @@ impl Options {
     }
 
     /// The index, made unless it is there.
-    fn writer(&self, existing: Option<IndexWriter>, encoder: &IndexEncoder) -> Result<IndexWriter> {
+    fn writer(&self, existing: Option<IndexWriter>, model: &dyn IndexModel) -> Result<IndexWriter> {
         let Some(writer) = existing else {
-            return IndexWriter::create(&self.out, encoder.spec(self.plan(), self.precision(), self.bytes));
+            return IndexWriter::create(&self.out, model.spec(self.plan(), self.precision(), self.bytes));
         };
-        let (asked, spec) = (encoder.spec(self.plan(), self.precision(), self.bytes), writer.spec());
+        let (asked, spec) = (model.spec(self.plan(), self.precision(), self.bytes), writer.spec());
         let differs = |given: bool, same: bool, name: &'static str| if given && !same { Some(name) } else { None };
         let (plan, held) = (asked.clips, spec.clips);
         let changed = [
@@ -131,8 +131,8 @@ pub fn index(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitCo
     let ffmpeg = Ffmpeg::find()?.with_limits(options.limits.limits());
     let existing = options.existing()?;
     let gpu = open_gpu();
-    let encoder = options.model.open(&gpu)?;
-    let mut writer = options.writer(existing, &encoder)?;
+    let model = options.model.open(&gpu)?;
+    let mut writer = options.writer(existing, &*model)?;
     let run = IndexRun {
         roots: options.roots.clone(),
         prune: options.prune,
@@ -140,13 +140,13 @@ pub fn index(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitCo
         thumbnails: !options.no_thumbnails,
         decoders: options.decoders.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
     };
-    let done = run.run(&encoder, &mut writer, &ffmpeg, &mut Bar::new("videos"), &stop_on_ctrl_c())?;
+    let done = run.run(&*model, &mut writer, &ffmpeg, &mut Bar::new("videos"), &stop_on_ctrl_c())?;
     writer.compact()?;
     let index = writer.index()?;
     tell(&done, options.prune);
     let (videos, clips) = (index.videos().count(), index.len());
     if index.spec().bytes {
-        let searcher = Searcher::new(&gpu, encoder, index, BUDGET)?;
+        let searcher = Searcher::new(&gpu, model, index, BUDGET)?;
         if let Some(recall) = searcher.scanned_recall()? {
             eprintln!("bytes    alone find {:.1} % of the 10 nearest clips; search finds all", 100.0 * recall);
         }

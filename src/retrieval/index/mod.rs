@@ -13,10 +13,12 @@
 
 mod arrays;
 #[cfg(all(feature = "images", feature = "text"))]
-mod encoder;
-#[cfg(all(feature = "images", feature = "text"))]
 mod files;
 mod manifest;
+#[cfg(all(feature = "images", feature = "text"))]
+mod model;
+#[cfg(all(feature = "images", feature = "text"))]
+mod plain;
 mod quick;
 #[cfg(all(feature = "images", feature = "text"))]
 mod run;
@@ -36,9 +38,11 @@ use super::exact::{Scanned, ScannedValues, Vectors, pad_rows};
 use crate::{Error, Result};
 
 #[cfg(all(feature = "images", feature = "text"))]
-pub use encoder::IndexEncoder;
+pub use model::{FrameVectors, IndexModel, QueryVectors};
 #[cfg(all(feature = "images", feature = "text"))]
-pub(super) use encoder::unit;
+pub(crate) use model::{expect_directions, gated, hash_of, mean_direction, name_of, safetensors_of, unit};
+#[cfg(all(feature = "images", feature = "text"))]
+pub use plain::PlainModel;
 #[cfg(all(feature = "images", feature = "text"))]
 pub use run::{IndexRun, Indexed};
 pub use segment::{Video, VideoVectors};
@@ -158,6 +162,23 @@ impl Index {
         let (segment, at) = self.place(number)?;
         let found = segment.clips[at];
         Ok(ClipRef { number, video: &segment.videos[found.video], clip: found.clip })
+    }
+
+    /// The numbers of a video's clips.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a video that there is not.
+    pub fn clips_of(&self, video: &str) -> Result<std::ops::Range<usize>> {
+        let missing = || Error::missing(&self.folder, "video", video);
+        let id = |&(segment, number): &(u32, u32)| self.segments[segment as usize].videos[number as usize].id.as_str();
+        self.videos.binary_search_by_key(&video, id).map_err(|_| missing())?;
+        // Clips lie in the order of their videos.
+        let of = |&(segment, clip): &(u32, u32)| {
+            let segment = &self.segments[segment as usize];
+            segment.videos[segment.clips[clip as usize].video].id.as_str()
+        };
+        let first = self.clips.partition_point(|clip| of(clip) < video);
+        Ok(first..self.clips.partition_point(|clip| of(clip) <= video))
     }
 
     /// The vectors of `count` clips from `first` on (count, D), which the first stage compares.

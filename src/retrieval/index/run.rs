@@ -8,19 +8,21 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::encoder::{IndexEncoder, alike};
 use super::files::{Found, VideoFile};
+use super::model::{FrameVectors, IndexModel, alike};
 use super::thumbnail;
 use super::{ClipPlan, IndexWriter, Video, VideoVectors};
 use crate::data::media::frames::{Reading, Sampling, Shown};
 use crate::data::media::preprocess::Preprocess;
 use crate::data::media::video::{Ffmpeg, LoadFailure, Selection};
-use crate::models::Model;
 use crate::retrieval::summary::Summary;
 use crate::{Error, Progress, Result, StopFlag};
 
 /// Frames that are encoded at once, always of one video: its vectors do not depend on its neighbours.
 const BATCH: usize = 16;
+
+/// Clips whose vectors are made at once.
+const CLIPS: usize = 64;
 
 /// What was added is made part of the index at least as often.
 const COMMIT_AFTER: Duration = Duration::from_secs(20);
@@ -100,13 +102,13 @@ impl IndexRun {
     /// done is part of the index; device errors. Videos that cannot be read end nothing: they are in the summary.
     pub fn run(
         &self,
-        encoder: &IndexEncoder,
+        model: &dyn IndexModel,
         writer: &mut IndexWriter,
         ffmpeg: &Ffmpeg,
         progress: &mut dyn Progress,
         stop: &StopFlag,
     ) -> Result<Indexed> {
-        encoder.expect_made(writer.spec())?;
+        model.expect_made(writer.spec())?;
         let found = Found::of(&self.roots, &writer.index()?)?;
         let mut done = Indexed { vanished: found.vanished, ..Indexed::default() };
         done.summary = Summary { resumed: found.known, read: found.known, ..Summary::default() };
@@ -114,7 +116,7 @@ impl IndexRun {
         if self.prune {
             writer.delete(&done.vanished.iter().map(String::as_str).collect::<Vec<_>>())?;
         }
-        let decoding = Decoding { run: self, plan: writer.spec().clips, encoder, ffmpeg, stop };
+        let decoding = Decoding { run: self, plan: writer.spec().clips, model, ffmpeg, stop };
         let ended = decoding.all(&found.wanted, writer, &mut done, progress);
         // Whatever ended it: what was encoded is kept.
         writer.commit()?;
@@ -132,7 +134,7 @@ impl IndexRun {
 struct Decoding<'a> {
     run: &'a IndexRun,
     plan: ClipPlan,
-    encoder: &'a IndexEncoder,
+    model: &'a dyn IndexModel,
     ffmpeg: &'a Ffmpeg,
     stop: &'a StopFlag,
 }
@@ -148,7 +150,7 @@ impl Decoding<'_> {
     ) -> Result<()> {
         let threads = self.run.decoders.clamp(1, files.len().max(1));
         let next = AtomicUsize::new(0);
-        let preprocess = &self.encoder.model().processor().preprocess;
+        let preprocess = &self.model.processor().preprocess;
         thread::scope(|scope| {
             let (sender, told) = sync_channel(threads);
             for _ in 0..threads {
@@ -222,14 +224,14 @@ impl Decoding<'_> {
         done: &mut Indexed,
         progress: &mut dyn Progress,
     ) -> Result<()> {
-        let (mut vectors, mut ended, mut committed): (HashMap<usize, Vec<f32>>, u64, _) =
+        let (mut vectors, mut ended, mut committed): (HashMap<usize, FrameVectors>, u64, _) =
             (HashMap::new(), 0, Instant::now());
         for (number, told) in told {
             let file = &files[number];
             match told {
                 Told::Frames(bytes) => {
-                    let pixels = self.encoder.model().processor().preprocess.normalize(&bytes);
-                    vectors.entry(number).or_default().extend(self.encoder.frames(&pixels)?);
+                    let pixels = self.model.processor().preprocess.normalize(&bytes);
+                    vectors.entry(number).or_default().extend(self.model.frames(&pixels)?);
                     continue;
                 }
                 Told::End(decoded) => {
@@ -257,16 +259,19 @@ impl Decoding<'_> {
     }
 
     /// A video out of the vectors of all frames that were decoded.
-    fn video(&self, file: &VideoFile, decoded_frames: &[f32], decoded: Decoded) -> Result<VideoVectors> {
+    fn video(&self, file: &VideoFile, all: &FrameVectors, decoded: Decoded) -> Result<VideoVectors> {
         let Decoded { kept, pictures, duration, notes } = decoded;
-        let width = self.encoder.model().clip().config().joint;
+        let (width, patches) = (self.model.width(), self.model.patches());
         let offset = kept.first().map_or(0.0, |(time, _)| *time);
-        let frames: Vec<f32> =
-            kept.iter().flat_map(|&(_, at)| &decoded_frames[at * width..][..width]).copied().collect();
+        let vectors = all.chosen(kept.iter().map(|&(_, at)| at), width, patches);
         let times: Vec<f64> = kept.iter().map(|(time, _)| time - offset).collect();
-        let alike = if self.plan.cut_below.is_some() { alike(&frames, width) } else { Vec::new() };
+        let alike = if self.plan.cut_below.is_some() { alike(&vectors.frames, width) } else { Vec::new() };
         let clips = self.plan.clips(&times, duration, &alike);
-        let coarse = self.encoder.coarse(&file.id, &frames, &clips)?;
+        let mut coarse = Vec::with_capacity(clips.len() * width);
+        for part in clips.chunks(CLIPS) {
+            let frames: Vec<FrameVectors> = part.iter().map(|clip| vectors.of_clip(clip, width, patches)).collect();
+            coarse.extend(self.model.coarse(&frames)?);
+        }
         // That of the frame in the middle.
         let thumbnails = match self.run.thumbnails {
             true => clips.iter().map(|clip| pictures[kept[clip.first + clip.count / 2].1].clone()).collect(),
@@ -275,6 +280,7 @@ impl Decoding<'_> {
         let path = Some(file.id.clone());
         let VideoFile { size, modified, .. } = *file;
         let video = Video { id: file.id.clone(), path, size, modified, duration, offset, notes };
-        Ok(VideoVectors { video, clips, coarse, frames, times, patches: Vec::new(), thumbnails })
+        let FrameVectors { frames, patches } = vectors;
+        Ok(VideoVectors { video, clips, coarse, frames, times, patches, thumbnails })
     }
 }

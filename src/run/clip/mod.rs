@@ -1,5 +1,6 @@
 //! Runs of models on CLIP's towers: EERCF and GLCCL.
 
+mod indexing;
 mod parts;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::retrieval::RetrievalMetrics;
 use crate::train::{Checkpoint, Figures, FitCore, FitHooks, FitReport, PairFitOptions, fit_pairs, is_frozen};
 use crate::{Error, Result};
 
+pub use indexing::{TrainedModel, open_trained};
 pub use parts::{Source, Texts, Way, spreads, ways};
 
 /// Texts that lost tokens that are told by name.
@@ -32,7 +34,7 @@ const NAMED: usize = 3;
 /// The configuration of a model on CLIP's towers.
 pub trait Config: Clone + Default + Serialize + DeserializeOwned {
     /// The model.
-    type Model: TwoStageModel<Config = Self>;
+    type Model: TwoStageModel<Config = Self> + Send + Sync;
     /// Its name.
     const NAME: &'static str;
     /// Videos of the synthetic world to test on, and steps to train for, in the small recipe.

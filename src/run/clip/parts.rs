@@ -48,14 +48,7 @@ impl Parts<Source> {
 
     fn real([root, clip, videos]: [&Path; 3], data: &Data, base: &BaseConfig, problems: &mut Problems) -> Result<Self> {
         let dataset: Dataset = data.dataset.parse()?;
-        let towers = base.clip.clone().unwrap_or_else(ClipConfig::vit_b_32);
-        let mut notes = Vec::new();
-        let processor = Processor::open(Pretrained::folder(clip), &towers, &mut notes)?;
-        // CLIP4Clip and its descendants make pictures in this one way, whatever lies beside the weights.
-        let published = towers.family == Family::Clip;
-        notes.iter().filter(|_| !published).for_each(|note| log::warn!("{note}"));
-        let preprocess = if published { Preprocess::clip(towers.image_size) } else { processor.preprocess };
-        let tokenizer = processor.tokenizer;
+        let Processor { tokenizer, preprocess, .. } = processor(Some(clip), base)?;
         let input = VideoInput::published(data.sampling, data.choice, base.frames, preprocess);
         let mut part = |part: Part| -> Result<Source> {
             let split = dataset.read(root, part, problems)?;
@@ -73,7 +66,7 @@ impl Parts<Source> {
 
     fn synthetic(data: &Data, base: &BaseConfig) -> Result<Self> {
         let world = ClipWorld::new(data.world)?;
-        let tokenizer = Tokenizer::from_words(&ClipWorld::vocabulary())?;
+        let tokenizer = processor(None, base)?.tokenizer;
         let part = |split: Part| -> Result<Source> {
             let pairs = ClipPairs::new(&world, split, &tokenizer, base.words)?;
             // Whoever trains needs no answers, and they are many.
@@ -94,6 +87,24 @@ impl Parts<Source> {
             .map(|f| format!("{}: {}", f.id, f.error))
             .collect()
     }
+}
+
+/// How texts and pictures are made for towers in the folder `clip`, or for those of the synthetic world.
+pub(super) fn processor(clip: Option<&Path>, base: &BaseConfig) -> Result<Processor> {
+    let towers = base.clip.clone().unwrap_or_else(ClipConfig::vit_b_32);
+    let Some(clip) = clip else {
+        let tokenizer = Tokenizer::from_words(&ClipWorld::vocabulary())?;
+        return Ok(Processor::new(tokenizer, Preprocess::clip(towers.image_size), &towers));
+    };
+    let mut notes = Vec::new();
+    let mut processor = Processor::open(Pretrained::folder(clip), &towers, &mut notes)?;
+    // CLIP4Clip and its descendants make pictures in this one way, whatever lies beside the weights.
+    let published = towers.family == Family::Clip;
+    notes.iter().filter(|_| !published).for_each(|note| log::warn!("{note}"));
+    if published {
+        processor.preprocess = Preprocess::clip(towers.image_size);
+    }
+    Ok(processor)
 }
 
 /// Which texts count.
