@@ -1,7 +1,7 @@
-# Demos, tests and benchmarks install what they need; plain cargo commands with `--features cli` do the same without make.
+# Demos, tests and benchmarks install what they need; plain cargo commands with `--features hub` do the same without make.
 
 CARGO ?= cargo
-FULL = --features cli
+FULL = --features hub
 # Flags for the demos, such as --steps 100.
 FLAGS ?=
 # Kernels only: what differs between adapters, shader modes and subgroup sizes.
@@ -10,14 +10,16 @@ KERNELS = $(CARGO) test $(FULL) --lib kernels
 # Mesa complains on standard error where a machine without a desktop has none.
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: help demo demo-moments demo-eercf demo-glccl test bench doc lint figures vulkan programs
+.PHONY: help demo demo-bicnet demo-moments demo-eercf demo-glccl test serve-test bench doc lint figures vulkan programs
 
 help:
-	@echo "make demo          render videos, train BiC-Net on them, evaluate, search"
+	@echo "make demo          render videos, train a model, index them, ask three questions"
+	@echo "make demo-bicnet   render videos, train BiC-Net on their features, evaluate, search"
 	@echo "make demo-moments  simulate long videos, train ReLoCLNet on them, evaluate, find moments"
 	@echo "make demo-eercf    render clips, train EERCF with its towers on them, compare two-stage retrieval with scoring all"
 	@echo "make demo-glccl    render clips, train GLCCL with its towers on them, evaluate on whole and partial captions"
 	@echo "make test          all tests; then the kernels with checked shaders and, on lavapipe, other subgroup sizes"
+	@echo "make serve-test    the server's page in Chromium, and its API against its own description"
 	@echo "make bench         benchmarks"
 	@echo "make doc           documentation, in target/doc"
 	@echo "make lint          formatting, clippy, documentation warnings, figures"
@@ -25,7 +27,10 @@ help:
 	@echo "make vulkan        a Vulkan driver where there is none (Debian, Ubuntu); demos and tests do it themselves"
 	@echo "make programs      ffmpeg and spirv-val, which the tests run"
 
-demo: vulkan
+demo: vulkan programs
+	$(CARGO) run --release $(FULL) -- demo $(FLAGS)
+
+demo-bicnet: vulkan
 	$(CARGO) run --release $(FULL) --example quickstart -- $(FLAGS)
 
 demo-moments: vulkan
@@ -42,6 +47,11 @@ test: vulkan programs
 	REELGRAD_CHECKED=1 $(KERNELS)
 	REELGRAD_CHECKED=1 $(CARGO) test $(FULL) --test bicnet --test clip --test gated --test gradients --test moments --test parity --test reloclnet --test tape --test training
 	sh scripts/other_subgroup_sizes.sh $(KERNELS)
+
+serve-test: vulkan programs
+	$(CARGO) build --release $(FULL)
+	sh scripts/page.sh
+	sh scripts/schemathesis.sh
 
 bench: vulkan
 	$(CARGO) bench $(FULL)

@@ -2,11 +2,11 @@
 # Runs a command once for each subgroup size that Mesa's lavapipe can have besides its own: 4, 8 and 16 invocations for
 # vectors of 128, 256 and 512 bits. Does nothing on other adapters, whose subgroup size is what it is.
 #
-#     sh scripts/other_subgroup_sizes.sh cargo test --features cli --lib kernels
+#     sh scripts/other_subgroup_sizes.sh cargo test --features hub --lib kernels
 set -eu
 
 # Its name tells the width: "llvmpipe (LLVM 15.0.6, 256 bits)".
-adapter=$(${CARGO:-cargo} run -q --features cli --bin reelgrad -- doctor --brief)
+adapter=$(${CARGO:-cargo} run -q --features hub --bin reelgrad -- doctor --brief)
 case $adapter in
     *llvmpipe*) ;;
     *)

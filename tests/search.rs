@@ -6,15 +6,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::gpu;
+use reelgrad::autograd::Tape;
 use reelgrad::data::media::frames::Reading;
 use reelgrad::data::media::pixels::Image;
 use reelgrad::data::media::video::Ffmpeg;
+use reelgrad::models::Model;
+use reelgrad::models::eercf::EercfConfig;
+use reelgrad::models::glccl::GlcclConfig;
 use reelgrad::models::text_image::OpenOptions;
+use reelgrad::models::towers::TowerModel;
 use reelgrad::random::Random;
 use reelgrad::retrieval::index::{ClipPlan, Index, IndexModel, IndexRun, IndexWriter, Indexed, PlainModel};
 use reelgrad::retrieval::search::{Query, SearchOptions, Searcher};
-use reelgrad::tensor::DType;
-use reelgrad::train::{Silent, StopFlag};
+use reelgrad::run::clip::{Config, Settings, open_trained};
+use reelgrad::tensor::{DType, Tensor};
+use reelgrad::train::{Checkpoint, RunFolder, Silent, Slot, StopFlag};
 use reelgrad::{Error, Result};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/clip-tiny-hf");
@@ -189,6 +195,81 @@ fn queries_find_their_clips_and_moments() {
     assert_eq!(searcher.search(&[texts[0].clone(), long], &many).unwrap().cut, [1]);
 }
 
+/// The scores of two sentences and a clip of each video, as the model itself gives them to the videos' pictures; then those
+/// of an index that was made of the videos.
+fn scores<C: Config>() -> [Vec<f32>; 2]
+where
+    C::Model: Model<Config = C>,
+{
+    const TEXTS: [&str; 2] = ["a red square moves left then a blue circle rises", "a green star falls"];
+    let (gpu, settings) = (gpu(), Settings::<C>::small());
+    let (base, frames) = (settings.model.base().clone(), settings.model.base().frames);
+    let model = C::Model::new(&gpu, settings.model.clone(), 5).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let run = root.path().join("run");
+    let arrays = model.store().to_arrays().unwrap();
+    let checkpoint = Checkpoint { model: arrays, state: serde_json::json!({ "step": 1 }), ..Checkpoint::default() };
+    RunFolder::create(&run, &settings).unwrap().save(Slot::Best, &checkpoint).unwrap();
+
+    // Of 8, 4 and 2 frames, where the model reads 6.
+    let shots = [[(1, 2), (2, 2)], [(3, 1), (4, 1)], [(5, 1), (5, 0)]];
+    let clips = ClipPlan { rate: 2.0, seconds: 8.0, step: 8.0, cut_below: None };
+    let trained = open_trained(&gpu, &run).unwrap();
+    let preprocess = trained.processor().preprocess.clone();
+    let (mut pixels, mut mask) = (Vec::new(), Vec::new());
+    for (number, shots) in shots.iter().enumerate() {
+        video(&root.path().join(format!("videos/{number}.mp4")), shots);
+        let shown: Vec<u64> = shots.iter().flat_map(|&(picture, seconds)| vec![picture; 2 * seconds]).collect();
+        let taken: Vec<u64> = match shown.len() {
+            8 => [0, 1, 3, 4, 6, 7].map(|at| shown[at]).to_vec(),
+            _ => shown,
+        };
+        mask.extend((0..frames).map(|i| if i < taken.len() { 1.0 } else { 0.0 }));
+        taken.iter().for_each(|&n| pixels.extend(preprocess.apply(&picture(n)).unwrap()));
+        pixels.resize((number + 1) * frames * 3 * preprocess.crop.pow(2), 0.0);
+    }
+    let tape = Tape::inference(&gpu);
+    let mask = Tensor::from_slice(&gpu, [3, frames], &mask).unwrap();
+    let pixels = tape.constant(model.base().upload(&gpu, &pixels).unwrap());
+    let features = model.base().encode_frames(&pixels, &mask, model.needs().patches).unwrap();
+    let ids = trained.processor().tokenizer.encode(&TEXTS, base.words).unwrap().ids;
+    let texts = model.base().encode_texts(&tape, &ids, model.needs().words).unwrap();
+    let (texts, videos) = (model.prepare_texts(&texts).unwrap(), model.prepare_videos(&features).unwrap());
+    let heads = model.compare(&texts, &videos).unwrap();
+    let own = model.similarity(&heads).unwrap().value().to_vec().unwrap();
+
+    let mut writer = IndexWriter::create(root.path().join("index"), trained.spec(clips, DType::F32, false)).unwrap();
+    let filling = IndexRun {
+        roots: vec![root.path().join("videos")],
+        prune: false,
+        reading: Reading::OWN,
+        thumbnails: false,
+        decoders: 1,
+    };
+    filling.run(&*trained, &mut writer, &Ffmpeg::find().unwrap(), &mut Silent, &StopFlag::new()).unwrap();
+    let searcher = Searcher::new(&gpu, trained, writer.index().unwrap(), 1 << 30).unwrap();
+    let options = SearchOptions { top: Some(3), ..SearchOptions::default() };
+    let mut found = vec![0.0; 6];
+    let queries = TEXTS.map(|text| Query::Text(text.into()));
+    for (query, answers) in searcher.search(&queries, &options).unwrap().found.into_iter().enumerate() {
+        answers.iter().for_each(|answer| found[query * 3 + answer.clip] = answer.score as f32);
+    }
+    // Pictures and clips are compared by their frames.
+    let like = searcher.search(&[Query::Picture(picture(4)), Query::Clip(0)], &options).unwrap().found;
+    assert_eq!(like[0][0].clip, 1, "{like:?}");
+    assert_eq!(like[1].len(), 2);
+    [own, found]
+}
+
+#[test]
+fn trained_models_rank_in_an_index_as_they_do_themselves() {
+    for [own, found] in [scores::<EercfConfig>(), scores::<GlcclConfig>()] {
+        for (own, found) in own.iter().zip(&found) {
+            assert!((own - found).abs() < 1e-3 * own.abs().max(1.0), "{own} {found}");
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_searched_is_an_error() {
     fn shared<T: Send + Sync>(_: &T) {}
@@ -211,7 +292,7 @@ fn what_cannot_be_searched_is_an_error() {
     for bad in [String::new(), " \n".into(), "x".repeat(1_000_000)] {
         assert!(matches!(search(Query::Text(bad), |_| ()), Error::Argument { argument: "query", .. }));
     }
-    assert!(matches!(search(Query::Clip(2), |_| ()), Error::IndexOutOfRange { index: 3, len: 2, .. }));
+    assert!(matches!(search(Query::Clip(2), |_| ()), Error::IndexOutOfRange { index: 2, len: 2, .. }));
     assert!(searcher.search(&[], &SearchOptions::default()).unwrap().found.is_empty());
 
     // Another model, of the same shape: its weights were changed.

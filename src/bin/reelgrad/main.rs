@@ -4,15 +4,20 @@
 mod program;
 
 mod bar;
+mod demo;
 mod doctor;
 mod encode_bert;
 mod encode_clip;
 mod encode_frames;
+mod eval;
+#[cfg(feature = "hub")]
+mod fetch;
 mod index;
 mod limits;
 mod manage;
 mod model;
 mod search;
+mod serve;
 mod sheet;
 
 use std::process::ExitCode;
@@ -38,12 +43,25 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Makes videos, a model and an index of its own, asks three questions, and says how to go on.
+    #[command(after_help = demo::EXAMPLE)]
+    Demo(demo::Options),
     /// Makes an index of folders of videos, or brings it up to date.
     #[command(after_help = index::EXAMPLE)]
     Index(index::Options),
     /// Searches an index by sentences, pictures or clips.
     #[command(after_help = search::EXAMPLE)]
     Search(search::Options),
+    /// Says how well the captions of a file find their videos, and moments in them.
+    #[command(after_help = eval::EXAMPLE)]
+    Eval(eval::Options),
+    /// Serves an index over HTTP: a page to search and to look, an API, and the protocol of Immich's machine learning server.
+    #[command(after_help = serve::EXAMPLE)]
+    Serve(serve::Options),
+    /// Brings a model from a hub, by its name, into a folder that --model takes.
+    #[cfg(feature = "hub")]
+    #[command(after_help = fetch::EXAMPLE)]
+    Fetch(fetch::Options),
     /// Lists the GPU adapters with their limits and features, tests one of them, and says what to expect of it.
     #[command(after_help = doctor::EXAMPLE)]
     Doctor(doctor::Options),
@@ -122,6 +140,11 @@ fn run(Options { command, adapter }: Options) -> Result<ExitCode> {
     match command {
         Command::Index(options) => index::index(&options, open_gpu),
         Command::Search(options) => search::search(&options, open_gpu),
+        Command::Demo(options) => demo::demo(&options, open_gpu),
+        Command::Eval(options) => eval::eval(&options, open_gpu),
+        Command::Serve(options) => serve::serve(&options, open_gpu),
+        #[cfg(feature = "hub")]
+        Command::Fetch(options) => fetch::fetch(&options),
         Command::Doctor(options) => doctor::doctor(&options, adapter.as_deref()),
         Command::Info(options) => manage::info(&options),
         Command::Verify(options) => manage::verify(&options),

@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use reelgrad::data::media::frames::{Reading, read_image};
 use reelgrad::data::media::video::Ffmpeg;
-use reelgrad::retrieval::index::Index;
-use reelgrad::retrieval::search::{Answers, Found, Query, SearchOptions, Searcher};
+use reelgrad::retrieval::index::{Index, Video};
+use reelgrad::retrieval::search::{Answers, Found, Query, SearchOptions, SearchTimes, Searcher};
 use reelgrad::{Error, Gpu, Result};
 use serde_json::{Value, json};
 
@@ -71,13 +72,10 @@ pub struct Options {
 }
 
 /// A result with what is shown of it.
-struct Row<'a> {
+pub struct Row<'a> {
     rank: usize,
     found: &'a Found,
-    id: &'a str,
-    path: Option<&'a str>,
-    /// What must be added to times to find them in the file.
-    offset: f64,
+    video: &'a Video,
 }
 
 pub fn search(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitCode> {
@@ -110,7 +108,7 @@ pub fn search(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitC
         _ => table(&names, &rows),
     }
     if let Some(taken) = answers.times.filter(|_| !options.json) {
-        let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
         eprintln!(
             "times    queries {:.1} ms, clips {:.1} ms, frames {:.1} ms, moments {:.1} ms",
             ms(taken.encode),
@@ -137,22 +135,21 @@ fn names(options: &Options) -> Vec<String> {
     options.texts.iter().cloned().chain(images).chain(clips).collect()
 }
 
-fn rows<'a>(index: &'a Index, found: &'a [Found]) -> Result<Vec<Row<'a>>> {
-    let row = |(at, found): (usize, &'a Found)| {
-        let video = index.clip(found.clip)?.video;
-        Ok(Row { rank: at + 1, found, id: &video.id, path: video.path.as_deref(), offset: video.offset })
-    };
+/// What was found, with its videos.
+pub fn rows<'a>(index: &'a Index, found: &'a [Found]) -> Result<Vec<Row<'a>>> {
+    let row = |(at, found): (usize, &'a Found)| Ok(Row { rank: at + 1, found, video: index.clip(found.clip)?.video });
     found.iter().enumerate().map(row).collect()
 }
 
-fn table(names: &[String], rows: &[Vec<Row>]) {
+/// Prints what was found for each query.
+pub fn table(names: &[String], rows: &[Vec<Row>]) {
     for (name, rows) in names.iter().zip(rows) {
         answer!("{name}");
         answer!("{:>4}  {:>6}  {:>9} - {:<9}  {:>7}  video", "", "score", "from", "to", "clip");
-        for Row { rank, found, id, .. } in rows {
+        for Row { rank, found, video } in rows {
             let Found { clip, score, moment, .. } = found;
             let (start, end) = (clock(moment.start), clock(moment.end));
-            answer!("{rank:>4}  {score:>6.3}  {start:>9} - {end:<9}  {clip:>7}  {}", shown(id));
+            answer!("{rank:>4}  {score:>6.3}  {start:>9} - {end:<9}  {clip:>7}  {}", shown(&video.id));
         }
     }
 }
@@ -167,20 +164,32 @@ pub fn clock(seconds: f64) -> String {
     }
 }
 
-fn row_json(row: &Row) -> Value {
-    let Row { rank, found, id, path, offset } = row;
+/// A result as `--json` prints it and the server answers it.
+pub fn result_json(rank: usize, found: &Found, video: &Video, path: Option<&str>) -> Value {
     json!({
         "rank": rank,
-        "video_id": id,
+        "video_id": video.id,
         "path": path,
         "start": found.moment.start,
         "end": found.moment.end,
         "peak": found.moment.peak,
-        "offset": offset,
+        "offset": video.offset,
         "score": found.score,
         "stage_scores": { "coarse": found.coarse, "frames": found.score },
         "clip": found.clip,
     })
+}
+
+fn row_json(row: &Row) -> Value {
+    result_json(row.rank, row.found, row.video, row.video.path.as_deref())
+}
+
+/// What the stages took, in milliseconds.
+pub fn stages_json(times: SearchTimes) -> Value {
+    let ms = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    let named =
+        [("queries", times.encode), ("clips", times.coarse), ("frames", times.fine), ("moments", times.moments)];
+    named.into_iter().map(|(name, time)| json!({ "name": name, "ms": ms(time) })).collect()
 }
 
 fn with_query(mut row: Value, name: &str) -> Value {
@@ -189,16 +198,6 @@ fn with_query(mut row: Value, name: &str) -> Value {
 }
 
 fn to_json(index: &Index, answers: &Answers, names: &[String], rows: &[Vec<Row>]) -> Value {
-    let ms = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
-    let stage = |name: &str, time| json!({ "name": name, "ms": ms(time) });
-    let stages = answers.times.map(|t| {
-        json!([
-            stage("queries", t.encode),
-            stage("clips", t.coarse),
-            stage("frames", t.fine),
-            stage("moments", t.moments)
-        ])
-    });
     let one = |(number, (name, rows)): (usize, (&String, &Vec<Row>))| {
         json!({
             "query": name,
@@ -210,15 +209,16 @@ fn to_json(index: &Index, answers: &Answers, names: &[String], rows: &[Vec<Row>]
         "schema": "reelgrad.search/1",
         "model": index.spec().model,
         "index": { "folder": index.folder(), "videos": index.videos().count(), "clips": index.len() },
-        "stages": stages,
+        "stages": answers.times.map(stages_json),
         "answers": names.iter().zip(rows).enumerate().map(one).collect::<Vec<_>>(),
     })
 }
 
-fn cells(index: &Index, names: &[String], rows: &[Vec<Row>]) -> Result<Vec<(String, Vec<Cell>)>> {
+/// What a sheet shows of it.
+pub fn cells(index: &Index, names: &[String], rows: &[Vec<Row>]) -> Result<Vec<(String, Vec<Cell>)>> {
     let cell = |row: &Row| -> Result<Cell> {
         let Found { clip, score, moment, .. } = row.found;
-        let name = Path::new(row.id).file_name().unwrap_or_default().to_string_lossy();
+        let name = Path::new(&row.video.id).file_name().unwrap_or_default().to_string_lossy();
         let caption = format!("{} {score:.3} {}-{}", row.rank, clock(moment.start), clock(moment.end));
         Ok(Cell { jpeg: index.thumbnail(*clip)?, lines: [caption, shown(&name)] })
     };
@@ -233,13 +233,13 @@ fn cut(ffmpeg: &Ffmpeg, folder: &Path, rows: &[Vec<Row>]) -> Result<ExitCode> {
     fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
     let mut failed = 0;
     for (query, rows) in rows.iter().enumerate() {
-        for Row { rank, found, id, path, offset } in rows {
+        for Row { rank, found, video } in rows {
             let stem: String =
-                Path::new(id).file_stem().unwrap_or_default().to_string_lossy().chars().take(60).collect();
+                Path::new(&video.id).file_stem().unwrap_or_default().to_string_lossy().chars().take(60).collect();
             let safe: String = stem.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect();
             let out = folder.join(format!("{:02}-{rank:02}-{safe}.mp4", query + 1));
-            let [start, end] = [found.moment.start, found.moment.end].map(|time| time + offset);
-            match ffmpeg.cut(path.unwrap_or(id), start, end, &out) {
+            let [start, end] = [found.moment.start, found.moment.end].map(|time| time + video.offset);
+            match ffmpeg.cut(video.path.as_deref().unwrap_or(&video.id), start, end, &out) {
                 Ok(()) => eprintln!("written  {}", out.display()),
                 Err(error) => {
                     eprintln!("failed   {error}");

@@ -12,7 +12,7 @@ pub use sampling::{Density, MOMENT, Sampling, Shown, Timeline};
 #[cfg(feature = "images")]
 pub use folder::read_frames;
 #[cfg(feature = "images")]
-pub use picture::read_image;
+pub use picture::{image_of_bytes, read_image};
 
 #[cfg(feature = "images")]
 mod folder;

@@ -18,7 +18,8 @@ use crate::models::text_image::Processor;
 use crate::models::towers::{TowerModel, TwoStageModel};
 use crate::retrieval::gallery::Gallery;
 use crate::retrieval::index::{
-    FrameVectors, IndexModel, ModelIdentity, QueryVectors, expect_directions, gated, hash_of, name_of, safetensors_of, unit,
+    FrameVectors, IndexModel, ModelIdentity, QueryVectors, expect_directions, gated, hash_of, name_of, safetensors_of,
+    unit,
 };
 use crate::tensor::Tensor;
 use crate::train::{RunFolder, Slot, open, slot_path};
@@ -85,7 +86,8 @@ impl<C: Config> TrainedModel<C> {
         for clip in clips {
             let has = clip.frames.len() / width;
             let taken = has.min(count);
-            let place = |i: usize| if has <= count { i } else { (i * (has - 1) + (count - 1) / 2) / (count - 1).max(1) };
+            let place =
+                |i: usize| if has <= count { i } else { (i * (has - 1) + (count - 1) / 2) / (count - 1).max(1) };
             all.extend(clip.chosen((0..taken).map(place), width, patches));
             (taken..count).for_each(|_| all.extend(self.padding.clone()));
             mask.extend((0..count).map(|i| if i < taken { 1.0 } else { 0.0 }));

@@ -30,18 +30,31 @@ pub fn read_image(path: impl AsRef<Path>, reading: &Reading) -> Result<Image> {
     let mut bytes = Vec::with_capacity(size as usize);
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
-    let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format().map_err(|e| Error::io("read", path, e))?;
+    picture(&bytes, path, reading)
+}
+
+/// As [`read_image`], of a file's bytes; errors call it `name`.
+///
+/// # Errors
+/// As [`read_image`], but for those of files.
+pub fn image_of_bytes(bytes: &[u8], name: &str, reading: &Reading) -> Result<Image> {
+    picture(bytes, Path::new(name), reading)
+}
+
+fn picture(bytes: &[u8], path: &Path, reading: &Reading) -> Result<Image> {
+    let bad = |problem: &dyn std::fmt::Display| Error::malformed(path, "picture", problem);
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| Error::io("read", path, e))?;
     let Some(format) = reader.format().filter(|format| format.reading_enabled()) else {
         return Err(bad(&"is no JPEG, PNG, WebP, BMP, TIFF or GIF"));
     };
     // The decoder fills what is missing with grey, without a word.
-    if format == ImageFormat::Jpeg && !jpeg_is_whole(&bytes) {
+    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
         return Err(bad(&"the JPEG is cut: its end is missing"));
     }
     decode(reader, reading).map_err(|problem| bad(&problem))
 }
 
-fn decode(mut reader: ImageReader<Cursor<&Vec<u8>>>, reading: &Reading) -> std::result::Result<Image, String> {
+fn decode(mut reader: ImageReader<Cursor<&[u8]>>, reading: &Reading) -> std::result::Result<Image, String> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(1 << 16);
     limits.max_image_height = Some(1 << 16);
