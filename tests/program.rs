@@ -257,8 +257,60 @@ fn a_closed_pipe_ends_it_quietly() {
 }
 
 #[test]
+fn captions_are_evaluated_on_an_index() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name).to_str().unwrap().to_string();
+    fs::create_dir_all(root.path().join("videos")).unwrap();
+    for (source, name) in [("color=red:s=64x64:r=5:d=6", "red.mkv"), ("color=blue:s=64x48:r=10:d=4", "blue.webm")] {
+        ffmpeg(&root.path().join("videos"), &format!("-f lavfi -i {source} {name}"));
+    }
+    let (index, captions) = (at("index"), at("captions.jsonl"));
+    answer(0, &["index", &at("videos"), "--model", MODEL, "--out", &index]);
+    let eval = ["eval", &index, "--model", MODEL, "--captions", &captions];
+    let lines = [
+        r#"{"video_id": "red", "captions": ["a red square", "something red"]}"#,
+        r#"{"video_id": "2", "path": "blue.webm", "start": 0, "end": 4, "caption": "something blue"}"#,
+    ];
+    fs::write(&captions, lines.join("\n")).unwrap();
+    let told: Value = serde_json::from_str(&answer(0, &[&eval[..], &["--json"]].concat())).unwrap();
+    assert_eq!(
+        (&told["schema"], &told["captions"], &told["videos"]),
+        (&"reelgrad.eval/1".into(), &3.into(), &2.into())
+    );
+    // Of two videos the own one is at least the second.
+    assert_eq!(told["recall"][1]["percent"]["value"], 100.0);
+    assert!([1.0, 2.0].map(Value::from).contains(&told["median_rank"]["value"]), "{told}");
+    // A video of one clip, of two in all: half of the guesses are right, and its only moment is it.
+    assert_eq!((&told["moments"][0]["iou"], &told["moments"][0]["chance"]), (&0.5.into(), &50.0.into()));
+    assert!(answer(0, &eval).contains("video   R@10            100.0 %"));
+
+    let missing = [&lines[..], &[r#"{"video_id": "green", "caption": "something green"}"#]].concat();
+    fs::write(&captions, missing.join("\n")).unwrap();
+    let output = reelgrad(&eval);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && told.contains("missing  green is not in the index"), "{told}");
+    fs::write(&captions, missing[2]).unwrap();
+    assert!(complaint(2, &eval).contains("name no video of the index"));
+    fs::write(&captions, "{}").unwrap();
+    assert!(complaint(2, &eval).contains("line 1"));
+}
+
+#[test]
 fn help_shows_an_example_of_every_command() {
-    for command in ["index", "search", "doctor", "info", "verify", "delete", "compact", "completions", "man"] {
+    for command in [
+        "demo",
+        "index",
+        "search",
+        "eval",
+        "serve",
+        "doctor",
+        "info",
+        "verify",
+        "delete",
+        "compact",
+        "completions",
+        "man",
+    ] {
         assert!(answer(0, &[command, "--help"]).contains(&format!("Example: reelgrad {command}")), "{command}");
     }
     for what in ["clip", "bert", "frames"] {

@@ -164,12 +164,11 @@ pub fn clock(seconds: f64) -> String {
     }
 }
 
-/// A result as `--json` prints it and the server answers it.
-pub fn result_json(rank: usize, found: &Found, video: &Video, path: Option<&str>) -> Value {
+/// A result, but for where its video is: of the server's answers and of `--json`.
+pub fn result_json(rank: usize, found: &Found, video: &Video) -> Value {
     json!({
         "rank": rank,
         "video_id": video.id,
-        "path": path,
         "start": found.moment.start,
         "end": found.moment.end,
         "peak": found.moment.peak,
@@ -181,7 +180,9 @@ pub fn result_json(rank: usize, found: &Found, video: &Video, path: Option<&str>
 }
 
 fn row_json(row: &Row) -> Value {
-    result_json(row.rank, row.found, row.video, row.video.path.as_deref())
+    let mut result = result_json(row.rank, row.found, row.video);
+    result["path"] = json!(row.video.path);
+    result
 }
 
 /// What the stages took, in milliseconds.

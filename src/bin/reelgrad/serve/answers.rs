@@ -158,7 +158,7 @@ fn answers_json(server: &Server, names: &[String], answers: &Answers) -> Outcome
     let index = server.searcher.index();
     let result = |(rank, found): (usize, &Found)| -> Outcome<Value> {
         let video = index.clip(found.clip)?.video;
-        let mut result = result_json(rank + 1, found, video, None);
+        let mut result = result_json(rank + 1, found, video);
         let at = format!("/v1/clips/{}", found.clip);
         result["duration"] = json!(video.duration);
         result["thumbnail"] = json!((!index.thumbnail(found.clip)?.is_empty()).then(|| format!("{at}/thumbnail")));

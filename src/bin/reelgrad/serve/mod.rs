@@ -151,8 +151,9 @@ async fn listen(server: &Arc<Server>, address: SocketAddr) -> Result<()> {
     let app = router(server.clone());
     let serving = axum::serve(listener, app).with_graceful_shutdown(async { stopped.await.unwrap_or_default() });
     let serving = tokio::spawn(async { serving.await });
+    let signal = signal()?;
     eprintln!("serving  http://{address}");
-    signal().await;
+    signal.await;
     eprintln!("stopping; what was asked is answered first");
     server.stopping.store(true, Ordering::SeqCst);
     let _ = stop.send(());
@@ -171,20 +172,28 @@ async fn listen(server: &Arc<Server>, address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Ctrl-C, or the system's wish to end it.
-async fn signal() {
+/// Ends with Ctrl-C, or the system's wish to end the program; both are heard from this call on.
+fn signal() -> Result<impl Future<Output = ()>> {
+    let failed = |e| Error::io("listen to", "signals", e);
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        Ok(async move {
             tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
+                _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            return;
-        }
+        })
     }
-    let _ = tokio::signal::ctrl_c().await;
+    #[cfg(not(unix))]
+    {
+        let mut interrupt = tokio::signal::windows::ctrl_c().map_err(failed)?;
+        Ok(async move {
+            interrupt.recv().await;
+        })
+    }
 }
 
 fn router(server: Arc<Server>) -> Router {
