@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the commands of docs/guide and keeps what they print in target/guide, from where the pages quote it. Expects what
-# `make demo` makes in runs/demo. STEPS cuts the training short; what it then prints says less.
+# `make demo` makes in runs/demo. STEPS is how long it trains; longer says more.
 #
 #     make demo && sh scripts/guide.sh
 set -eu
@@ -10,7 +10,7 @@ reelgrad=$PWD/target/release/reelgrad
 examples=$PWD/target/release/examples
 out=$PWD/target/guide
 demo=runs/demo
-steps=${STEPS:-200}
+steps=${STEPS:-20}
 
 # Mesa complains on standard error where a machine without a desktop has none.
 export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}"

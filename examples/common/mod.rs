@@ -12,9 +12,14 @@ mod program;
 use std::process::{ExitCode, Termination};
 
 use clap::Parser;
-use reelgrad::Error;
+use reelgrad::{Error, Gpu};
 
-pub use program::{choice, init_log, open, open_gpu, stop_on_ctrl_c};
+pub use program::{choice, init_log, open, stop_on_ctrl_c};
+
+/// Opens the GPU; as [`open`].
+pub fn open_gpu(adapter: Option<&str>) -> Gpu {
+    open(Gpu::builder().adapter(choice(adapter)))
+}
 
 /// Runs a program on its arguments. It ends with its own exit code, with a message and 2, or with 130 after Ctrl-C.
 pub fn main<O: Parser, C: Termination>(run: impl FnOnce(O) -> reelgrad::Result<C>) -> ExitCode {

@@ -23,7 +23,7 @@ mod sheet;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use reelgrad::{Error, Result};
+use reelgrad::{Error, Gpu, Result};
 
 /// Finds the video, and the moment in it, that a sentence describes; on any GPU with Vulkan, Metal or DirectX 12.
 ///
@@ -133,7 +133,12 @@ fn main() -> ExitCode {
 
 fn run(Options { command, adapter }: Options) -> Result<ExitCode> {
     let open_gpu = || {
-        let gpu = program::open_gpu(adapter.as_deref());
+        let builder = Gpu::builder().adapter(program::choice(adapter.as_deref()));
+        // Compiled pipelines are kept in the user's own folder for such things: the next start is a quick one.
+        let gpu = program::open(match dirs::cache_dir() {
+            Some(folder) => builder.pipeline_cache(folder.join("reelgrad")),
+            None => builder,
+        });
         eprintln!("adapter  {}", gpu.report().line());
         gpu
     };

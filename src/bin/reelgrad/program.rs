@@ -21,11 +21,6 @@ pub fn choice(adapter: Option<&str>) -> AdapterChoice {
     choice
 }
 
-/// Opens the GPU; as [`open`].
-pub fn open_gpu(adapter: Option<&str>) -> Gpu {
-    open(Gpu::builder().adapter(choice(adapter)))
-}
-
 /// Opens the GPU, or says in one sentence why there is none and exits with 2.
 pub fn open(builder: GpuBuilder) -> Gpu {
     builder.build().unwrap_or_else(|error| {

@@ -227,9 +227,11 @@ async fn page() -> Response {
 }
 
 async fn ready(State(server): Shared) -> Response {
-    match server.stopping.load(Ordering::SeqCst) {
-        false => "ready".into_response(),
-        true => Refusal::new(Code::Unavailable, "stopping").into_response(),
+    let refuse = |why: &str| Refusal::new(Code::Unavailable, why).into_response();
+    match (server.stopping.load(Ordering::SeqCst), server.worker.is_alive()) {
+        (true, _) => refuse("stopping"),
+        (false, false) => refuse("the server cannot search any more; restart it"),
+        (false, true) => "ready".into_response(),
     }
 }
 

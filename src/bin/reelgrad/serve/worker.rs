@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use prometheus::{IntCounter, IntGauge};
 use reelgrad::Result;
@@ -19,6 +19,7 @@ const TOGETHER: usize = 64;
 pub struct Worker {
     jobs: SyncSender<Job>,
     waiting: IntGauge,
+    thread: JoinHandle<()>,
 }
 
 enum Job {
@@ -38,8 +39,13 @@ impl Worker {
         let (jobs, waits) = sync_channel(queue);
         let waiting = metrics.queue_length.clone();
         let round = Round { searcher, jobs: waits, waiting: waiting.clone(), counts: metrics.rounds() };
-        thread::spawn(move || round.all());
-        Self { jobs, waiting }
+        let thread = thread::spawn(move || round.all());
+        Self { jobs, waiting, thread }
+    }
+
+    /// Whether it can still answer: it cannot if something it did went wrong beyond all errors.
+    pub fn is_alive(&self) -> bool {
+        !self.thread.is_finished()
     }
 
     /// Searches, together with others that ask alike.
@@ -89,17 +95,18 @@ impl Round {
     /// Takes what waits, until nobody can ask any more.
     fn all(self) {
         while let Ok(first) = self.jobs.recv() {
-            let (mut searches, mut count, mut next) = (Vec::new(), 0, Some(first));
-            while let Some(job) = next {
+            let (mut searches, mut count, mut other, mut next) = (Vec::new(), 0, None, Some(first));
+            while let Some(job) = next.take() {
                 self.waiting.dec();
                 match job {
                     Job::Search(search) => {
                         count += search.queries.len();
                         searches.push(search);
+                        next = if count < TOGETHER { self.jobs.try_recv().ok() } else { None };
                     }
-                    Job::Other(work) => work(&self.searcher),
+                    // Those that came before it do not wait for it.
+                    Job::Other(work) => other = Some(work),
                 }
-                next = if count < TOGETHER { self.jobs.try_recv().ok() } else { None };
             }
             searches.retain(|search| !search.reply.is_closed());
             while !searches.is_empty() {
@@ -107,6 +114,9 @@ impl Round {
                 let (alike, others) = searches.into_iter().partition(|search: &Search| search.options == options);
                 self.answer(alike, &options);
                 searches = others;
+            }
+            if let Some(work) = other {
+                work(&self.searcher);
             }
         }
     }
