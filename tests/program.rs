@@ -288,7 +288,10 @@ fn captions_are_evaluated_on_an_index() {
     fs::write(&captions, missing.join("\n")).unwrap();
     let output = reelgrad(&eval);
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && told.contains("missing  green is not in the index"), "{told}");
+    assert!(
+        output.status.code() == Some(1) && told.contains("left out green: the index holds no such video (1 captions)"),
+        "{told}"
+    );
     fs::write(&captions, missing[2]).unwrap();
     assert!(complaint(2, &eval).contains("name no video of the index"));
     fs::write(&captions, "{}").unwrap();

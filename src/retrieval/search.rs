@@ -22,12 +22,16 @@ pub const MAX_TEXT: usize = 16 << 10;
 const TOGETHER: usize = 64;
 
 /// What is searched for.
+///
+/// [`Preprocess::pixels`]: crate::data::media::preprocess::Preprocess::pixels
 #[derive(Clone, Debug, PartialEq)]
 pub enum Query {
     /// What a sentence says.
     Text(String),
     /// What looks like a picture.
     Picture(Image),
+    /// The same, of its pixels as the model's [`Preprocess::pixels`] makes them, which are few.
+    Pixels(Vec<u8>),
     /// What is like a clip of the index, by its number; itself and what overlaps it not among it.
     Clip(usize),
 }
@@ -39,8 +43,10 @@ pub struct SearchOptions {
     pub top: Option<usize>,
     /// At most so many of one video.
     pub per_video: usize,
-    /// Clips that the second stage ranks again, at least.
+    /// Clips that the second stage ranks again.
     pub candidates: usize,
+    /// Whether more of them are taken where they are of too few videos.
+    pub widen: bool,
     /// Whether the moment in each clip is looked for.
     pub moments: bool,
     /// Whether the stages are timed.
@@ -49,7 +55,7 @@ pub struct SearchOptions {
 
 impl Default for SearchOptions {
     fn default() -> Self {
-        Self { top: None, per_video: 1, candidates: 200, moments: true, timed: false }
+        Self { top: None, per_video: 1, candidates: 200, widen: true, moments: true, timed: false }
     }
 }
 
@@ -155,7 +161,9 @@ impl Searcher {
         let (vectors, cut) = self.encode(queries)?;
         watch.lap(|times| &mut times.encode);
         let mut found: Vec<Vec<Found>> = vec![Vec::new(); queries.len()];
-        // Queries whose candidates are of too few videos get more of them.
+        // Queries whose candidates are of too few videos get more of them, unless there are no more to be had.
+        let enough: Vec<usize> =
+            queries.iter().map(|query| self.reachable(query, options.per_video, top)).collect::<Result<_>>()?;
         let mut open: Vec<usize> = (0..queries.len()).collect();
         let mut candidates = options.candidates.max(top).min(self.index().len());
         while !open.is_empty() && candidates > 0 {
@@ -172,7 +180,7 @@ impl Searcher {
                 found[q] = self.spread(self.rank(&vectors[q], &listed)?, options.per_video, top)?;
             }
             watch.lap(|times| &mut times.fine);
-            open.retain(|&q| found[q].len() < top && candidates < self.index().len());
+            open.retain(|&q| options.widen && found[q].len() < enough[q] && candidates < self.index().len());
             candidates = (candidates * 4).min(self.index().len());
         }
         if options.moments {
@@ -184,6 +192,25 @@ impl Searcher {
         }
         watch.lap(|times| &mut times.moments);
         Ok(Answers { found, cut, times: options.timed.then_some(watch.times) })
+    }
+
+    /// How many of `top` clips there are to be had, at least, with at most so many of a video.
+    fn reachable(&self, query: &Query, per_video: usize, top: usize) -> Result<usize> {
+        let index = self.index();
+        let of = |video: &str| Ok::<usize, Error>(index.clips_of(video)?.len().min(per_video));
+        let own = match query {
+            // Itself and what overlaps it are not looked for: perhaps all of its video.
+            Query::Clip(number) => of(&index.clip(*number)?.video.id)?,
+            _ => 0,
+        };
+        let mut all = 0usize;
+        for video in index.videos() {
+            all += of(&video.id)?;
+            if all - own.min(all) >= top {
+                return Ok(top);
+            }
+        }
+        Ok(all - own)
     }
 
     /// How many clips are wanted.
@@ -262,7 +289,16 @@ impl Searcher {
         let (mut sentences, width) = (sentences.into_iter(), self.model.width());
         let one = |query: &Query| match query {
             Query::Text(_) => Ok(sentences.next().unwrap_or_default()),
-            Query::Picture(picture) => self.model.picture(picture),
+            Query::Picture(picture) => self.model.picture(&self.model.processor().preprocess.pixels(picture)?),
+            Query::Pixels(pixels) => {
+                let side = self.model.processor().preprocess.crop;
+                match pixels.len() == 3 * side * side {
+                    true => self.model.picture(pixels),
+                    false => {
+                        Err(Error::argument("search", "query", format!("has no picture of {side} x {side} pixels")))
+                    }
+                }
+            }
             Query::Clip(number) => {
                 let (frames, _) = self.index().frames(*number)?;
                 let (coarse, frame) = (self.index().coarse(*number, 1)?, mean_direction(&frames, width));

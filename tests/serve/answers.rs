@@ -113,7 +113,7 @@ fn sentences_and_pictures_become_vectors() {
 fn it_describes_itself() {
     let server = Server::start(&[]);
     let info = server.get("/v1/info").json();
-    assert_eq!((&info["schema"], &info["model"]["name"]), (&"reelgrad.info/1".into(), &NAME.into()));
+    assert_eq!((&info["schema"], &info["model"]["name"]), (&"reelgrad.service/1".into(), &NAME.into()));
     assert_eq!((&info["videos"], number(&info["seconds"])), (&5.into(), 12.0 + 10.0 + 3.0 + 3.0 + 9.0));
     let limits = json!({ "body_bytes": 16 << 20, "text_bytes": 16384, "top": 200, "queries": 64 });
     assert_eq!((&info["limits"], &info["media"]), (&limits, &false.into()));

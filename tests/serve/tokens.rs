@@ -55,3 +55,39 @@ fn with_a_token_it_must_be_told() {
         assert_eq!(server.get(path).status, 200, "{path}");
     }
 }
+
+#[test]
+fn immich_which_sends_no_token_may_be_let_in() {
+    let server = Server::start(&["--token", "s3cret", "--open-predict"]);
+    let form = Request::form("/predict", &[("entries", &entries("textual", NAME)), ("text", "a dog")], None);
+    assert_eq!(server.ask(&form).status, 200);
+    for path in ["/v1/info", "/metrics", "/v1/clips/0/thumbnail"] {
+        server.get(path).refusal(&[401], path);
+    }
+}
+
+#[test]
+fn pages_of_other_sites_and_names_are_refused() {
+    let server = Server::start(&[]);
+    for site in ["cross-site", "same-site"] {
+        for path in ["/v1/info", "/v1/clips/0/thumbnail", "/ping"] {
+            server.ask(&Request::get(path).with(&format!("Sec-Fetch-Site: {site}"))).refusal(&[400], path);
+        }
+        // A link to the page may be anywhere.
+        assert_eq!(server.ask(&Request::get("/").with(&format!("Sec-Fetch-Site: {site}"))).status, 200);
+    }
+    for site in ["same-origin", "none"] {
+        assert_eq!(server.ask(&Request::get("/v1/info").with(&format!("Sec-Fetch-Site: {site}"))).status, 200);
+    }
+    // A foreign name that was pointed at this machine.
+    for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "[::2]", ""] {
+        let mut request = Request::get("/v1/info");
+        request.headers[0] = format!("Host: {host}");
+        server.ask(&request).refusal(&[400], host);
+    }
+    for host in ["127.0.0.1:7430", "LOCALHOST", "[::1]:80", "127.9.9.9"] {
+        let mut request = Request::get("/v1/info");
+        request.headers[0] = format!("Host: {host}");
+        assert_eq!(server.ask(&request).status, 200, "{host}");
+    }
+}

@@ -20,7 +20,7 @@ use reelgrad::retrieval::search::{Query, SearchOptions, Searcher};
 use reelgrad::run::clip::{Settings, open_trained};
 use reelgrad::run::{Plan, Request, Setting, stored};
 use reelgrad::tensor::DType;
-use reelgrad::train::StopFlag;
+use reelgrad::train::{Slot, StopFlag};
 use reelgrad::{Error, Gpu, Result};
 use serde_json::json;
 
@@ -70,6 +70,7 @@ pub fn demo(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitCod
     let (gpu, stop) = (open_gpu(), stop_on_ctrl_c());
     let seconds = |since: Instant| since.elapsed().as_secs_f64();
     let [run, videos, index] = ["EERCF", "videos", "index"].map(|name| options.out.join(name));
+    own(&options.out)?;
 
     answer!("1. a model: EERCF, trained from nothing on clips of two shapes that move");
     let settings = train(&gpu, options, &run, &stop)?;
@@ -110,22 +111,36 @@ pub fn demo(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
+/// That the folder is the demo's own, which may throw away what it finds in it: a new one, or one that it made before.
+fn own(folder: &Path) -> Result<()> {
+    let mark = folder.join("demo.json");
+    let mut held = fs::read_dir(folder).into_iter().flatten();
+    if !mark.exists() && held.next().is_some() {
+        let why = format!("names {}, which holds something else: give a new folder", folder.display());
+        return Err(Error::Argument { op: "demo", argument: "--out", why });
+    }
+    fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+    atomic::write(&mark, |file| writeln!(file, "{}", json!({ "made_by": "reelgrad demo" })))
+}
+
 /// The settings of the model in `folder`, which is trained unless it is.
 fn train(gpu: &Gpu, options: &Options, folder: &Path, stop: &StopFlag) -> Result<Settings<EercfConfig>> {
     let set = |name: &str, value: u64| Setting::new(name, value);
     let asked = [("fit.steps", options.steps), ("fit.evaluate_every", options.steps), ("data.world.test", 500)];
     let set = asked.map(|(name, value)| set(name, value)).to_vec();
-    if folder.join("checkpoints/best").is_dir() {
-        let known: Settings<EercfConfig> = stored(folder)?;
-        if known.fit.core.steps == options.steps {
+    let run = Some(folder.to_path_buf());
+    let mut request = Request { run: run.clone(), set, small: true, ..Request::default() };
+    match stored::<Settings<EercfConfig>>(folder) {
+        Ok(known) if known.fit.core.steps == options.steps && folder.join("checkpoints/best").is_dir() => {
             return Ok(known);
         }
-        fs::remove_dir_all(folder).map_err(|e| Error::io("remove", folder, e))?;
-    } else if folder.exists() {
-        // A demo that was ended in the middle.
-        fs::remove_dir_all(folder).map_err(|e| Error::io("remove", folder, e))?;
+        // It was ended in the middle, and goes on.
+        Ok(known) if known.fit.core.steps == options.steps && folder.join("checkpoints/last").is_dir() => {
+            request = Request { run, resume: Some(Slot::Last), ..Request::default() };
+        }
+        _ if folder.exists() => fs::remove_dir_all(folder).map_err(|e| Error::io("remove", folder, e))?,
+        _ => {}
     }
-    let request = Request { run: Some(folder.to_path_buf()), set, small: true, ..Request::default() };
     let mut plan = Plan::<Settings<EercfConfig>>::new(&request)?;
     let (data, _) = plan.open()?;
     plan.train(gpu, &data, &mut Bar::new("training"), stop)?;

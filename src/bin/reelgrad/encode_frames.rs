@@ -49,8 +49,10 @@ pub fn list(options: &Options) -> Result<ExitCode> {
     let ffmpeg = Ffmpeg::find()?.with_limits(options.limits.limits());
     let survey = Survey::of(&ffmpeg, &options.video, &selection, options.out.as_deref())?;
     if options.json {
-        let json = serde_json::to_string_pretty(&survey);
-        answer!("{}", json.map_err(|e| Error::malformed(&options.video, "answer", e))?);
+        let json = serde_json::to_value(&survey);
+        let mut json = json.map_err(|e| Error::malformed(&options.video, "answer", e))?;
+        json["schema"] = "reelgrad.frames/1".into();
+        answer!("{json:#}");
         return Ok(ExitCode::SUCCESS);
     }
     let Survey { width, height, rotation, duration, frames, notes, .. } = &survey;

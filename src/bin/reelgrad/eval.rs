@@ -1,12 +1,12 @@
 //! `reelgrad eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use reelgrad::data::captions::read_jsonl;
 use reelgrad::data::moments::Problems;
-use reelgrad::retrieval::index::{Clip, Index};
+use reelgrad::retrieval::index::{Clip, Index, Video};
 use reelgrad::retrieval::search::{Query, SearchOptions, Searcher};
 use reelgrad::{Error, Gpu, Progress, Result};
 use serde_json::json;
@@ -69,8 +69,8 @@ struct Figure {
 
 pub fn eval(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitCode> {
     let index = Index::open(&options.index)?;
-    let (questions, missing) = questions(options, &index)?;
-    missing.iter().for_each(|id| eprintln!("missing  {id} is not in the index; its captions are left out"));
+    let (questions, left_out) = questions(options, &index)?;
+    left_out.iter().for_each(|problem| eprintln!("left out {problem}"));
     if questions.is_empty() {
         let why = format!("of {} name no video of the index", options.captions.display());
         return Err(Error::Argument { op: "eval", argument: "captions", why });
@@ -78,30 +78,31 @@ pub fn eval(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitCod
     let gpu = open_gpu();
     let searcher = Searcher::new(&gpu, options.model.open(&gpu)?, index, options.budget << 20)?;
     let (ranks, overlaps) = ask(options, &searcher, &questions)?;
-    tell(options, &searcher, &questions, &ranks, &overlaps);
-    Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    tell(options, &searcher, &questions, &left_out, (&ranks, &overlaps));
+    Ok(if left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The captions of videos of the index, and the videos that it does not hold.
+/// The captions of videos of the index, and what is wrong with those that are left out.
 fn questions(options: &Options, index: &Index) -> Result<(Vec<Question>, Vec<String>)> {
     let split = read_jsonl(&options.captions, &mut Problems::strict())?;
-    let (mut questions, mut missing) = (Vec::new(), Vec::new());
+    let (mut questions, mut left_out) = (Vec::new(), Vec::new());
     for about in split.videos {
         // By its name with or without folders and ending.
-        let is_it = |id: &str| {
-            let name = |file: &str| id == file || id.ends_with(&format!("/{file}"));
-            name(&about.file)
-                || id.rsplit_once('.').is_some_and(|(stem, _)| stem.ends_with(&format!("/{}", about.file)))
-        };
-        let Some(video) = index.videos().find(|video| is_it(&video.id)) else {
-            missing.push(about.id);
+        let is_it = |id: &Path| id.ends_with(&about.file) || id.with_extension("").ends_with(&about.file);
+        let found: Vec<&Video> = index.videos().filter(|video| is_it(Path::new(&video.id))).collect();
+        let &[video] = found.as_slice() else {
+            let captions = about.captions.len();
+            left_out.push(match found.len() {
+                0 => format!("{}: the index holds no such video ({captions} captions)", about.id),
+                several => format!("{}: {several} videos of the index are called so ({captions} captions)", about.id),
+            });
             continue;
         };
         let clips = index.clips_of(&video.id)?;
         let stretch = about.end.map(|end| (about.start - video.offset, end - video.offset));
         questions.extend(about.captions.into_iter().map(|text| Question { text, clips: clips.clone(), stretch }));
     }
-    Ok((questions, missing))
+    Ok((questions, left_out))
 }
 
 /// The rank of each caption's video, from 1, if it is found; and how much the moment that comes first has in common with
@@ -109,24 +110,19 @@ fn questions(options: &Options, index: &Index) -> Result<(Vec<Question>, Vec<Str
 fn ask(options: &Options, searcher: &Searcher, questions: &[Question]) -> Result<(Vec<Option<usize>>, Vec<f64>)> {
     let (mut ranks, mut overlaps, mut bar) = (Vec::new(), Vec::new(), Bar::new("captions"));
     let top = (options.depth as usize).min(searcher.index().len());
-    let ranking =
-        SearchOptions { top: Some(top), candidates: options.candidates, moments: false, ..Default::default() };
-    let best = SearchOptions { top: Some(1), moments: true, ..ranking };
+    // What is not among the candidates is not found, as when somebody asks for the first few.
+    let asked = SearchOptions { top: Some(top), candidates: options.candidates, widen: false, ..Default::default() };
     for group in questions.chunks(TOGETHER) {
         let queries: Vec<Query> = group.iter().map(|question| Query::Text(question.text.clone())).collect();
-        let found = searcher.search(&queries, &ranking)?.found;
+        let found = searcher.search(&queries, &asked)?.found;
         for (question, found) in group.iter().zip(&found) {
             ranks.push(found.iter().position(|found| question.clips.contains(&found.clip)).map(|at| at + 1));
         }
-        if group.iter().any(|question| question.stretch.is_some()) {
-            let found = searcher.search(&queries, &best)?.found;
-            let told =
-                group.iter().zip(&found).filter_map(|(question, found)| Some((question, question.stretch?, found)));
-            overlaps.extend(told.map(|(question, stretch, found)| {
-                let own = found.first().filter(|found| question.clips.contains(&found.clip));
-                own.map_or(0.0, |found| overlap((found.moment.start, found.moment.end), stretch))
-            }));
-        }
+        let told = group.iter().zip(&found).filter_map(|(question, found)| Some((question, question.stretch?, found)));
+        overlaps.extend(told.map(|(question, stretch, found)| {
+            let own = found.first().filter(|found| question.clips.contains(&found.clip));
+            own.map_or(0.0, |found| overlap((found.moment.start, found.moment.end), stretch))
+        }));
         bar.step(ranks.len() as u64, questions.len() as u64, "");
     }
     Ok((ranks, overlaps))
@@ -148,7 +144,13 @@ fn chance(index: &Index, questions: &[Question], iou: f64) -> f64 {
     100.0 * told.iter().map(hits).sum::<usize>() as f64 / (told.len() * index.len()).max(1) as f64
 }
 
-fn tell(options: &Options, searcher: &Searcher, questions: &[Question], ranks: &[Option<usize>], overlaps: &[f64]) {
+fn tell(
+    options: &Options,
+    searcher: &Searcher,
+    questions: &[Question],
+    left_out: &[String],
+    (ranks, overlaps): (&[Option<usize>], &[f64]),
+) {
     let index = searcher.index();
     let videos = index.videos().count();
     let recall = |k: usize| share(ranks.iter().filter(|rank| rank.is_some_and(|rank| rank <= k)).count(), ranks.len());
@@ -167,6 +169,7 @@ fn tell(options: &Options, searcher: &Searcher, questions: &[Question], ranks: &
             json!({
                 "schema": "reelgrad.eval/1",
                 "captions": ranks.len(),
+                "left_out": left_out,
                 "videos": videos,
                 "clips": index.len(),
                 "recall": recalls.iter().map(recall).collect::<Vec<_>>(),
@@ -183,7 +186,12 @@ fn tell(options: &Options, searcher: &Searcher, questions: &[Question], ranks: &
         answer!("video   R@{k:<2}            {value:5.1} % ({low:.1} - {high:.1})   by lot {by_lot:.1} %");
     }
     match median {
-        Some(Figure { value, low, high }) => answer!("video   median rank     {value:5} ({low} - {high})"),
+        Some(Figure { value, low, high }) if high.is_finite() => {
+            answer!("video   median rank     {value:5} ({low} - {high})");
+        }
+        Some(Figure { value, low, .. }) => {
+            answer!("video   median rank     {value:5} ({low} - above {})", options.depth);
+        }
         None => answer!("video   median rank     above {}", options.depth),
     }
     for (iou, Figure { value, low, high }, by_lot) in moments.iter().filter(|_| !overlaps.is_empty()) {
@@ -199,15 +207,17 @@ fn share(hits: usize, of: usize) -> Figure {
     Figure { value: 100.0 * p, low: 100.0 * (middle - half).max(0.0), high: 100.0 * (middle + half).min(1.0) }
 }
 
-/// The median rank, between the ranks that enclose it in 95 % of samples; `None` if it is not among those found.
+/// The median rank, between the ranks that enclose it in 95 % of samples, of which the upper may be beyond all that were
+/// found; `None` if it is so itself.
 fn median(ranks: &[Option<usize>]) -> Option<Figure> {
     let mut sorted: Vec<usize> = ranks.iter().map(|rank| rank.unwrap_or(usize::MAX)).collect();
     sorted.sort_unstable();
     let (n, half) = (sorted.len(), Z * (sorted.len() as f64).sqrt() / 2.0);
     let at = |place: f64| sorted[(place.max(0.0) as usize).min(n - 1)];
     let middle = at((n as f64 - 1.0) / 2.0);
-    let bounds = (at(n as f64 / 2.0 - half), at(n as f64 / 2.0 + half));
-    (bounds.1 < usize::MAX).then_some(Figure { value: middle as f64, low: bounds.0 as f64, high: bounds.1 as f64 })
+    let rank = |rank: usize| if rank == usize::MAX { f64::INFINITY } else { rank as f64 };
+    let (low, high) = (rank(at(n as f64 / 2.0 - half)), rank(at(n as f64 / 2.0 + half)));
+    (middle < usize::MAX).then_some(Figure { value: middle as f64, low, high })
 }
 
 #[cfg(test)]
@@ -231,5 +241,8 @@ mod tests {
         let Figure { value, low, high } = median(&ranks).unwrap();
         assert_eq!((value, low, high), (50.0, 41.0, 60.0));
         assert!(median(&[Some(1), None, None]).is_none());
+        let few = [1, 1, 2, 2, 2, 3, 3, 4].map(Some);
+        let Figure { value, high, .. } = median(&[&few[..], &[None, None]].concat()).unwrap();
+        assert_eq!((value, high), (2.0, f64::INFINITY));
     }
 }

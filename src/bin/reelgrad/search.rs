@@ -90,9 +90,9 @@ pub fn search(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitC
     let index = Index::open(&options.index)?;
     let gpu = open_gpu();
     let searcher = Searcher::new(&gpu, options.model.open(&gpu)?, index, options.budget << 20)?;
-    let &Options { top, per_video, candidates, times, .. } = options;
-    let answers =
-        searcher.search(&queries, &SearchOptions { top, per_video, candidates, moments: true, timed: times })?;
+    let &Options { top, per_video, candidates, times: timed, .. } = options;
+    let asked = SearchOptions { top, per_video, candidates, timed, ..SearchOptions::default() };
+    let answers = searcher.search(&queries, &asked)?;
     let names = names(options);
     for &query in &answers.cut {
         eprintln!("note     {:?} is longer than the model reads; its end does not count", names[query]);

@@ -8,7 +8,6 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::spec::{Clip, ClipPlan, IndexSpec, ModelIdentity};
-use crate::data::media::pixels::Image;
 use crate::models::text_image::Processor;
 use crate::retrieval::exact::dot;
 use crate::tensor::DType;
@@ -75,12 +74,14 @@ pub trait IndexModel: Send + Sync {
     /// Device errors.
     fn rerank(&self, query: &QueryVectors, clips: &[FrameVectors]) -> Result<Vec<f64>>;
 
-    /// A picture as a query: a clip of one frame.
+    /// A picture as a query, a clip of one frame: its pixels as [`Preprocess::pixels`] makes them.
+    ///
+    /// [`Preprocess::pixels`]: crate::data::media::preprocess::Preprocess::pixels
     ///
     /// # Errors
-    /// As [`IndexModel::frames`] and [`IndexModel::coarse`], and what its preprocessing returns.
-    fn picture(&self, picture: &Image) -> Result<QueryVectors> {
-        let vectors = self.frames(&self.processor().preprocess.apply(picture)?)?;
+    /// As [`IndexModel::frames`] and [`IndexModel::coarse`].
+    fn picture(&self, pixels: &[u8]) -> Result<QueryVectors> {
+        let vectors = self.frames(&self.processor().preprocess.normalize(pixels))?;
         let frame = unit(&vectors.frames);
         Ok(QueryVectors { coarse: self.coarse(&[vectors])?, frame, text: Vec::new() })
     }

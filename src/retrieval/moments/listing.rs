@@ -82,13 +82,13 @@ impl MomentResults<'_> {
         self.index.video(moment.video).map_or("?", |v| v.id.as_str())
     }
 
-    /// A line of JSON for each query, of the schema `reelgrad.search/1`; `model` names the model's file or run.
+    /// A line of JSON for each query, of the schema `reelgrad.find_moment/1`; `model` names the model's file or run.
     pub fn to_json_lines(&self, model: &Path) -> String {
         let ms = |s: &Stage| json!({ "name": s.name, "ms": 1e3 * s.time.as_secs_f64() });
         let row = |(rank, m): (usize, &Prediction)| json!({ "rank": rank + 1, "video_id": self.video(m), "score": m.score, "start": m.start, "end": m.end });
         let line = |(wanted, moments): (&WantedMoment, &Vec<Prediction>)| {
             let line = json!({
-                "schema": "reelgrad.search/1",
+                "schema": "reelgrad.find_moment/1",
                 "query": wanted.title,
                 "model": model.display().to_string(),
                 "index": { "videos": self.index.videos().len(), "precision": self.index.precision() },

@@ -6,10 +6,9 @@ use axum::Json;
 use axum::extract::{Request, State};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use reelgrad::Result as Outcome;
 use reelgrad::data::media::frames::{Reading, image_of_bytes};
-use reelgrad::data::media::pixels::Image;
 use reelgrad::retrieval::search::{Answers, Found, MAX_TEXT, Query, SearchOptions};
+use reelgrad::{Error, Result as Outcome};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -93,29 +92,33 @@ fn within(name: &str, value: usize, most: usize) -> Result<(), Refusal> {
 }
 
 /// What a query is called in answers, and what it asks. Pictures are decoded here.
-fn query(body: QueryBody, number: usize) -> Result<(String, Query), Refusal> {
+fn query(server: &Server, body: QueryBody, number: usize) -> Result<(String, Query), Refusal> {
     Ok(match body {
         QueryBody::Clip(clip) => (format!("clip {clip}"), Query::Clip(clip)),
-        QueryBody::Image(image) => (format!("image {number}"), Query::Picture(picture(&image, number)?)),
+        QueryBody::Image(image) => (format!("image {number}"), Query::Pixels(picture(server, &image, number)?)),
         QueryBody::Text(text) => (text.clone(), Query::Text(text)),
     })
 }
 
-fn picture(base64: &str, number: usize) -> Result<Image, Refusal> {
+fn picture(server: &Server, base64: &str, number: usize) -> Result<Vec<u8>, Refusal> {
     let no_base64 = |e| Refusal::new(Code::BadRequest, format!("image {number} is no base64: {e}"));
-    of_bytes(&BASE64_STANDARD.decode(base64).map_err(no_base64)?, &format!("image {number}"))
+    let (pixels, _) = pixels(server, &BASE64_STANDARD.decode(base64).map_err(no_base64)?, &format!("image {number}"))?;
+    Ok(pixels)
 }
 
-/// A picture that was sent.
-pub fn of_bytes(bytes: &[u8], name: &str) -> Result<Image, Refusal> {
-    image_of_bytes(bytes, name, &Reading::OWN).map_err(|error| Refusal::of_input(&error))
+/// A picture that was sent as the model takes it, and its height and width. A large one is large here alone.
+pub fn pixels(server: &Server, bytes: &[u8], name: &str) -> Result<(Vec<u8>, [usize; 2]), Refusal> {
+    let bad = |error: Error| Refusal::of_input(&error);
+    let image = image_of_bytes(bytes, name, &Reading::OWN).map_err(bad)?;
+    let pixels = server.searcher.model().processor().preprocess.pixels(&image).map_err(bad)?;
+    Ok((pixels, [image.height(), image.width()]))
 }
 
 /// GET /v1/info
 pub async fn info(State(server): Shared) -> Json<Value> {
     let index = server.searcher.index();
     Json(json!({
-        "schema": "reelgrad.info/1",
+        "schema": "reelgrad.service/1",
         "model": index.spec().model,
         "width": index.spec().width,
         "videos": index.videos().count(),
@@ -141,15 +144,17 @@ pub async fn search(State(server): Shared, request: Request) -> Answer {
     within("candidates", body.candidates, MOST_CANDIDATES)?;
     let clips = server.searcher.index().len();
     let asked = body.queries;
-    let queries = blocking(move || {
+    let queries = server.decode(move |server| {
         let numbered = asked.into_iter().zip(1..);
-        numbered.map(|(asked, number)| query(asked, number)).collect::<Result<Vec<_>, Refusal>>()
+        numbered.map(|(asked, number)| query(server, asked, number)).collect::<Result<Vec<_>, Refusal>>()
     });
     let (names, queries): (Vec<String>, Vec<Query>) = queries.await?.into_iter().unzip();
     // An index of nothing answers with nothing.
     let top = (clips > 0).then(|| body.top.unwrap_or(10).min(server.max_top).min(clips));
-    let SearchBody { per_video, candidates, times, .. } = body;
-    let options = SearchOptions { top, per_video, candidates, moments: true, timed: times };
+    let SearchBody { per_video, candidates, times: timed, .. } = body;
+    // So many in all: one request must not keep the others waiting for minutes.
+    let candidates = candidates.min(MOST_CANDIDATES / queries.len());
+    let options = SearchOptions { top, per_video, candidates, timed, ..SearchOptions::default() };
     let answers = server.worker.search(queries, options).await?;
     blocking(move || Ok(Json(answers_json(&server, &names, &answers)?))).await
 }
@@ -182,7 +187,7 @@ fn answers_json(server: &Server, names: &[String], answers: &Answers) -> Outcome
 pub async fn moments(State(server): Shared, request: Request) -> Answer {
     let MomentsBody { query: asked, video_id, top } = body::json(request, server.max_body).await?;
     within("top", top, MOST_MOMENTS)?;
-    let (_, query) = blocking(move || query(asked, 1)).await?;
+    let (_, query) = server.decode(move |server| query(server, asked, 1)).await?;
     let id = video_id.clone();
     let (found, cut) = server.worker.call(move |searcher| searcher.moments(&query, &id, top)).await?;
     let index = server.searcher.index();
@@ -215,8 +220,10 @@ pub async fn encode_text(State(server): Shared, request: Request) -> Answer {
 pub async fn encode_image(State(server): Shared, request: Request) -> Answer {
     let ImagesBody { images } = body::json(request, server.max_body).await?;
     within("the number of images", images.len(), MOST_QUERIES)?;
-    let decode = move || images.iter().zip(1..).map(|(image, number)| picture(image, number)).collect();
-    let vectors = image_vectors(&server, blocking(decode).await?).await?;
+    let decode = move |server: &Server| {
+        images.iter().zip(1..).map(|(image, number)| picture(server, image, number)).collect::<Result<_, Refusal>>()
+    };
+    let vectors = image_vectors(&server, server.decode(decode).await?).await?;
     Ok(Json(vectors_json(&server, &vectors)))
 }
 
@@ -230,8 +237,8 @@ pub async fn text_vectors(server: &Arc<Server>, texts: Vec<String>) -> Result<(V
     server.worker.call(encode).await
 }
 
-/// Pictures as vectors of unit length.
-pub async fn image_vectors(server: &Arc<Server>, images: Vec<Image>) -> Result<Vec<Vec<f32>>, Refusal> {
+/// Pictures, by their pixels, as vectors of unit length.
+pub async fn image_vectors(server: &Arc<Server>, images: Vec<Vec<u8>>) -> Result<Vec<Vec<f32>>, Refusal> {
     let encode = move |searcher: &reelgrad::retrieval::search::Searcher| {
         images.iter().map(|image| Ok(searcher.model().picture(image)?.frame)).collect()
     };

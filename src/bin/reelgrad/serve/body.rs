@@ -6,8 +6,8 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::error::Category;
 
 use super::refusal::{Code, Refusal};
 
@@ -50,11 +50,14 @@ pub async fn json<T: DeserializeOwned>(request: Request, limit: usize) -> Result
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Err(Refusal::new(Code::UnsupportedMediaType, "the body must be of Content-Type: application/json"));
     }
-    let value: Value = serde_json::from_slice(&bytes)
-        .map_err(|e| Refusal::new(Code::BadRequest, format!("the body is no JSON: {e}")))?;
+    let refusal = |e: serde_json::Error| match e.classify() {
+        Category::Data => Refusal::new(Code::Unprocessable, e.to_string()),
+        _ => Refusal::new(Code::BadRequest, format!("the body is no JSON: {e}")),
+    };
     // An array of the fields' values would pass for an object.
-    if !value.is_object() {
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        serde_json::from_slice::<IgnoredAny>(&bytes).map_err(refusal)?;
         return Err(Refusal::new(Code::Unprocessable, "the body must be a JSON object"));
     }
-    serde_json::from_value(value).map_err(|e| Refusal::new(Code::Unprocessable, e.to_string()))
+    serde_json::from_slice(&bytes).map_err(refusal)
 }

@@ -8,8 +8,7 @@ use axum::http::header;
 use multer::Multipart;
 use serde_json::{Value, json};
 
-use super::answers::{image_vectors, of_bytes, text_vectors};
-use super::media::blocking;
+use super::answers::{image_vectors, pixels, text_vectors};
 use super::refusal::{Code, Refusal};
 use super::{Shared, body};
 
@@ -33,9 +32,8 @@ pub async fn predict(State(server): Shared, request: Request) -> Result<Json<Val
         }
         Wanted::Visual => {
             let bytes = image.ok_or_else(|| missing("image"))?;
-            let picture = blocking(move || of_bytes(&bytes, "image")).await?;
-            let (height, width) = (picture.height(), picture.width());
-            let vectors = image_vectors(&server, vec![picture]).await?;
+            let (pixels, [height, width]) = server.decode(move |server| pixels(server, &bytes, "image")).await?;
+            let vectors = image_vectors(&server, vec![pixels]).await?;
             Ok(Json(json!({ "clip": written(&vectors), "imageHeight": height, "imageWidth": width })))
         }
     }

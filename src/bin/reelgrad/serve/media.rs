@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::header;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use reelgrad::retrieval::index::Video;
 use tower_http::services::ServeFile;
@@ -34,7 +34,11 @@ pub async fn media(State(server): Shared, Path(clip): Path<usize>, request: Requ
     });
     let served = ServeFile::new(path.await?).try_call(request).await;
     let response = served.map_err(|e| Refusal::new(Code::NotFound, format!("the video cannot be read: {e}")))?;
-    Ok(response.map(Body::new))
+    let mut response = response.map(Body::new);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Ok(response)
 }
 
 impl Server {
@@ -50,6 +54,9 @@ impl Server {
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let failed = |e| Refusal::new(Code::Internal, format!("the server failed: {e}"));
+    let failed = |e| {
+        log::error!("{e}");
+        Refusal::new(Code::Internal, "the server failed; its log says why")
+    };
     tokio::task::spawn_blocking(work).await.map_err(failed)?
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -26,6 +26,7 @@ use reelgrad::retrieval::index::Index;
 use reelgrad::retrieval::search::Searcher;
 use reelgrad::{Error, Gpu, Result};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use self::metrics::Metrics;
@@ -37,13 +38,17 @@ pub const EXAMPLE: &str = "\
 Example: reelgrad serve videos.index --model clip-vit-base-patch32 --media-root ~/Videos
 
 Then open the address that it prints. GET /openapi.json describes the API. As Immich's machine learning server it answers
-GET /ping and POST /predict: give Immich its address, and here the model's name there with --immich-model.";
+GET /ping and POST /predict: give Immich its address, and here the model's name there with --immich-model. From another
+machine or container it also takes --host, --token and, as Immich sends no token, --open-predict.";
 
 const PAGE: &str = include_str!("page.html");
 const OPENAPI: &str = include_str!("openapi.json");
 /// The page needs nothing from elsewhere, and can be made to ask for nothing there.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src 'self' data: blob:; \
                       media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Requests that may bring something at a time, beside those that wait for the GPU.
+const ROOM: usize = 64;
 
 /// How long requests that are under way when it is stopped may take.
 const LAST: Duration = Duration::from_secs(30);
@@ -79,6 +84,9 @@ pub struct Options {
     /// What Immich calls the model [default: the name of its folder].
     #[arg(long, value_name = "NAME")]
     immich_model: Option<String>,
+    /// Answers POST /predict without the token, as Immich sends none.
+    #[arg(long, requires = "token")]
+    open_predict: bool,
     /// GPU memory for the index, in MiB. What does not fit is read anew for each search.
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     budget: u64,
@@ -96,6 +104,11 @@ struct Server {
     max_top: usize,
     /// Whether it listens on this machine alone.
     local: bool,
+    /// Whether Immich's requests need no token, as it sends none.
+    open_predict: bool,
+    /// Requests that may bring something at a time, and pictures that may be decoded at a time: both take memory.
+    room: Semaphore,
+    decoders: Semaphore,
     stopping: AtomicBool,
     under_way: AtomicUsize,
 }
@@ -132,6 +145,9 @@ pub fn serve(options: &Options, open_gpu: impl FnOnce() -> Gpu) -> Result<ExitCo
         max_body: (options.max_body as usize) << 20,
         max_top: options.max_top as usize,
         local,
+        open_predict: options.open_predict,
+        room: Semaphore::new(options.queue as usize + ROOM),
+        decoders: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
         stopping: AtomicBool::new(false),
         under_way: AtomicUsize::new(0),
     });
@@ -241,9 +257,16 @@ async fn around(State(server): Shared, request: Request, next: Next) -> Response
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_string();
     server.under_way.fetch_add(1, Ordering::SeqCst);
     let leave = Leave(&server.under_way);
-    let response = match server.admit(&route, request.headers()) {
-        Ok(()) => refusal::in_json(next.run(request).await),
-        Err(refusal) => refusal.into_response(),
+    let brings = request.method() == Method::POST;
+    let response = match (server.admit(&route, request.headers()), server.room.try_acquire()) {
+        (Err(refusal), _) => refusal.into_response(),
+        (Ok(()), Err(_)) if brings => {
+            Refusal::new(Code::Busy, "too many requests are under way; come again").into_response()
+        }
+        (Ok(()), room) => {
+            let _room = room.ok().filter(|_| brings);
+            refusal::in_json(next.run(request).await)
+        }
     };
     server.metrics.answered(&route, response.status(), since.elapsed());
     drop(leave);
@@ -260,9 +283,25 @@ impl Drop for Leave<'_> {
 }
 
 impl Server {
+    /// Does what takes a processor and memory, when it is its turn.
+    async fn decode<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> std::result::Result<T, Refusal> + Send + 'static,
+    ) -> std::result::Result<T, Refusal> {
+        let closed = |_| Refusal::new(Code::Unavailable, "stopping");
+        let _turn = self.decoders.acquire().await.map_err(closed)?;
+        let server = self.clone();
+        media::blocking(move || work(&server)).await
+    }
+
     /// Whether who asks may.
     fn admit(&self, route: &str, headers: &HeaderMap) -> std::result::Result<(), Refusal> {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        // A page of another site must not use the server, nor see what it holds, through the browser that shows it.
+        let site = text(HeaderName::from_static("sec-fetch-site"));
+        if route != "/" && !["", "same-origin", "none"].contains(&site) {
+            return Err(Refusal::new(Code::BadRequest, "a page of another site asks; only the server's own page may"));
+        }
         let Some(token) = &self.token else {
             // A page of another name that was pointed here, to read what only this machine may.
             return match self.local && !is_own(text(header::HOST)) {
@@ -270,7 +309,8 @@ impl Server {
                 true => Err(Refusal::new(Code::BadRequest, "the header Host names another server than this machine")),
             };
         };
-        if ["/", "/healthz", "/readyz", "/ping"].contains(&route) {
+        let open = ["/", "/healthz", "/readyz", "/ping"].contains(&route);
+        if open || (self.open_predict && route == "/predict") {
             return Ok(());
         }
         // What a page shows is loaded without headers of its own.

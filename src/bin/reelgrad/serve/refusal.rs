@@ -58,15 +58,19 @@ impl Refusal {
 /// Errors of what was asked are the asker's; all others are the server's own, and are logged.
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        let code = match &error {
-            Error::Argument { .. } => Code::BadRequest,
-            Error::IndexOutOfRange { .. } | Error::Missing { kind: "video", .. } => Code::NotFound,
+        match &error {
+            Error::Argument { .. } => Self::new(Code::BadRequest, error.to_string()),
+            Error::IndexOutOfRange { index, len, .. } => {
+                Self::new(Code::NotFound, format!("there is no clip {index}: the index holds {len}, from 0"))
+            }
+            Error::Missing { kind: "video", id, .. } => {
+                Self::new(Code::NotFound, format!("the index holds no video {id:?}"))
+            }
             _ => {
                 log::error!("{error}");
-                return Self::new(Code::Internal, "the server failed; its log says why");
+                Self::new(Code::Internal, "the server failed; its log says why")
             }
-        };
-        Self::new(code, error.to_string())
+        }
     }
 }
 
