@@ -1,8 +1,6 @@
 //! What cannot be answered is refused, and how.
 
-use std::io::Cursor;
-
-use image::{ImageFormat, RgbImage};
+use image::ImageFormat;
 use serde_json::json;
 
 use crate::http::{JSON, Request};
@@ -114,9 +112,6 @@ fn pictures_that_cannot_be_read_are_refused() {
     let mut vast = picture(1, ImageFormat::Bmp);
     // Its width and its height: 60,000 each.
     vast[18..26].copy_from_slice(&[0x60, 0xea, 0, 0, 0x60, 0xea, 0, 0]);
-    let mut thin = Cursor::new(Vec::new());
-    RgbImage::new(1, 60_000).write_to(&mut thin, ImageFormat::Png).unwrap();
-    let thin = thin.into_inner();
     let images = [
         ("no base64", "no base64!".to_string()),
         ("nothing", String::new()),
@@ -126,7 +121,6 @@ fn pictures_that_cannot_be_read_are_refused() {
         ("a part", base64(&good[..good.len() / 2])),
         ("a head", base64(&good[..8])),
         ("a vast one", base64(&vast)),
-        ("one that no size fits", base64(&thin)),
         ("vector graphics", base64(b"<svg xmlns='http://www.w3.org/2000/svg'/>")),
     ];
     for (about, image) in images {

@@ -1,5 +1,6 @@
 //! The routes below /v1.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Json;
@@ -9,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use reelgrad::data::media::frames::{Reading, image_of_bytes};
 use reelgrad::retrieval::search::{Answers, Found, MAX_TEXT, Query, SearchOptions};
 use reelgrad::{Error, Result as Outcome};
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Value, json};
 
 use super::media::blocking;
@@ -24,15 +25,44 @@ const MOST_MOMENTS: usize = 100;
 
 type Answer = Result<Json<Value>, Refusal>;
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
 enum QueryBody {
     Text(String),
     Image(String),
     Clip(usize),
 }
 
-#[derive(Deserialize)]
+/// An object of one field, whose name says what it is.
+impl<'de> Deserialize<'de> for QueryBody {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(OneField)
+    }
+}
+
+struct OneField;
+
+impl<'de> Visitor<'de> for OneField {
+    type Value = QueryBody;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object of one field: text, image or clip")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<QueryBody, A::Error> {
+        let query = match map.next_key::<String>()?.as_deref() {
+            Some("text") => QueryBody::Text(map.next_value()?),
+            Some("image") => QueryBody::Image(map.next_value()?),
+            Some("clip") => QueryBody::Clip(map.next_value()?),
+            Some(other) => return Err(A::Error::unknown_field(other, &["text", "image", "clip"])),
+            None => return Err(A::Error::invalid_length(0, &self)),
+        };
+        match map.next_key::<String>()? {
+            None => Ok(query),
+            Some(_) => Err(A::Error::invalid_length(2, &self)),
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SearchBody {
     queries: Vec<QueryBody>,
@@ -46,7 +76,7 @@ struct SearchBody {
     times: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MomentsBody {
     query: QueryBody,
@@ -55,20 +85,20 @@ struct MomentsBody {
     top: usize,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TextsBody {
     texts: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ImagesBody {
     images: Vec<String>,
 }
 
 /// A field that may be left out, and is not null.
-fn given<'a, D: serde::Deserializer<'a>>(value: D) -> Result<Option<usize>, D::Error> {
+fn given<'a, D: Deserializer<'a>>(value: D) -> Result<Option<usize>, D::Error> {
     usize::deserialize(value).map(Some)
 }
 

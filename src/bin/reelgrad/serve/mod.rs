@@ -2,6 +2,7 @@
 
 mod answers;
 mod body;
+mod connections;
 mod immich;
 mod media;
 mod metrics;
@@ -29,6 +30,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
+use self::connections::Connections;
 use self::metrics::Metrics;
 use self::refusal::{Code, Refusal};
 use self::worker::Worker;
@@ -165,7 +167,8 @@ async fn listen(server: &Arc<Server>, address: SocketAddr) -> Result<()> {
     let address = listener.local_addr().map_err(failed)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let app = router(server.clone());
-    let serving = axum::serve(listener, app).with_graceful_shutdown(async { stopped.await.unwrap_or_default() });
+    let serving = axum::serve(Connections::new(listener), app)
+        .with_graceful_shutdown(async { stopped.await.unwrap_or_default() });
     let serving = tokio::spawn(async { serving.await });
     let signal = signal()?;
     eprintln!("serving  http://{address}");
