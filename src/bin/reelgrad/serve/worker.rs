@@ -22,9 +22,11 @@ pub struct Worker {
     thread: JoinHandle<()>,
 }
 
+type Work = Box<dyn FnOnce(&Searcher) + Send>;
+
 enum Job {
     Search(Search),
-    Other(Box<dyn FnOnce(&Searcher) + Send>),
+    Other(Work),
 }
 
 struct Search {
@@ -95,19 +97,7 @@ impl Round {
     /// Takes what waits, until nobody can ask any more.
     fn all(self) {
         while let Ok(first) = self.jobs.recv() {
-            let (mut searches, mut count, mut other, mut next) = (Vec::new(), 0, None, Some(first));
-            while let Some(job) = next.take() {
-                self.waiting.dec();
-                match job {
-                    Job::Search(search) => {
-                        count += search.queries.len();
-                        searches.push(search);
-                        next = if count < TOGETHER { self.jobs.try_recv().ok() } else { None };
-                    }
-                    // Those that came before it do not wait for it.
-                    Job::Other(work) => other = Some(work),
-                }
-            }
+            let (mut searches, other) = self.take(first);
             searches.retain(|search| !search.reply.is_closed());
             while !searches.is_empty() {
                 let options = searches[0].options;
@@ -119,6 +109,23 @@ impl Round {
                 work(&self.searcher);
             }
         }
+    }
+
+    /// The searches that wait, the first one among them, and the work after which those that come later wait in turn.
+    fn take(&self, first: Job) -> (Vec<Search>, Option<Work>) {
+        let (mut searches, mut count, mut next) = (Vec::new(), 0, Some(first));
+        while let Some(job) = next {
+            self.waiting.dec();
+            match job {
+                Job::Search(search) => {
+                    count += search.queries.len();
+                    searches.push(search);
+                }
+                Job::Other(work) => return (searches, Some(work)),
+            }
+            next = if count < TOGETHER { self.jobs.try_recv().ok() } else { None };
+        }
+        (searches, None)
     }
 
     /// Answers searches with the same options together; one that fails does not spoil the others.
