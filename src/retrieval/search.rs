@@ -22,15 +22,13 @@ pub const MAX_TEXT: usize = 16 << 10;
 const TOGETHER: usize = 64;
 
 /// What is searched for.
-///
-/// [`Preprocess::pixels`]: crate::data::media::preprocess::Preprocess::pixels
 #[derive(Clone, Debug, PartialEq)]
 pub enum Query {
     /// What a sentence says.
     Text(String),
     /// What looks like a picture.
     Picture(Image),
-    /// The same, of its pixels as the model's [`Preprocess::pixels`] makes them, which are few.
+    /// The same, of its pixels as the model's preprocessing makes them, which are few.
     Pixels(Vec<u8>),
     /// What is like a clip of the index, by its number; itself and what overlaps it not among it.
     Clip(usize),
