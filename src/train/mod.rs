@@ -22,6 +22,7 @@ pub use fit_moments::{MomentFitOptions, fit_moments, is_decayed};
 pub use fit_pairs::{PairFitOptions, fit_pairs, is_frozen};
 pub use history::{History, Record};
 pub use model_files::open;
+#[cfg(all(feature = "datasets", feature = "images", feature = "text"))]
 pub(crate) use run_folder::slot_path;
 pub use run_folder::{Resumed, RunFolder, Slot};
 pub use sampler::Sampler;

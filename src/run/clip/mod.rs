@@ -1,5 +1,6 @@
 //! Runs of models on CLIP's towers: EERCF and GLCCL.
 
+#[cfg(feature = "images")]
 mod indexing;
 mod parts;
 
@@ -25,6 +26,7 @@ use crate::retrieval::RetrievalMetrics;
 use crate::train::{Checkpoint, Figures, FitCore, FitHooks, FitReport, PairFitOptions, fit_pairs, is_frozen};
 use crate::{Error, Result};
 
+#[cfg(feature = "images")]
 pub use indexing::{TrainedModel, open_trained};
 pub use parts::{Source, Texts, Way, spreads, ways};
 
