@@ -13,6 +13,9 @@ use crate::retrieval::exact::dot;
 use crate::tensor::DType;
 use crate::{Error, Result};
 
+/// Of the softmax that weighs frames, as EERCF's gates of frames have it.
+const GATE_TEMPERATURE: f64 = 0.1;
+
 /// Vectors of frames one after another, before they are brought to unit length.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FrameVectors {
@@ -176,14 +179,14 @@ pub(super) fn alike(frames: &[f32], width: usize) -> Vec<f32> {
 }
 
 /// The cosine of `query` (D) with the mean of the directions of `frames` (frames, D), each weighted by the softmax of its
-/// cosine with the query over `temperature`.
-pub(crate) fn gated(query: &[f32], frames: &[f32], temperature: f64) -> f64 {
+/// cosine with the query, as EERCF gates frames.
+pub(crate) fn gated(query: &[f32], frames: &[f32]) -> f64 {
     let directions: Vec<Vec<f32>> = frames.chunks_exact(query.len()).map(unit).collect();
     let cosines: Vec<f64> = directions.iter().map(|frame| dot(query, frame)).collect();
     let most = cosines.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let mut mean = vec![0.0; query.len()];
     for (direction, cosine) in directions.iter().zip(&cosines) {
-        let weight = ((cosine - most) / temperature).exp();
+        let weight = ((cosine - most) / GATE_TEMPERATURE).exp();
         mean.iter_mut().zip(direction).for_each(|(sum, &value)| *sum += weight * f64::from(value));
     }
     let length = mean.iter().map(|v| v * v).sum::<f64>().sqrt();

@@ -17,9 +17,6 @@ use crate::models::Model;
 use crate::models::text_image::{OpenOptions, Processor, TextImageModel};
 use crate::tensor::Tensor;
 
-/// Of the softmax that weighs frames, as EERCF's gates of frames have it.
-const GATE_TEMPERATURE: f64 = 0.1;
-
 /// A CLIP, SigLIP or Chinese-CLIP: a clip's vector is the mean of its frames' directions, as CLIP4Clip compares videos;
 /// the second stage is the text-gated interaction of EERCF (Tian et al., AAAI 2024), which has no parameters.
 pub struct PlainModel {
@@ -99,6 +96,6 @@ impl IndexModel for PlainModel {
     }
 
     fn rerank(&self, query: &QueryVectors, clips: &[FrameVectors]) -> Result<Vec<f64>> {
-        Ok(clips.iter().map(|clip| gated(&query.frame, &clip.frames, GATE_TEMPERATURE)).collect())
+        Ok(clips.iter().map(|clip| gated(&query.frame, &clip.frames)).collect())
     }
 }

@@ -25,9 +25,6 @@ use crate::tensor::Tensor;
 use crate::train::{RunFolder, Slot, open, slot_path};
 use crate::{Error, Result};
 
-/// Of the softmax that weighs frames for pictures and clips, which have no words: EERCF's gates of frames.
-const GATE_TEMPERATURE: f64 = 0.1;
-
 /// The best checkpoint of the run in `folder`, to make an index and to search in it: an EERCF or a GLCCL.
 ///
 /// # Errors
@@ -178,8 +175,9 @@ impl<C: Config> IndexModel for TrainedModel<C> {
     }
 
     fn rerank(&self, query: &QueryVectors, clips: &[FrameVectors]) -> Result<Vec<f64>> {
+        // Pictures and clips have no words for the heads.
         if query.text.is_empty() {
-            return Ok(clips.iter().map(|clip| gated(&query.frame, &clip.frames, GATE_TEMPERATURE)).collect());
+            return Ok(clips.iter().map(|clip| gated(&query.frame, &clip.frames)).collect());
         }
         let (width, tape) = (self.width(), Tape::inference(self.gpu()));
         let (sentence, words) = query.text.split_at(width);
